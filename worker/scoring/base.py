@@ -1,0 +1,21 @@
+"""The seam between training and the engine. Knows trials and losses, no engine."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from worker.types import Loss, Trial
+
+
+class Scorer(Protocol):
+    """Scores probes with forward passes. Losses come back in the order of the trials, one each; losses that are not
+    finite are returned, not raised. A trial's loss does not depend on which others share its batch, up to the noise
+    floor of the engine."""
+
+    @property
+    def capacity(self) -> int:
+        """The efficient width: probes that fit one batch; larger calls go in waves."""
+        ...
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,117 @@
+"""Core types of the worker: what is scored and what comes back. Knows numpy only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Params = NDArray[np.float32]  # [P], every tensor of one adapter laid end to end in layout order
+Losses = NDArray[np.float64]  # [probes], the losses of one step in the order they were asked
+
+
+@dataclass(frozen=True)
+class Module:
+    """One linear module of the base model, by its transformers name: weight is [outputs, inputs]."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each tensor of an adapter lies in a `Params` vector: for each module A [rank, inputs], B [outputs, rank].
+
+    The effective update of a module is (alpha / rank) * B @ A. The order of `modules` is the base model's own and part
+    of the contract: noise is a function of the tensor's index.
+    """
+
+    rank: int
+    alpha: float
+    modules: tuple[Module, ...]
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.rank
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shapes in order: A of module 0, B of module 0, A of module 1, ..."""
+        return tuple(s for m in self.modules for s in ((self.rank, m.inputs), (m.outputs, self.rank)))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Start of each tensor of `shapes`, and last the size P."""
+        return tuple(int(x) for x in np.cumsum([0, *(a * b for a, b in self.shapes)]))
+
+    @property
+    def size(self) -> int:
+        return self.offsets[-1]
+
+    def tensor(self, params: Params, index: int) -> NDArray[np.float32]:
+        """A view of tensor `index` (2 m is A, 2 m + 1 is B of module m) in its shape."""
+        return params[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
+
+    def pairs(self, params: Params) -> Iterator[tuple[Module, NDArray[np.float32], NDArray[np.float32]]]:
+        """(module, A view, B view) in order."""
+        for i, module in enumerate(self.modules):
+            yield module, self.tensor(params, 2 * i), self.tensor(params, 2 * i + 1)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One scored text: the logits of row positions[j] of sequence `sequence` predict the token targets[j]."""
+
+    sequence: int
+    positions: NDArray[np.int32]  # [tokens]
+    targets: NDArray[np.int32]  # [tokens]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a dataset, ready to be scored. `sequences` are what is forwarded: candidates share a sequence where
+    one's input is a prefix of the other's, so each forwarded token is paid for once."""
+
+    sequences: tuple[NDArray[np.int32], ...]
+    candidates: tuple[Candidate, ...]
+    label: int = 0
+
+    @cached_property
+    def tokens(self) -> int:
+        """Scored tokens: forward positions paid for."""
+        return sum(len(s) for s in self.sequences)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A probe and its minibatch, the unit the engine batches. `params` None is the bare base model."""
+
+    layout: Layout | None
+    params: Params | None
+    examples: tuple[Example, ...]
+    objective: str  # "lm" | "choice": `worker.objectives` turns log-probabilities into the loss
+
+    @property
+    def tokens(self) -> int:
+        return sum(e.tokens for e in self.examples)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the engine returns for a trial. `total` is a sum over `count` terms (scored target tokens for lm, examples
+    for choice), in nats, float64; `hits` counts correct terms. Not finite where the engine's answer was not."""
+
+    total: float
+    count: int
+    hits: int
+    tokens: int  # scored tokens paid
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def accuracy(self) -> float:
+        return self.hits / self.count
