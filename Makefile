@@ -1,0 +1,50 @@
+# Thin on purpose: every target is one command. `make install` runs once a lock file; everything else asks for it.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo up test test-all check format bench lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## the environment in .venv, from the lock files
+
+$(STAMP): requirements/torch.lock requirements/all.lock requirements/install.sh pyproject.toml
+	@bash requirements/install.sh $(VENV)
+	@touch $@
+
+demo: install  ## two tenants, two jobs, one engine: the whole service in about a quarter of an hour
+	@$(BIN)/onward demo $(ARGS)
+
+up: install  ## the service in the foreground, with a key and a snippet to paste; Ctrl-C stops it
+	@$(BIN)/onward up $(ARGS)
+
+test: install  ## the tests a change must pass, on real PostgreSQL, Valkey, Celery and vLLM
+	@$(BIN)/pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: install  ## the slow ones too
+	@$(BIN)/pytest -m "not gpu" $(ARGS)
+
+check: install  ## lint, format, types and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## rewrite files as ruff wants them
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: install  ## the numbers of the README, as a table and JSON
+	@$(BIN)/python -m bench $(ARGS)
+
+lock:  ## pin every dependency again (torch has its own file: see requirements/install.sh)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --overrides requirements/overrides.txt --no-emit-package torch \
+	  --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS) -o requirements/all.lock
+
+clean:  ## caches; .venv and .onward (data, base model) stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
