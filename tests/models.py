@@ -1,4 +1,4 @@
-"""Tiny random base models for tests: real architectures, real tokenizers, milliseconds to build. Knows no room of ours."""
+"""Tiny random base models for tests: real architectures and tokenizers, built in milliseconds. Knows no room of ours."""
 
 from pathlib import Path
 from typing import Literal
