@@ -1,0 +1,41 @@
+"""Engines and sessions. One request is one transaction: `with factory.begin() as session`. Knows no table."""
+
+from functools import lru_cache
+
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+CONNECT_SECONDS = 5
+
+
+def normal_url(url: str) -> str:
+    """`url` with the driver spelled out: `postgres://` and `postgresql://` become `postgresql+psycopg://`."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme in ("postgres", "postgresql"):
+        return f"postgresql+psycopg://{rest}"
+    return url
+
+
+def make_engine(url: str, pool_size: int = 10) -> Engine:
+    """A pooled engine that notices connections a database restart has cut, before a transaction is put on one."""
+    return create_engine(
+        make_url(normal_url(url)),
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_SECONDS,
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            # A lost peer must not hold a request or a step for the kernel's default of two hours.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "application_name": "onward",
+        },
+    )
+
+
+@lru_cache
+def sessions(url: str) -> sessionmaker[Session]:
+    """The session factory of `url`, one engine a process. Rows stay readable after commit."""
+    return sessionmaker(make_engine(url), expire_on_commit=False)

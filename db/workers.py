@@ -1,0 +1,57 @@
+"""Workers and their heartbeats, by the database's clock. Knows no job."""
+
+from typing import Any, Literal
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from db.ids import new_id
+from db.models import Worker
+
+State = Literal["starting", "ready", "draining", "gone"]
+FRESH_SECONDS = 10.0
+
+
+def register(
+    session: Session, *, model: str, host: str, pid: int, capacity: int = 0, about: dict[str, Any] | None = None
+) -> str:
+    """A new worker in state `starting`; returns its id. Every process start is a new worker."""
+    worker = Worker(id=new_id("wrk_"), model=model, host=host, pid=pid, capacity=capacity, about=about or {})
+    session.add(worker)
+    session.flush()
+    return worker.id
+
+
+def beat(
+    session: Session,
+    worker_id: str,
+    *,
+    state: State | None = None,
+    capacity: int | None = None,
+    about: dict[str, Any] | None = None,
+) -> bool:
+    """Refreshes the heartbeat and whatever is given. False: there is no such worker."""
+    given = {"state": state, "capacity": capacity, "about": about}
+    values = {name: value for name, value in given.items() if value is not None}
+    found = update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), **values)
+    return session.execute(found.returning(Worker.id)).first() is not None
+
+
+def leave(session: Session, worker_id: str) -> None:
+    """The worker has ended in order."""
+    beat(session, worker_id, state="gone")
+
+
+def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> bool:
+    """Whether some worker of `model` that starts or is ready has beaten within `fresh_seconds`."""
+    return session.scalar(select(_fresh(fresh_seconds).where(Worker.model == model).exists())) or False
+
+
+def served_models(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[str]:
+    """The models with a starting or ready worker that has beaten within `fresh_seconds`."""
+    return set(session.scalars(_fresh(fresh_seconds).with_only_columns(Worker.model).distinct()))
+
+
+def _fresh(seconds: float) -> Any:
+    since = func.clock_timestamp() - text("make_interval(secs => :fresh)").bindparams(fresh=seconds)
+    return select(Worker.id).where(Worker.state.in_(("starting", "ready")), Worker.heartbeat_at > since)
