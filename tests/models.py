@@ -1,4 +1,4 @@
-"""Tiny random base models for tests: real architectures and tokenizers, built in milliseconds. Knows no room of ours."""
+"""Tiny random base models for tests: real architectures and tokenizers, built in milliseconds. Knows no room."""
 
 from pathlib import Path
 from typing import Literal
