@@ -1,0 +1,158 @@
+"""From rows to token ids, and which of them are scored: the same in the API, which prices, and the worker, which pays.
+
+Token boundaries as in MeZO (Malladi et al., 2023): a continuation's ids are what is left of prompt + continuation
+after the prompt's ids; where those are no prefix, the continuation is encoded alone.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from db.bases import Base
+from db.chat import Span, Untemplated, rendered
+from db.jsonl import BadRow
+from db.shapes import Chat, Choice, Completion, Row
+
+CHUNK = 512  # rows tokenised together: enough to keep the tokenizer's threads busy
+
+
+class Unencodable(ValueError):
+    """A row that a base model cannot be trained on: `reason` is for the tenant, `param` the key it concerns."""
+
+    def __init__(self, reason: str, param: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.param = reason, param
+
+
+class TooLong(Unencodable):
+    """A row of `tokens` tokens, its last scored target included, where the model's `context` holds fewer."""
+
+    def __init__(self, tokens: int, context: int, param: str | None = None) -> None:
+        super().__init__(f"{tokens} tokens are more than the model's context of {context}", param)
+        self.tokens, self.context = tokens, context
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A row in tokens. `sequences` are forwarded, each once; of a candidate (sequence, positions, targets), the logits
+    of row positions[j] of its sequence predict targets[j]. `label` is the candidate that is right."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    candidates: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
+    label: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Scored tokens: forward positions paid for."""
+        return sum(map(len, self.sequences))
+
+
+def encode(base: Base, row: Row) -> Encoded:
+    """One row. Raises Unencodable, TooLong."""
+    return next(_encode_chunk(base, [row]))
+
+
+def encode_rows(base: Base, rows: Iterable[Row]) -> Iterator[Encoded]:
+    """Every row of a file in order, tokenised in chunks. Raises BadRow with the line of the first that cannot be."""
+    line, source = 1, iter(rows)
+    while chunk := list(islice(source, CHUNK)):
+        encoded = _encode_chunk(base, chunk)
+        for _ in chunk:
+            try:
+                yield next(encoded)
+            except Unencodable as error:
+                raise BadRow(line, error.reason, error.param) from error
+            line += 1
+
+
+def _encode_chunk(base: Base, rows: Sequence[Row]) -> Iterator[Encoded]:
+    """Tokenises the texts of all rows in one call, then lays out row by row."""
+    texts: list[str] = []
+    spans: dict[int, list[Span] | Untemplated] = {}
+    for i, row in enumerate(rows):
+        if isinstance(row, Chat):
+            try:
+                text, spans[i] = rendered(base, row)
+                texts.append(text)
+            except Untemplated as error:  # told when this row's turn comes, after the rows before it
+                spans[i] = error
+        else:
+            texts.extend((row.prompt, *(row.prompt + tail for tail in _continuations(row))))
+    encodings = iter(base.tokenizer.encode_batch(texts, add_special_tokens=False))
+    for i, row in enumerate(rows):
+        if isinstance(row, Chat):
+            turns = spans[i]
+            if isinstance(turns, Untemplated):
+                raise Unencodable(str(turns), "messages") from turns
+            encoding = next(encodings)
+            yield _chat(base, encoding.ids, encoding.offsets, turns)
+            continue
+        prompt = next(encodings).ids
+        whole = [next(encodings).ids for _ in _continuations(row)]
+        tails = [
+            ids[len(prompt) :] if ids[: len(prompt)] == prompt else _alone(base, tail)
+            for ids, tail in zip(whole, _continuations(row), strict=True)
+        ]
+        yield _continued(base, row, [*base.prefix, *prompt], tails)
+
+
+def _continuations(row: Completion | Choice) -> tuple[str, ...]:
+    return row.choices if isinstance(row, Choice) else (row.completion,)
+
+
+def _alone(base: Base, text: str) -> list[int]:
+    ids: list[int] = base.tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _continued(base: Base, row: Completion | Choice, prompt: list[int], tails: list[list[int]]) -> Encoded:
+    if isinstance(row, Choice):
+        if not prompt:
+            raise Unencodable("the prompt has no tokens: nothing precedes the choices", "prompt")
+        for i, tail in enumerate(tails):
+            if not tail:
+                raise Unencodable(f"choices[{i}] has no tokens of its own after the prompt", f"choices[{i}]")
+        return _share(base, [(prompt + tail, range(len(prompt), len(prompt) + len(tail))) for tail in tails], row.label)
+    if not tails[0]:
+        raise Unencodable("the completion has no tokens of its own after the prompt", "completion")
+    ids = [*prompt, *tails[0], *([] if base.eos is None else [base.eos])]
+    # Without a prompt or BOS the first token has nothing that predicts it.
+    return _share(base, [(ids, range(max(len(prompt), 1), len(ids)))], 0)
+
+
+def _chat(base: Base, ids: list[int], offsets: list[tuple[int, int]], spans: list[Span]) -> Encoded:
+    scored: list[int] = []
+    for start, content, end in spans:
+        closed = False
+        for i, (low, high) in enumerate(offsets):
+            if low < start or high > end or high <= low or closed or i == 0:
+                continue
+            closed = low >= content and ids[i] in base.special_ids
+            if low < content or closed:
+                scored.append(i)
+    if not scored:
+        raise Unencodable("the assistant messages have no tokens: there is nothing to learn", "messages")
+    return _share(base, [(ids, scored)], 0)
+
+
+def _share(base: Base, texts: Sequence[tuple[list[int], Sequence[int]]], label: int) -> Encoded:
+    """Lays out candidates given as (ids, indices of the scored ids): inputs end before the last scored id, and an
+    input that is a prefix of another is forwarded with it."""
+    for ids, scored in texts:
+        if scored[-1] >= base.context:
+            raise TooLong(scored[-1] + 1, base.context)
+        if max(ids) >= base.vocab:
+            raise Unencodable(f"token {max(ids)} has no embedding: the model has {base.vocab}")
+    inputs = [tuple(ids[: scored[-1]]) for ids, scored in texts]
+    sequences: list[tuple[int, ...]] = []
+    where = [0] * len(inputs)
+    for i in sorted(range(len(inputs)), key=lambda i: -len(inputs[i])):
+        length = len(inputs[i])
+        where[i] = next((s for s, other in enumerate(sequences) if other[:length] == inputs[i]), len(sequences))
+        if where[i] == len(sequences):
+            sequences.append(inputs[i])
+    candidates = tuple(
+        (sequence, tuple(j - 1 for j in scored), tuple(ids[j] for j in scored))
+        for sequence, (ids, scored) in zip(where, texts, strict=True)
+    )
+    return Encoded(tuple(sequences), candidates, label)

@@ -1,0 +1,91 @@
+"""What `auto` means: defaults by base model, objective and method. Knows numbers, not how they are used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from db.bases import Base
+from db.rows import OBJECTIVES, Format
+from db.spec import AdapterSpec, MethodSpec
+
+ADAPTER = tuple(AdapterSpec.model_fields)
+METHOD = tuple(name for name in MethodSpec.model_fields if name != "name")
+RUN = ("steps", "batch_size", "eval_every", "eval_rows", "token_budget", "suffix", "seed")
+MULTIPLIERS = ("n_epochs", "learning_rate_multiplier")  # OpenAI's words: in terms of the rows and of the preset
+ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values for one kind of job. `method` holds fields of MethodSpec beside its name."""
+
+    steps: int
+    batch_size: int = 16
+    eval_every: int = 50
+    eval_rows: int = 200
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ATTENTION
+    method: Mapping[str, Any] = field(default_factory=dict)
+
+
+# First match wins: (model name pattern, objective, method). Every line says where its numbers come from.
+TABLE: tuple[tuple[str, str, str, Preset], ...] = (
+    # Not measured yet.
+    ("smollm2*", "choice", "mezo", Preset(steps=600, method={"eps": 1e-2, "learning_rate": 2e-3})),
+    ("smollm2*", "choice", "lozo", Preset(steps=600, method={"eps": 1e-2, "learning_rate": 2e-3})),
+    # Unknown models: MeZO's LoRA grid has eps 1e-2 (arXiv 2305.17333, appendix D); steps and rates are not measured.
+    ("*", "choice", "mezo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
+    ("*", "choice", "lozo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
+    ("*", "lm", "mezo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 5e-4})),
+    ("*", "lm", "lozo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 5e-4})),
+)
+
+
+def preset(model: str, objective: str, method: str) -> Preset:
+    """The first line of the table that matches. Raises ValueError where none does."""
+    for pattern, for_objective, for_method, found in TABLE:
+        if fnmatchcase(model.lower(), pattern) and (for_objective, for_method) == (objective, method):
+            return found
+    raise ValueError(f"there is no preset for objective {objective!r} with method {method!r}")
+
+
+def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, valid_rows: int = 0) -> dict[str, Any]:
+    """Completes a request: the fields of JobSpec beside model, files and what is not asked for.
+
+    `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and MethodSpec, steps, batch_size,
+    eval_every, eval_rows, seed, token_budget, suffix, and OpenAI's n_epochs and learning_rate_multiplier. A field that
+    is missing, None or "auto" takes the preset. `rows` and `valid_rows` count the files' rows. The result nests
+    adapter and method as JobSpec does; seed, token_budget and suffix are in it only where asked for.
+    Raises ValueError for an unknown field, and for an objective that the file's format cannot train.
+    """
+    given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
+    known = {"objective", "method", *ADAPTER, *METHOD, *RUN, *MULTIPLIERS}
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"unknown field {unknown[0]!r}")
+    objective, method = given.get("objective", OBJECTIVES[format]), given.get("method", "mezo")
+    if objective != OBJECTIVES[format]:
+        raise ValueError(f"objective {objective!r} cannot train {format} rows: they take {OBJECTIVES[format]!r}")
+    found = preset(base.name, objective, method)
+    found = replace(found, **{key: given[key] for key in (*ADAPTER, *RUN[:4]) if key in given})
+    rates = {**found.method, **{key: given[key] for key in METHOD if key in given}}
+    if "learning_rate_multiplier" in given and "learning_rate" not in given:
+        rates["learning_rate"] *= given["learning_rate_multiplier"]
+    if "n_epochs" in given and "steps" not in given:
+        found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size))
+    return {
+        "objective": objective,
+        "adapter": {"rank": found.rank, "alpha": found.alpha, "targets": tuple(found.targets)},
+        "method": {"name": method, **rates},
+        "steps": found.steps,
+        "batch_size": found.batch_size,
+        "eval_every": found.eval_every,
+        "eval_rows": min(found.eval_rows, valid_rows),
+        **{key: given[key] for key in RUN[4:] if key in given},
+    }
+
+
+def fields() -> tuple[str, ...]:
+    """Every field that `resolve` takes."""
+    return ("objective", "method", *ADAPTER, *METHOD, *RUN, *MULTIPLIERS)

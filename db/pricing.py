@@ -1,0 +1,66 @@
+"""What a job costs in scored tokens, exactly and before it runs. Knows token counts and the spec, no engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from db.sampling import permutation
+from db.spec import JobSpec, MethodSpec
+
+
+@dataclass(frozen=True)
+class Price:
+    """Scored tokens: forward positions paid for, in all, by probes and by evaluations."""
+
+    training: int
+    evaluation: int
+
+    @property
+    def total(self) -> int:
+        return self.training + self.evaluation
+
+
+def probes(method: MethodSpec) -> int:
+    """Probes a step: two-sided n-SPSA scores each of n directions twice, one-sided n directions and the centre."""
+    return 2 * method.queries if method.estimator == "two_point" else method.queries + 1
+
+
+def evaluations(spec: JobSpec, steps: int | None = None) -> int:
+    """How often the validation rows are scored: with the parameters after s steps, for every s in
+    {0, eval_every, 2 eval_every, ...} up to `steps` and for s = steps, each s once. 0 where nothing is evaluated."""
+    if spec.eval_rows == 0:
+        return 0
+    steps = spec.steps if steps is None else steps
+    return steps // spec.eval_every + 1 + (steps % spec.eval_every != 0)
+
+
+def price(spec: JobSpec, train_tokens: Sequence[int], valid_tokens: Sequence[int], steps: int | None = None) -> Price:
+    """The price of the job, or of its first `steps` steps, ended there.
+
+    `train_tokens` and `valid_tokens` are the forwarded tokens of every row (`Encoded.tokens`), in file order. A step
+    pays each row of its minibatch once a probe; an evaluation pays the first `eval_rows` validation rows once.
+    """
+    steps = spec.steps if steps is None else steps
+    counts = np.asarray(train_tokens, dtype=np.int64)
+    # An epoch visits each row once, so whole epochs need no order; only the last, begun one does.
+    epochs, begun = divmod(steps * spec.batch_size, len(counts))
+    walked = epochs * int(counts.sum())
+    if begun:
+        walked += int(counts[permutation(spec.seed, epochs, len(counts))[:begun]].sum())
+    return Price(
+        training=probes(spec.method) * walked,
+        evaluation=evaluations(spec, steps) * sum(valid_tokens[: spec.eval_rows]),
+    )
+
+
+def steps_within(budget: int, spec: JobSpec, train_tokens: Sequence[int], valid_tokens: Sequence[int]) -> int:
+    """The most steps, up to spec.steps, whose price fits `budget` scored tokens; 0 where not one step does."""
+    low, high = 0, spec.steps
+    while low < high:
+        middle = (low + high + 1) // 2
+        if price(spec, train_tokens, valid_tokens, middle).total <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    return low

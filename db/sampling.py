@@ -1,0 +1,37 @@
+"""Which rows a step trains on: a pure function of (seed, step), equal on every machine. Knows counts only."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Keeps these words apart from every other use of the same seed with Philox (noise keys by its own domain).
+DOMAIN = 0x6F6E776172640001
+
+
+def minibatch(seed: int, step: int, rows: int, batch: int) -> tuple[int, ...]:
+    """The row indices of a step: positions [step * batch, (step + 1) * batch) of an endless walk through the rows.
+
+    The walk visits every row once an epoch, each epoch in its own order, so a batch is without repetition unless it
+    crosses an epoch or exceeds the rows. Integers only: no rounding, no platform in it. `seed` in [0, 2**63), `step`
+    from 0, `rows` and `batch` from 1.
+    """
+    if not (0 <= seed < 2**63 and step >= 0 and rows >= 1 and batch >= 1):
+        raise ValueError(f"minibatch of seed {seed}, step {step}, {rows} rows, batch {batch}")
+    first, last = step * batch, (step + 1) * batch
+    picked: list[int] = []
+    for epoch in range(first // rows, (last - 1) // rows + 1):
+        low, high = max(first - epoch * rows, 0), min(last - epoch * rows, rows)
+        picked.extend(permutation(seed, epoch, rows)[low:high].tolist())
+    return tuple(picked)
+
+
+@lru_cache(maxsize=64)
+def permutation(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
+    """The order of an epoch [rows]: row i is sorted by the i-th 64-bit word of Philox4x64-10 (Salmon et al., SC 2011)
+    keyed by (seed, DOMAIN + epoch), ties by index. Read-only."""
+    key = np.array([seed, (DOMAIN + epoch) % 2**64], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=0).random_raw(rows)
+    order = np.argsort(words, kind="stable").astype(np.int32)
+    order.setflags(write=False)
+    return order
