@@ -1,10 +1,23 @@
 """What a method is: two pure functions on a flat parameter vector. Knows arithmetic only."""
 
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from worker.types import Losses, Params
 
 S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a method remembers besides the parameters. Every method shares it, so that a snapshot needs no cases."""
+
+    step: int = 0  # steps told
+    skipped: int = 0  # steps left out because a loss was not finite
+    nonfinite: int = 0  # of them, those in a row up to now
+    windows: int = 0  # LOZO: times V was drawn
+    truncation: tuple[float, ...] = ()  # LOZO with recompress: relative error of each truncation, Frobenius norm
+    buffers: tuple[Params, ...] = ()  # the optimizer's vectors, float32 [P] each
 
 
 class Method(Protocol[S]):

@@ -1,0 +1,47 @@
+"""Losses to gradient estimate: where to probe, and what each direction weighs. Knows no direction and no parameter."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from worker.types import Losses
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Simultaneous perturbation with `queries` random directions z_i and probe radius `eps`.
+
+    two_point (n-SPSA, arXiv 2305.17333 definition 1): probes theta + eps z_i, theta - eps z_i in turn,
+    c_i = (L+_i - L-_i) / (2 eps). one_sided: the centre theta first, then theta + eps z_i, c_i = (L_i - L_0) / eps.
+    The gradient estimate is the mean over queries of c_i z_i, so a learning rate keeps its meaning when queries change.
+    """
+
+    kind: Literal["two_point", "one_sided"]
+    eps: float
+    queries: int = 1
+
+    @property
+    def width(self) -> int:
+        """Probes a step."""
+        return 2 * self.queries if self.kind == "two_point" else self.queries + 1
+
+    @property
+    def probes(self) -> tuple[tuple[int, float], ...]:
+        """(direction, signed radius) of each probe in order; radius 0 is the centre."""
+        each = range(self.queries)
+        if self.kind == "two_point":
+            return tuple((i, radius) for i in each for radius in (self.eps, -self.eps))
+        return ((0, 0.0), *((i, self.eps) for i in each))
+
+    def slopes(self, losses: Losses) -> tuple[float, ...]:
+        """The projected gradients c_i [queries] of losses [width], float64 of scalar operations only."""
+        values = [float(x) for x in losses]
+        if len(values) != self.width:
+            raise ValueError(f"{len(values)} losses for {self.width} probes")
+        if self.kind == "two_point":
+            return tuple((up - down) / (2 * self.eps) for up, down in zip(values[::2], values[1::2], strict=True))
+        return tuple((up - values[0]) / self.eps for up in values[1:])
+
+
+def clipped(slopes: tuple[float, ...], bound: float | None) -> tuple[float, ...]:
+    """Each projected gradient limited to [-bound, bound]; unchanged without a bound."""
+    return slopes if bound is None else tuple(min(max(c, -bound), bound) for c in slopes)

@@ -1,0 +1,108 @@
+"""Gradient estimate to update: optimizers and schedules. Knows vectors and step numbers, no noise and no probe.
+
+Everything is elementwise float32 or scalar float64 with +, -, *, / and sqrt, which IEEE 754 rounds exactly: no `pow`,
+`cos` or reduction, whose last bit belongs to the machine.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from worker.types import Params
+
+Buffers = tuple[Params, ...]
+
+
+class Optimizer(Protocol):
+    """apply(gradient, buffers, step) -> (direction, buffers): the parameters move by -learning rate * direction."""
+
+    @property
+    def buffers(self) -> int:
+        """Vectors kept, each as long as the parameters and 0 at first."""
+        ...
+
+    def apply(self, gradient: Params, buffers: Buffers, step: int) -> tuple[Params, Buffers]: ...
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """direction = gradient."""
+
+    buffers: int = 0
+
+    def apply(self, gradient: Params, buffers: Buffers, step: int) -> tuple[Params, Buffers]:  # noqa: ARG002
+        return gradient, buffers
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """m <- beta m + (1 - dampening) g; direction = m. ZO-SGD-MMT (arXiv 2402.11592) has dampening 0, LOZO-M
+    (arXiv 2410.07698) dampening = beta."""
+
+    beta: float
+    dampening: float = 0.0
+    buffers: int = 1
+
+    def apply(self, gradient: Params, buffers: Buffers, step: int) -> tuple[Params, Buffers]:  # noqa: ARG002
+        m = buffers[0] * np.float32(self.beta) + gradient * np.float32(1 - self.dampening)
+        return m, (m,)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (arXiv 1412.6980, algorithm 1) with bias correction; `step` counts from 0 and steps left out for losses that
+    were not finite are not counted."""
+
+    beta1: float
+    beta2: float
+    floor: float = 1e-8
+    buffers: int = 2
+
+    def apply(self, gradient: Params, buffers: Buffers, step: int) -> tuple[Params, Buffers]:
+        first, second = np.float32(self.beta1), np.float32(self.beta2)
+        m = buffers[0] * first + gradient * np.float32(1 - self.beta1)
+        v = buffers[1] * second + gradient * gradient * np.float32(1 - self.beta2)
+        m_hat = m / np.float32(1 - power(self.beta1, step + 1))
+        v_hat = v / np.float32(1 - power(self.beta2, step + 1))
+        direction: Params = m_hat / (np.sqrt(v_hat) + np.float32(self.floor))
+        return direction, (m, v)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate of each step: a linear rise over `warmup` steps, then constant, or down to 0 at `steps`."""
+
+    peak: float
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = 0
+    steps: int = 1
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.peak * ((step + 1) / self.warmup)
+        if self.kind == "constant":
+            return self.peak
+        progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.peak * (1 - progress if self.kind == "linear" else half_cosine(progress))
+
+
+def half_cosine(x: float) -> float:
+    """(1 + cos(pi x)) / 2 for 0 <= x <= 1, within 1e-15, by the series of cos at pi x / 2 squared."""
+    square = (math.pi / 2 * x) * (math.pi / 2 * x)
+    total = 0.0
+    for k in range(26, 0, -2):  # Horner: 1 - s/(1 2) (1 - s/(3 4) (1 - ...))
+        total = square / ((k - 1) * k) * (1 - total)
+    return (1 - total) * (1 - total)
+
+
+def power(base: float, exponent: int) -> float:
+    """base ** exponent for exponent >= 0 by squaring: the same products in the same order everywhere."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
