@@ -44,6 +44,12 @@ class MethodSpec(Frozen):
     window_rank: int = Field(default=2, ge=1, le=64)
     refresh: Literal["bank", "freeze", "recompress"] = "bank"
 
+    @model_validator(mode="after")
+    def _lozo_has_no_adam(self) -> "MethodSpec":
+        if self.name == "lozo" and self.optimizer == "adam":
+            raise ValueError("lozo takes sgd or momentum: moments of U lose their meaning when V is redrawn")
+        return self
+
 
 class JobSpec(Frozen):
     """What a tenant asked for, every `auto` resolved. `steps` counts ask-score-tell rounds; tokens are scored tokens.
@@ -68,6 +74,16 @@ class JobSpec(Frozen):
 
     @model_validator(mode="after")
     def _lozo_fits_its_rank(self) -> "JobSpec":
-        if self.method.name == "lozo" and self.method.window_rank > self.adapter.rank:
+        if self.method.name != "lozo":
+            return self
+        if self.method.window_rank > self.adapter.rank:
             raise ValueError("method.window_rank must not exceed rank: the window lives inside the adapter")
+        if self.method.refresh == "recompress" and 2 * self.method.window_rank > self.adapter.rank:
+            raise ValueError("recompress needs a rank of at least 2 * method.window_rank: the window and as much kept")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "JobSpec":
+        if self.method.warmup_steps > self.steps:
+            raise ValueError("method.warmup_steps must not exceed steps")
         return self

@@ -1,7 +1,7 @@
 """Noise as a pure function of where it is used, equal to the bit on every machine. Knows numpy's Philox, no method.
 
 The source is Philox4x64-10 (Salmon et al., SC'11): a counter-based generator, integer arithmetic only. Its key is
-(seed, stream), its counter (block, tensor, probe, step): no two places share a block or depend on what was drawn before.
+(seed, stream), its counter (block, tensor, probe, step): places share no block, and order of drawing does not matter.
 """
 
 import math
@@ -48,7 +48,7 @@ def uniform(place: Place, count: int, bound: float) -> NDArray[np.float32]:
 
 
 def kaiming(place: Place, rows: int, inputs: int) -> NDArray[np.float32]:
-    """PEFT's start of LoRA A, float32 [rows, inputs]: U(-1/sqrt(inputs), 1/sqrt(inputs)), kaiming_uniform's a = sqrt 5."""
+    """PEFT's start of A, float32 [rows, inputs]: U(-1/sqrt(inputs), 1/sqrt(inputs)) (Kaiming, a = sqrt 5)."""
     return uniform(place, rows * inputs, 1 / math.sqrt(inputs)).reshape(rows, inputs)
 
 

@@ -66,8 +66,7 @@ class Adam:
         v = buffers[1] * second + gradient * gradient * np.float32(1 - self.beta2)
         m_hat = m / np.float32(1 - power(self.beta1, step + 1))
         v_hat = v / np.float32(1 - power(self.beta2, step + 1))
-        direction: Params = m_hat / (np.sqrt(v_hat) + np.float32(self.floor))
-        return direction, (m, v)
+        return np.divide(m_hat, np.sqrt(v_hat) + np.float32(self.floor), dtype=np.float32), (m, v)
 
 
 @dataclass(frozen=True)
