@@ -1,0 +1,144 @@
+"""LoRA on the engine's forward pass: the slots probes are written to and grouped GEMMs. Knows no trials, no attention.
+
+Two sets of adapters never meet. What the engine serves lives in vLLM's own stacked tensors and its adapter cache. What
+is scored lives in a `SlotBank`, which vLLM neither sees nor evicts; a slot number means nothing outside one forward.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+from worker.types import Layout, Params
+
+
+@dataclass(frozen=True)
+class Worn:
+    """An adapter acting on tokens `start` to `stop` of a forward: module name -> (A [r, in], B [out, r])."""
+
+    start: int
+    stop: int
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    scaling: float
+
+
+class SlotBank:
+    """Adapters being scored, one per row of a [slots, width] matrix in the model's dtype, on its device.
+
+    A row is the probe's own flat vector, so writing a slot is one copy whatever the rank and modules; modules that a
+    layout lacks are not visited, so nothing is padded or zeroed and nothing of an earlier occupant can be read.
+    """
+
+    def __init__(self, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.slots = slots
+        self._rows = torch.empty(slots, 0, dtype=dtype, device=device)
+        self._views: dict[tuple[int, Layout], dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def write(self, slot: int, layout: Layout, params: Params) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Overwrite a slot with `params` [layout.size]; returns module name -> (A, B), views into the slot."""
+        if layout.size > self._rows.shape[1]:
+            self._rows = torch.empty(self.slots, layout.size, dtype=self._rows.dtype, device=self._rows.device)
+            self._views.clear()
+        self._rows[slot, : layout.size].copy_(torch.tensor(params))
+        key = (slot, layout)
+        if key not in self._views:
+            if len(self._views) >= 64 * self.slots:
+                self._views.clear()
+            self._views[key] = dict(self._pairs(slot, layout))
+        return self._views[key]
+
+    def _pairs(self, slot: int, layout: Layout) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+        tensors = [
+            self._rows[slot, start:stop].view(shape)
+            for start, stop, shape in zip(layout.offsets, layout.offsets[1:], layout.shapes, strict=False)
+        ]
+        for i, module in enumerate(layout.modules):
+            yield module.name, (tensors[2 * i], tensors[2 * i + 1])
+
+
+class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped here
+    """vLLM's CPU LoRA kernels, with tokens grouped by adapter: one GEMM a run of equal tokens.
+
+    The original copies a whole A and B for every token, and for tokens without adapter (index -1) indexes from the
+    end, which gives them the last slot's adapter. Here such tokens belong to no run and are left alone.
+    """
+
+    def __init__(self, max_num_batched_tokens: int, max_batches: int, device: torch.device) -> None:
+        super().__init__(max_num_batched_tokens, max_batches, device)
+        self._runs: list[tuple[int, int, int]] = []  # (start, stop, stacked index), adapters only
+        self.worn: Sequence[Worn] | None = None  # None: the engine serves; otherwise it scores
+
+    @contextmanager
+    def scoring(self, worn: Sequence[Worn]) -> Iterator[None]:
+        """Within this, forwards see exactly the adapters of `worn`, and none that the engine serves."""
+        self.worn = worn
+        try:
+            yield
+        finally:
+            self.worn = None
+
+    def update_metadata(
+        self, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
+    ) -> None:
+        super().update_metadata(mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
+        indices, counts = torch.unique_consecutive(self.token_lora_indices, return_counts=True)
+        stops = torch.cumsum(counts, 0)
+        self._runs = [
+            (stop - count, stop, index)
+            for index, count, stop in zip(indices.tolist(), counts.tolist(), stops.tolist(), strict=True)
+            if index >= 0
+        ]
+
+    def _apply_shrink(self, y: torch.Tensor, x: torch.Tensor, w_t_all: torch.Tensor, scale: float) -> None:
+        """y[run] += scale * x[run] @ A^T; w_t_all is [slots, 1, rank, inputs]."""
+        for start, stop, index in self._runs:
+            y[start:stop].addmm_(x[start:stop].to(y.dtype), w_t_all[index, 0].to(y.dtype).T, alpha=scale)
+
+    def _apply_expand(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        w_t_all: torch.Tensor,
+        y_offset: int,
+        y_slice_size: int,
+        add_inputs: bool = True,
+    ) -> None:
+        """y[run, slice] += x[run] @ B^T; w_t_all is [slots, 1, outputs, rank]."""
+        for start, stop, index in self._runs:
+            part = y[start:stop, y_offset : y_offset + y_slice_size]
+            part.addmm_(x[start:stop].to(y.dtype), w_t_all[index, 0].T, beta=1.0 if add_inputs else 0.0)
+
+
+class ModuleLora:
+    """What one linear layer calls. `names` are the transformers names of its output slices, in order (q, k, v are one
+    layer in vLLM)."""
+
+    def __init__(self, names: tuple[str, ...], shared: GroupedLora) -> None:
+        self._names = names
+        self._shared = shared
+
+    def add_lora_linear(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: tuple[torch.Tensor, ...],
+        lora_b_stacked: tuple[torch.Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        **kwargs: Any,
+    ) -> None:
+        """y [tokens, sum of slices] += scaling * x A^T B^T for the tokens of each adapter, in place."""
+        if self._shared.worn is None:
+            self._shared.add_lora_linear(y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, **kwargs)
+            return
+        for worn in self._shared.worn:
+            offset = 0
+            for name, width in zip(self._names, output_slices, strict=True):
+                if name in worn.pairs:
+                    a, b = worn.pairs[name]
+                    part = y[worn.start : worn.stop, offset : offset + width]
+                    part.addmm_(x[worn.start : worn.stop] @ a.T, b.T, alpha=worn.scaling)
+                offset += width
