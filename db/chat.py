@@ -63,16 +63,19 @@ def render(base: Base, chat: Chat, upto: int | None = None, prompt: bool = False
         raise Untemplated(f"the chat template of {base.name} refuses the messages: {error}") from error
 
 
-def rendered(base: Base, chat: Chat) -> tuple[str, list[Span]]:
-    """The text of a conversation up to its last scored turn, and the span of every scored turn in it.
+def text(base: Base, chat: Chat) -> str:
+    """The text of a conversation up to its last scored turn: nothing after it is ever forwarded. Raises Untemplated."""
+    return render(base, chat, _last_scored(chat) + 1)
+
+
+def spans(base: Base, chat: Chat, full: str) -> list[Span]:
+    """The span of every scored turn in `full`, the `text` of the conversation.
 
     A turn starts where the text of the messages before it, with the opening of an assistant turn, ends; it ends with
     the text of the messages up to it. Raises Untemplated where the texts are not prefixes of one another, so that
     the turn cannot be told.
     """
-    last = max(i for i, message in enumerate(chat.messages) if message.scored)
-    full = render(base, chat, last + 1)
-    spans: list[Span] = []
+    last, found = _last_scored(chat), []
     for i, message in enumerate(chat.messages):
         if not message.scored:
             continue
@@ -80,7 +83,11 @@ def rendered(base: Base, chat: Chat) -> tuple[str, list[Span]]:
         after = full if i == last else render(base, chat, i + 1)
         if not (full.startswith(after) and after.startswith(before)):
             raise Untemplated(f"the chat template of {base.name} rewrites the turns before messages[{i}]")
-        content = message.content.strip()
-        found = after.rfind(content, len(before)) if content else len(before)
-        spans.append((len(before), len(after) if found < 0 else found + len(content), len(after)))
-    return full, spans
+        content = message.content.strip()  # as many templates do
+        place = after.rfind(content, len(before)) if content else len(before)
+        found.append((len(before), len(after) if place < 0 else place + len(content), len(after)))
+    return found
+
+
+def _last_scored(chat: Chat) -> int:
+    return max(i for i, message in enumerate(chat.messages) if message.scored)

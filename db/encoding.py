@@ -4,16 +4,20 @@ Token boundaries as in MeZO (Malladi et al., 2023): a continuation's ids are wha
 after the prompt's ids; where those are no prefix, the continuation is encoded alone.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from tokenizers import Encoding
+
+from db import chat
 from db.bases import Base
-from db.chat import Span, Untemplated, rendered
 from db.jsonl import BadRow
 from db.shapes import Chat, Choice, Completion, Row
 
 CHUNK = 512  # rows tokenised together: enough to keep the tokenizer's threads busy
+SLACK = 64  # tokens
 
 
 class Unencodable(ValueError):
@@ -66,33 +70,38 @@ def encode_rows(base: Base, rows: Iterable[Row]) -> Iterator[Encoded]:
 
 
 def _encode_chunk(base: Base, rows: Sequence[Row]) -> Iterator[Encoded]:
-    """Tokenises the texts of all rows in one call, then lays out row by row."""
-    texts: list[str] = []
-    spans: dict[int, list[Span] | Untemplated] = {}
+    """Tokenises the texts of all rows in two calls, then lays out row by row. What cannot be raises at its turn."""
+    refused: dict[int, Unencodable] = {}
+    heads: list[str] = []
     for i, row in enumerate(rows):
-        if isinstance(row, Chat):
-            try:
-                text, spans[i] = rendered(base, row)
-                texts.append(text)
-            except Untemplated as error:  # told when this row's turn comes, after the rows before it
-                spans[i] = error
-        else:
-            texts.extend((row.prompt, *(row.prompt + tail for tail in _continuations(row))))
-    encodings = iter(base.tokenizer.encode_batch(texts, add_special_tokens=False))
+        try:
+            heads.append(chat.text(base, row) if isinstance(row, Chat) else row.prompt)
+        except chat.Untemplated as error:
+            heads.append("")
+            refused[i] = Unencodable(str(error), "messages")
+    encodings = base.tokenizer.encode_batch(heads, add_special_tokens=False)
+    wholes: list[str] = []
     for i, row in enumerate(rows):
+        # Before more is done with it, for a prompt is tokenised once a choice and a conversation rendered once a turn.
+        # The slack is for what a template puts after the last scored token; the exact limit is `_share`'s.
+        if len(encodings[i].ids) > base.context + SLACK:
+            refused[i] = TooLong(len(encodings[i].ids), base.context, _param(row))
+        elif not isinstance(row, Chat):
+            wholes.extend(row.prompt + tail for tail in _continuations(row))
+    continued = iter(base.tokenizer.encode_batch(wholes, add_special_tokens=False))
+    for i, row in enumerate(rows):
+        if i in refused:
+            raise refused[i]
         if isinstance(row, Chat):
-            turns = spans[i]
-            if isinstance(turns, Untemplated):
-                raise Unencodable(str(turns), "messages") from turns
-            encoding = next(encodings)
-            yield _chat(base, encoding.ids, encoding.offsets, turns)
+            yield _conversation(base, row, heads[i], encodings[i])
             continue
-        prompt = next(encodings).ids
-        whole = [next(encodings).ids for _ in _continuations(row)]
-        tails = [
-            ids[len(prompt) :] if ids[: len(prompt)] == prompt else _alone(base, tail)
-            for ids, tail in zip(whole, _continuations(row), strict=True)
-        ]
+        prompt, tails = encodings[i].ids, []
+        for tail in _continuations(row):
+            ids = next(continued).ids
+            if ids[: len(prompt)] == prompt:
+                tails.append(ids[len(prompt) :])
+            else:
+                tails.append(base.tokenizer.encode(tail, add_special_tokens=False).ids)
         yield _continued(base, row, [*base.prefix, *prompt], tails)
 
 
@@ -100,9 +109,8 @@ def _continuations(row: Completion | Choice) -> tuple[str, ...]:
     return row.choices if isinstance(row, Choice) else (row.completion,)
 
 
-def _alone(base: Base, text: str) -> list[int]:
-    ids: list[int] = base.tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+def _param(row: Row) -> str:
+    return "messages" if isinstance(row, Chat) else "prompt"
 
 
 def _continued(base: Base, row: Completion | Choice, prompt: list[int], tails: list[list[int]]) -> Encoded:
@@ -112,37 +120,44 @@ def _continued(base: Base, row: Completion | Choice, prompt: list[int], tails: l
         for i, tail in enumerate(tails):
             if not tail:
                 raise Unencodable(f"choices[{i}] has no tokens of its own after the prompt", f"choices[{i}]")
-        return _share(base, [(prompt + tail, range(len(prompt), len(prompt) + len(tail))) for tail in tails], row.label)
+        return _share(
+            base, row, [(prompt + tail, range(len(prompt), len(prompt) + len(tail))) for tail in tails], row.label
+        )
     if not tails[0]:
         raise Unencodable("the completion has no tokens of its own after the prompt", "completion")
     ids = [*prompt, *tails[0], *([] if base.eos is None else [base.eos])]
     # Without a prompt or BOS the first token has nothing that predicts it.
-    return _share(base, [(ids, range(max(len(prompt), 1), len(ids)))], 0)
+    return _share(base, row, [(ids, range(max(len(prompt), 1), len(ids)))], 0)
 
 
-def _chat(base: Base, ids: list[int], offsets: list[tuple[int, int]], spans: list[Span]) -> Encoded:
+def _conversation(base: Base, row: Chat, full: str, encoding: Encoding) -> Encoded:
+    try:
+        turns = chat.spans(base, row, full)
+    except chat.Untemplated as error:
+        raise Unencodable(str(error), "messages") from error
+    ids, offsets = encoding.ids, encoding.offsets
+    starts = [low for low, _ in offsets]
     scored: list[int] = []
-    for start, content, end in spans:
-        closed = False
-        for i, (low, high) in enumerate(offsets):
-            if low < start or high > end or high <= low or closed or i == 0:
-                continue
-            closed = low >= content and ids[i] in base.special_ids
-            if low < content or closed:
-                scored.append(i)
+    for start, content, end in turns:
+        # Whole tokens of the content, and what closes the turn up to the first special token: nothing if none does.
+        inside = range(max(bisect_left(starts, start), 1), bisect_left(starts, end))
+        body = [i for i in inside if starts[i] < content]
+        tail = [i for i in inside if starts[i] >= content]
+        closing = next((n for n, i in enumerate(tail) if ids[i] in base.special_ids), -1)
+        scored.extend((*body, *tail[: closing + 1]))
     if not scored:
         raise Unencodable("the assistant messages have no tokens: there is nothing to learn", "messages")
-    return _share(base, [(ids, scored)], 0)
+    return _share(base, row, [(ids, scored)], 0)
 
 
-def _share(base: Base, texts: Sequence[tuple[list[int], Sequence[int]]], label: int) -> Encoded:
+def _share(base: Base, row: Row, texts: Sequence[tuple[list[int], Sequence[int]]], label: int) -> Encoded:
     """Lays out candidates given as (ids, indices of the scored ids): inputs end before the last scored id, and an
     input that is a prefix of another is forwarded with it."""
     for ids, scored in texts:
         if scored[-1] >= base.context:
-            raise TooLong(scored[-1] + 1, base.context)
+            raise TooLong(scored[-1] + 1, base.context, _param(row))
         if max(ids) >= base.vocab:
-            raise Unencodable(f"token {max(ids)} has no embedding: the model has {base.vocab}")
+            raise Unencodable(f"token {max(ids)} has no embedding: the model has {base.vocab}", _param(row))
     inputs = [tuple(ids[: scored[-1]]) for ids, scored in texts]
     sequences: list[tuple[int, ...]] = []
     where = [0] * len(inputs)

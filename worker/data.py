@@ -26,7 +26,8 @@ class Dataset:
 def examples(base: Base, raw: bytes, rows: int | None = None) -> tuple[Example, ...]:
     """The examples of a JSONL file, or of its first `rows` rows. The file passed the API's own limits when it was
     uploaded, so only what no model can be trained on is refused here: raises BadRow."""
-    limits = Limits(max_line_bytes=len(raw), max_file_bytes=len(raw))
+    size = max(len(raw), 2)
+    limits = Limits(max_line_bytes=size, max_file_bytes=size, max_rows=size, max_choices=size, max_messages=size)
     encoded = encode_rows(base, parse((raw,), limits))
     return tuple(example(e) for _, e in zip(range(len(raw) if rows is None else rows), encoded, strict=False))
 
