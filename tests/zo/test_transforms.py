@@ -1,0 +1,62 @@
+"""Optimizers against torch's, schedules against their curves."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.zo.transforms import Adam, Momentum, Schedule, Sgd, half_cosine, power
+
+CASES = [
+    (Sgd(), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (Momentum(0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
+    (Adam(0.9, 0.999), lambda p: torch.optim.Adam(p, lr=0.1)),
+    (Adam(0.5, 0.9), lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.9))),
+]
+
+
+@pytest.mark.parametrize("optimizer, reference", CASES, ids=["sgd", "momentum", "adam", "adam-fast"])
+def test_equals_torch_in_float64(optimizer, reference):
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(50, 40)).astype(np.float32)
+    theta = torch.zeros(40, dtype=torch.float64, requires_grad=True)
+    torch_optimizer = reference([theta])
+    mine, buffers = np.zeros(40, np.float32), tuple(np.zeros(40, np.float32) for _ in range(optimizer.buffers))
+    for step, gradient in enumerate(gradients):
+        theta.grad = torch.from_numpy(gradient.astype(np.float64))
+        torch_optimizer.step()
+        direction, buffers = optimizer.apply(gradient, buffers, step)
+        assert direction.dtype == np.float32
+        mine = mine - direction * np.float32(0.1)
+    np.testing.assert_allclose(mine, theta.detach().numpy(), rtol=1e-4, atol=2e-6)
+
+
+def test_dampened_momentum_is_an_average():
+    """Of a constant gradient it is 1 - beta^t of it."""
+    buffers = (np.zeros(3, np.float32),)
+    for step in range(10):
+        direction, buffers = Momentum(0.9, dampening=0.9).apply(np.ones(3, np.float32), buffers, step)
+    np.testing.assert_allclose(direction, 1 - 0.9**10, rtol=1e-6)
+
+
+def test_schedules_rise_and_fall_as_named():
+    constant, linear, cosine = (Schedule(2.0, kind, warmup=10, steps=110) for kind in ("constant", "linear", "cosine"))
+    for schedule in (constant, linear, cosine):
+        assert [schedule(s) for s in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
+        assert schedule(10) == 2.0
+    assert constant(109) == 2.0
+    assert [linear(s) for s in (35, 60, 110)] == pytest.approx([1.5, 1.0, 0.0])
+    assert [cosine(s) for s in (35, 60, 110)] == pytest.approx([1 + math.sqrt(0.5), 1.0, 0.0], abs=1e-12)
+
+
+@given(st.floats(0, 1))
+def test_half_cosine_is_the_cosine(x):
+    assert half_cosine(x) == pytest.approx((1 + math.cos(math.pi * x)) / 2, abs=1e-15)
+
+
+@given(st.floats(0, 1), st.integers(0, 5000))
+def test_power_is_the_power(base, exponent):
+    assert power(base, exponent) == pytest.approx(base**exponent, rel=1e-11, abs=1e-300)
