@@ -1,0 +1,110 @@
+"""`onward adapters`: list and download through the openai client; verify rebuilds one from its journal (operator)."""
+
+import hashlib
+import tarfile
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import admin, show
+from cli.client import Failure, connect
+from cli.files import Limit, save
+from cli.watch import ours
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.fine_tuning import FineTuningJob
+
+    from worker.verify import Verified
+
+app = typer.Typer(no_args_is_help=True)
+Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its name (ft:…) or its job's id.")]
+WEIGHTS = "adapter_model.safetensors"
+
+
+@app.command("list")
+def list_(limit: Limit = 100, as_json: show.Json = False) -> None:
+    """The tenant's adapters, newest first."""
+    found = [m for m in connect().models.list() if m.id.startswith("ft:")][:limit]
+    if as_json:
+        return show.as_json(found)
+    rows = ((m.id, str(ours(m).get("job", "-")), str(ours(m).get("step", "-")), show.when(m.created)) for m in found)
+    return show.table(["adapter", "job", "step>", "created"], rows, empty="no adapters yet")
+
+
+@app.command()
+def download(
+    adapter: Adapter,
+    to: Annotated[Path | None, typer.Option("--output", "-o", help="A folder; else one named after the job.")] = None,
+    as_json: show.Json = False,
+) -> None:
+    """Fetch an adapter as a PEFT directory."""
+    client = connect(timeout=600)
+    job = _job(client, adapter)
+    folder = to or Path(job.id)
+    digest = fetch(client, job, folder)
+    if as_json:
+        return show.as_json({"adapter": job.fine_tuned_model, "path": str(folder), "sha256": digest})
+    return show.out.print(f"{folder}  ({WEIGHTS} sha256 {digest})", markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(adapter: Adapter, as_json: show.Json = False) -> None:
+    """Rebuild an adapter from its journal and compare hashes; exit code 1 where they differ."""
+    result = rebuilt(adapter)
+    if as_json:
+        show.as_json({**asdict(result), "ok": result.ok})
+    elif result.ok:
+        show.out.print(verdict(result), markup=False, soft_wrap=True)
+    if not result.ok:
+        raise Failure(verdict(result), "the journal, a file or the code that replays has changed since publication")
+
+
+def rebuilt(adapter: str) -> "Verified":
+    """Replays the journal of `adapter` (name, id or its job's id). Raises Failure where there is none."""
+    from sqlalchemy import select
+
+    from db.models import Adapter as Row
+    from worker.verify import NoSuchAdapter
+    from worker.verify import verify as replayed
+
+    settings = admin.settings()
+    if adapter.startswith("ftjob-"):
+        with admin.database() as session:
+            adapter = session.scalar(select(Row.id).where(Row.job_id == adapter)) or adapter
+    try:
+        return replayed(settings.database_url, settings.home, adapter)
+    except NoSuchAdapter:
+        raise Failure(f"there is no adapter {adapter!r}", "`onward adapters list` shows a tenant's") from None
+
+
+def verdict(result: "Verified") -> str:
+    """One line a person can read."""
+    if result.ok:
+        return f"{result.name}: rebuilt from its journal ({result.step} steps), equal hash {result.sha256}"
+    found = result.sha256 if result.sha256 != result.expected else f"{result.on_disk} on disk"
+    return f"{result.name}: rebuilt from its journal, hash {found} is not the recorded {result.expected}"
+
+
+def fetch(client: "OpenAI", job: "FineTuningJob", folder: Path) -> str:
+    """Downloads and unpacks the adapter of `job` to `folder`; gives the SHA-256 of its weights."""
+    if not job.result_files:
+        raise Failure(f"{job.id} is {job.status}: it has no adapter yet")
+    if folder.exists() and any(folder.iterdir()):
+        raise Failure(f"{folder} is not empty", "give another with --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        archive = Path(scratch) / "adapter.tar"
+        save(client, job.result_files[0], archive)
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")  # refuses names that lead out of the folder
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def _job(client: "OpenAI", adapter: str) -> "FineTuningJob":
+    if adapter.startswith("ftjob-"):
+        return client.fine_tuning.jobs.retrieve(adapter)
+    return client.fine_tuning.jobs.retrieve(str(ours(client.models.retrieve(adapter))["job"]))

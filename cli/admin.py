@@ -1,0 +1,150 @@
+"""The operator's commands: tenants, keys, migrations. They go to the database, so they work before any API runs."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
+
+from cli import show
+from cli.client import Failure, home, service
+from db import models
+from db import tenants as rows
+from db.session import sessions
+from db.settings import Settings
+
+tenants = typer.Typer(no_args_is_help=True)
+keys = typer.Typer(no_args_is_help=True)
+
+
+def settings() -> Settings:
+    """ONWARD_* variables; for what they leave open, the service that runs in this home."""
+    here = service()
+    for name in ("database_url", "redis_url", "models"):
+        if name in here:  # into the environment: whatever reads settings in this process shall find the same
+            value = here[name]
+            os.environ.setdefault(f"ONWARD_{name.upper()}", value if isinstance(value, str) else json.dumps(value))
+    return Settings(home=home())
+
+
+@contextmanager
+def database() -> Iterator[Session]:
+    """One transaction on the database of `settings()`."""
+    with sessions(settings().database_url).begin() as session:
+        yield session
+
+
+def explain(error: Exception) -> Failure | None:
+    """The failure a person should read for an error of the database; None when it is none of ours."""
+    if isinstance(error, OperationalError):
+        hint = "set ONWARD_DATABASE_URL, or run this beside `onward up`"
+        return Failure(f"cannot reach the database: {str(error.orig).splitlines()[0]}", hint)
+    if isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
+        return Failure("the database has no tables yet", "`onward migrate` makes them")
+    return None
+
+
+def tenant_of(session: Session, name: str) -> models.Tenant:
+    """The tenant called `name`, or whose id it is. Raises Failure where there is none."""
+    found = rows.find(session, name) or session.get(models.Tenant, name)
+    if found is None:
+        raise Failure(f"there is no tenant {name!r}", "`onward tenants list` shows them")
+    return found
+
+
+def migrate(as_json: show.Json = False) -> None:
+    """Bring the database to this version's tables."""
+    from db.migrate import upgrade  # alembic, only here
+
+    upgrade(settings().database_url)
+    with database() as session:
+        version = session.scalar(select(func.max(models.Base.metadata.tables["alembic_version"].c.version_num)))
+    return show.as_json({"version": version}) if as_json else show.out.print(f"the database is at {version}")
+
+
+@tenants.command()
+def create(
+    name: str,
+    tenant_class: Annotated[str, typer.Option("--class", help="The label its metrics carry.")] = "standard",
+    weight: Annotated[float, typer.Option(help="Its share of scored tokens beside others.")] = 1.0,
+    quota: Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")] = None,
+    as_json: show.Json = False,
+) -> None:
+    """A new tenant."""
+    try:
+        with database() as session:
+            tenant = rows.create(session, name, tenant_class=tenant_class, weight=weight, token_quota=quota)
+    except IntegrityError as error:
+        if "uq_" not in str(error.orig):
+            raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
+        raise Failure(f"there is a tenant {name!r} already", "`onward tenants list` shows them") from None
+    return show.as_json(_tenant(tenant)) if as_json else show.out.print(f"{tenant.id}  {tenant.name}")
+
+
+@tenants.command("list")
+def list_tenants(as_json: show.Json = False) -> None:
+    """All tenants."""
+    with database() as session:
+        found = [_tenant(t) for t in session.scalars(select(models.Tenant).order_by(models.Tenant.created_at))]
+    if as_json:
+        return show.as_json(found)
+    lines = (
+        (t["id"], t["name"], t["class"], f"{t['weight']:g}", show.size(t["token_quota"]), str(t["max_jobs"]))
+        for t in found
+    )
+    return show.table(["id", "name", "class", "weight>", "quota>", "jobs>"], lines, empty="no tenants yet")
+
+
+@keys.command("create")
+def create_key(tenant: str, as_json: show.Json = False) -> None:
+    """A new key for a tenant (name or id). It is shown once."""
+    with database() as session:
+        key, secret = rows.create_key(session, tenant_of(session, tenant).id)
+    if as_json:
+        return show.as_json({"id": key.id, "key": secret})
+    return typer.echo(secret)
+
+
+@keys.command()
+def revoke(key_id: str, as_json: show.Json = False) -> None:
+    """End a key, by its id (not by the key itself)."""
+    with database() as session:
+        if not rows.revoke_key(session, key_id):
+            raise Failure(f"there is no live key {key_id!r}", "`onward keys list TENANT` shows their ids")
+    return show.as_json({"id": key_id, "revoked": True}) if as_json else show.out.print(f"revoked {key_id}")
+
+
+@keys.command("list")
+def list_keys(tenant: str, as_json: show.Json = False) -> None:
+    """A tenant's keys: their first characters, never the keys."""
+    with database() as session:
+        owner = tenant_of(session, tenant).id
+        wanted = select(models.ApiKey).where(models.ApiKey.tenant_id == owner).order_by(models.ApiKey.created_at)
+        found: list[dict[str, Any]] = [
+            {"id": k.id, "hint": k.hint, "created_at": k.created_at, "revoked_at": k.revoked_at}
+            for k in session.scalars(wanted)
+        ]
+    if as_json:
+        return show.as_json(found)
+    lines = (
+        (k["id"], k["hint"] + "…", show.when(k["created_at"].timestamp()), "revoked" if k["revoked_at"] else "live")
+        for k in found
+    )
+    return show.table(["id", "key", "created", "state"], lines, empty="no keys yet")
+
+
+def _tenant(tenant: models.Tenant) -> dict[str, Any]:
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "class": tenant.tenant_class,
+        "weight": tenant.weight,
+        "token_quota": tenant.token_quota,
+        "max_jobs": tenant.max_jobs,
+        "created_at": tenant.created_at,
+    }

@@ -1,0 +1,45 @@
+"""`onward`: the command line. This file only lists the commands and turns failures into one line and a hint."""
+
+import os
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from cli import adapters, admin, demo, files, jobs, up
+from cli.client import Failure, explain
+from cli.show import err
+
+
+class Edge(typer.core.TyperGroup):
+    """The one place where an error becomes a line on stderr and exit code 1 (ONWARD_TRACEBACK=1 shows it whole)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            failure = error if isinstance(error, Failure) else explain(error) or admin.explain(error)
+            if failure is None or os.environ.get("ONWARD_TRACEBACK"):
+                raise
+            err.print(Text.assemble(("error: ", "red"), failure.message), soft_wrap=True)
+            if failure.hint:
+                err.print(Text(f"hint: {failure.hint}", style="dim"), soft_wrap=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    name="onward",
+    cls=Edge,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="A self-hosted fine-tuning service: LoRA adapters trained with forward passes only.",
+)
+app.command("up")(up.up)
+app.command("demo")(demo.demo)
+app.command("migrate")(admin.migrate)
+app.command("models")(files.models)
+app.add_typer(jobs.app, name="jobs", help="Fine-tuning jobs.")
+app.add_typer(files.app, name="files", help="Examples and results.")
+app.add_typer(adapters.app, name="adapters", help="Trained adapters.")
+app.add_typer(admin.tenants, name="tenants", help="Tenants (operator: needs the database).")
+app.add_typer(admin.keys, name="keys", help="API keys (operator: needs the database).")

@@ -1,0 +1,180 @@
+"""The whole service on one machine: servers, migration, API and a worker, started in order and stopped in reverse."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from cli import show
+from cli.client import SERVICE, Failure, service
+from cli.processes import Process, start, wait_ready, waiting
+from db.models import Worker
+from db.session import sessions
+
+API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running service. `models` maps public names to folders or hub ids."""
+
+    home: Path
+    base_url: str
+    database_url: str
+    redis_url: str
+    models: Mapping[str, str]
+    processes: tuple[Process, ...]
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        return sessions(self.database_url)
+
+    def alive(self) -> None:
+        """Raises Failure when a process of the service has ended."""
+        for process in self.processes:
+            if not process.alive:
+                code = process.popen.returncode
+                raise Failure(
+                    f"{process.name} ended (exit {code})\n{process.last_lines()}", f"its log is {process.log}"
+                )
+
+    def publish(self, api_key: str | None = None) -> None:
+        """Writes what the commands typed beside this service need, readable by its owner only."""
+        known = {
+            "pid": os.getpid(),
+            "base_url": self.base_url,
+            "api_key": api_key,
+            "database_url": self.database_url,
+            "redis_url": self.redis_url,
+            "models": dict(self.models),
+        }
+        private(self.home / SERVICE, json.dumps(known, indent=2))
+
+
+def private(path: Path, content: str) -> None:
+    """Writes `content` to `path`, mode 600 from the first byte."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(content)
+    scratch.replace(path)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends this process as Ctrl-C does: with everything stopped in order."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]:
+    """The service on `port` (0: a free one), for as long as the context lasts. Each of `models` gets a worker."""
+    with ExitStack() as started:
+        home.mkdir(parents=True, exist_ok=True)
+        _alone(home)
+        started.callback((home / SERVICE).unlink, missing_ok=True)
+        os.environ["ONWARD_HOME"] = str(home)  # what this process asks of itself (verify) is this service too
+        base_url = f"http://127.0.0.1:{_free(port)}"
+        database_url, redis_url = started.enter_context(_servers(home))
+        env = {
+            "ONWARD_HOME": str(home),
+            "ONWARD_DATABASE_URL": database_url,
+            "ONWARD_REDIS_URL": redis_url,
+            "ONWARD_MODELS": json.dumps(dict(models)),
+            "ONWARD_HOST": "127.0.0.1",
+            "ONWARD_PORT": base_url.rpartition(":")[2],
+            "PYTHONUNBUFFERED": "1",
+        }
+        with waiting("migrating the database"):
+            _migrate(database_url)
+
+        def run(name: str, module: str, extra: Mapping[str, str]) -> Process:
+            process = start(name, [sys.executable, "-m", module], {**env, **extra}, home / "logs")
+            started.callback(process.stop, STOP_SECONDS)
+            return process
+
+        api = run("api", "api", {})
+        workers = {name: run(f"worker-{name}", "worker", {"ONWARD_MODEL": name}) for name in models}
+        wait_ready(api, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
+        for name, worker in workers.items():
+            what = f"loading {name} into the engine"
+            wait_ready(worker, lambda pid=worker.popen.pid: _ready(database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
+        yield Stack(home, f"{base_url}/v1", database_url, redis_url, models, (api, *workers.values()))
+        show.err.print("stopping ...")
+
+
+@contextmanager
+def _servers(home: Path) -> Iterator[tuple[str, str]]:
+    """ONWARD_DATABASE_URL and ONWARD_REDIS_URL where both are set; otherwise embedded servers in `home`."""
+    given = [os.environ.get(name) for name in ("ONWARD_DATABASE_URL", "ONWARD_REDIS_URL")]
+    if given[0] and given[1]:
+        yield given[0], given[1]
+        return
+    from cli.embedded import Embedded
+
+    embedded = Embedded(home)
+    with waiting("starting PostgreSQL and Valkey"):
+        urls = embedded.start()
+    try:
+        yield given[0] or urls.database_url, given[1] or urls.redis_url
+    finally:
+        embedded.stop()
+
+
+def _migrate(database_url: str) -> None:
+    from db.migrate import upgrade
+
+    upgrade(database_url)
+
+
+def _alone(home: Path) -> None:
+    """Raises Failure when another `onward up` serves this home."""
+    pid = service(home).get("pid")
+    if isinstance(pid, int) and pid != os.getpid() and Path(f"/proc/{pid}").exists():
+        raise Failure(f"a service already runs in {home} (process {pid})", "stop it, or give another --home")
+
+
+def _free(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise Failure(f"port {port} is taken", "give another with --port (0: any free one)") from None
+        free: int = probe.getsockname()[1]
+        return free
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:
+            ok: bool = answer.status == 200
+            return ok
+    except (URLError, OSError):
+        return False
+
+
+def _ready(database_url: str, pid: int) -> bool:
+    with sessions(database_url).begin() as session:
+        found: Any = session.scalar(select(Worker.id).where(Worker.pid == pid, Worker.state == "ready"))
+    return found is not None
