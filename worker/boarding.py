@@ -1,0 +1,81 @@
+"""From a waiting job to a held run: claim, and continue, replay or start it. Knows leases and files, no engine."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+from db.leases import Claim, Waiting
+
+from db import journal, leases
+from db.rows import BadRow
+from worker import checkpoints, data, metrics, trainer
+from worker.data import Dataset
+from worker.ledger import Ledger, Pace, persist
+from worker.station import Held, Resident, Station
+
+log = structlog.get_logger("worker.boarding")
+
+
+def board(station: Station, waiting: Waiting) -> Held | None:
+    """The run of `waiting` under a lease of this worker, ready for its next step.
+
+    None where another worker was faster, the job was found poisonous, or its rows cannot be read any more (it has
+    failed then). Raises LeaseLost, and OperationalError where the database is away.
+    """
+    settings, before = station.settings, time.monotonic()
+    with station.factory.begin() as session:
+        claim = leases.claim(session, waiting.job_id, station.worker_id, settings.lease_seconds, settings.max_attempts)
+    if claim is None:
+        return None
+    station.heartbeat.hold(claim, before)
+    if claim.took_over:
+        metrics.lease_expiries.labels(station.model).inc()
+    if claim.token == 1:
+        wait = (datetime.now(UTC) - claim.created_at).total_seconds()
+        metrics.queue_wait_seconds.labels(station.model, waiting.tenant_class).observe(max(0.0, wait))
+    resident = station.residents.pop(claim.job_id, None)
+    if resident is None or resident.run.step != claim.step:
+        try:
+            resident = _load(station, claim)
+        except BadRow as error:
+            refuse(station, claim, "unreadable_rows", str(error))
+            return None
+    ledger = Ledger(claim, station.model, station.factory, resident.pace)
+    return Held(resident, ledger, waiting.tenant_class)
+
+
+def refuse(station: Station, claim: Claim, code: str, message: str) -> None:
+    """End a claimed job that cannot be run."""
+
+    def write() -> None:
+        with station.factory.begin() as session:
+            journal.fail(session, claim, code, message)
+
+    persist(write, lambda: station.heartbeat.until(claim.job_id))
+    station.heartbeat.drop(claim.job_id)
+    log.warning("refused", job=claim.job_id, code=code, reason=message)
+
+
+def _load(station: Station, claim: Claim) -> Resident:
+    """The run as the journal has it: from the newest snapshot that lies on the journal, and replay of the rest."""
+    spec, started = claim.spec, time.perf_counter()
+    with station.factory.begin() as session:
+        train = leases.read_file(session, claim, spec.training_file)
+        valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
+        losses = journal.read(session, claim)[: claim.step]
+    rows = Dataset(
+        train=data.examples(station.base, train),
+        valid=data.examples(station.base, valid, spec.eval_rows) if valid and spec.eval_rows else (),
+    )
+    run = trainer.start(claim.job_id, spec, station.base, rows)
+    snapshot = station.snapshots.newest(claim.job_id, spec, losses) if losses else None
+    if snapshot is not None:
+        run = replace(run, params=snapshot.params, state=snapshot.state)
+    best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
+    run = trainer.replay(run, losses[run.step :], best)
+    seconds = time.perf_counter() - started
+    if losses:
+        metrics.replay_seconds.labels(station.model).observe(seconds)
+    log.info("replayed" if losses else "started", job=claim.job_id, step=run.step, seconds=round(seconds, 3))
+    return Resident(run, spec, Pace(run.step), checkpoints.Prefix(spec, losses), snapshot=run.step)

@@ -1,0 +1,37 @@
+"""What vLLM wants of the process before it is imported. Knows environment variables, not the engine."""
+
+import os
+import sys
+from pathlib import Path
+
+# One process owns the engine (design), nothing is reported home, and OpenMP threads sleep between the engine's calls
+# instead of spinning on the cores that noise and SQL need. A value set from outside wins.
+WANTED = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "KMP_BLOCKTIME": "5",
+    "KMP_TPAUSE": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+RELOADED = "ONWARD_OPENMP_LOADED"
+
+
+def prepare(threads: int) -> None:
+    """Set the environment; where the interpreter's own Intel OpenMP is found, start this process anew with it loaded.
+
+    The engine's choice of OpenMP changed noise generation tenfold (measured), and a library can be put before torch's
+    own only by LD_PRELOAD, which the loader reads at exec. `threads` > 0 bounds the compute threads.
+    """
+    for name, value in WANTED.items():
+        os.environ.setdefault(name, value)
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    library = Path(sys.prefix) / "lib" / "libiomp5.so"
+    preload = os.environ.get("LD_PRELOAD", "")
+    if RELOADED in os.environ or not library.exists() or "libiomp5" in preload:
+        return
+    os.environ[RELOADED] = "1"
+    os.environ["LD_PRELOAD"] = f"{library}:{preload}".rstrip(":")
+    os.execv(sys.executable, [sys.executable, "-m", "worker", *sys.argv[1:]])

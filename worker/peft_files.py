@@ -1,0 +1,70 @@
+"""An adapter in PEFT's file format, byte for byte the same wherever it is made. Knows no disk, no SQL, no torch."""
+
+import hashlib
+import io
+import json
+import tarfile
+
+import numpy as np
+from safetensors.numpy import save
+
+from db.spec import AdapterSpec
+from worker.types import Layout, Params
+
+WEIGHTS, CONFIG, README = "adapter_model.safetensors", "adapter_config.json", "README.md"
+
+
+def weights(layout: Layout, params: Params) -> bytes:
+    """adapter_model.safetensors: float32 A [rank, inputs] and B [outputs, rank] of each module under PEFT's names.
+
+    Deterministic: safetensors orders tensors by itself and the metadata is fixed, so the SHA-256 names the adapter.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for module, a, b in layout.pairs(params):
+        tensors[f"base_model.model.{module.name}.lora_A.weight"] = np.ascontiguousarray(a, dtype="<f4")
+        tensors[f"base_model.model.{module.name}.lora_B.weight"] = np.ascontiguousarray(b, dtype="<f4")
+    return save(tensors, metadata={"format": "pt"})
+
+
+def config(adapter: AdapterSpec, base_model: str) -> bytes:
+    """adapter_config.json, the fields of peft.LoraConfig that say what the weights mean."""
+    alpha = int(adapter.alpha) if float(adapter.alpha).is_integer() else adapter.alpha
+    fields = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": adapter.rank,
+        "lora_alpha": alpha,
+        "target_modules": sorted(adapter.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_rslora": False,
+        "use_dora": False,
+    }
+    return (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()
+
+
+def directory(adapter: AdapterSpec, layout: Layout, params: Params, base_model: str, title: str) -> dict[str, bytes]:
+    """The files of a PEFT directory by name."""
+    readme = f"# {title}\n\nA LoRA adapter for {base_model}, trained by Onward with forward passes only.\n"
+    return {WEIGHTS: weights(layout, params), CONFIG: config(adapter, base_model), README: readme.encode()}
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    """The files as an uncompressed tar without times, owners or order of arrival: equal files, equal bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(files[name]), 0o644, 0
+            archive.addfile(entry, io.BytesIO(files[name]))
+    return out.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    """The hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,50 @@
+"""Who goes next: weighted fair share over scored tokens. Pure; knows no SQL, no clock and no queue."""
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+
+class Candidate(Protocol):
+    """What the choice depends on (`db.leases.Waiting` is one)."""
+
+    @property
+    def job_id(self) -> str: ...
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def scored_tokens_recent(self) -> int: ...
+
+
+C = TypeVar("C", bound=Candidate)
+
+
+def pick(waiting: Sequence[C], limit: int, quantum: float) -> list[C]:
+    """At most `limit` of `waiting`, in the order they are to be claimed.
+
+    Fair queueing on a virtual time: a tenant's is its recently scored tokens over its weight; the tenant that is
+    furthest behind gives its oldest job, and `quantum` tokens (what a run is expected to score in one slice, > 0) are
+    charged for it before the next choice. So tenants of equal use and weight take turns, one with twice the weight
+    gets twice the places, and one with many jobs gains nothing by it. Ties go to the older job, then to the id: the
+    answer does not depend on the order of `waiting`.
+    """
+    if quantum <= 0:
+        raise ValueError("quantum must be positive")
+    jobs: dict[str, deque[C]] = {}
+    for job in sorted(waiting, key=lambda job: (job.created_at, job.job_id)):
+        jobs.setdefault(job.tenant_id, deque()).append(job)
+    virtual = {tenant: own[0].scored_tokens_recent / own[0].weight for tenant, own in jobs.items()}
+    picked: list[C] = []
+    while jobs and len(picked) < limit:
+        tenant = min(jobs, key=lambda t: (virtual[t], jobs[t][0].created_at, jobs[t][0].job_id))
+        job = jobs[tenant].popleft()
+        picked.append(job)
+        virtual[tenant] += quantum / job.weight
+        if not jobs[tenant]:
+            del jobs[tenant]
+    return picked

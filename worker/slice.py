@@ -1,0 +1,151 @@
+"""One slice: claim a cohort, step it together for some seconds, leave everything committed and released.
+
+Knows the order of work; arithmetic, engine and SQL are others'."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import structlog
+from db.journal import Evaluated, Step
+from db.leases import LeaseLost, Waiting
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import leases
+from worker import endings, faults, metrics, scheduler, trainer
+from worker.boarding import board
+from worker.ledger import UNREACHABLE
+from worker.station import Held, Station
+
+log = structlog.get_logger("worker.slice")
+
+
+def take(station: Station) -> bool:
+    """One slice; whether work is left that no one holds, so that the doorbell should be rung again.
+
+    Raises what the engine raised, after everything taken before is committed and released, and OperationalError where
+    the database is away.
+    """
+    with station.factory.begin() as session:
+        waiting = leases.candidates(session, station.model)
+    picked = scheduler.pick(waiting, station.settings.cohort, station.quantum)
+    held = [run for run in _board(station, _apart(picked, station.suspects)) if run is not None]
+    if held:
+        _advance(station, held)
+    if station.heartbeat.draining.is_set():
+        return False
+    with station.factory.begin() as session:
+        return bool(leases.candidates(session, station.model, limit=1))
+
+
+def _apart(picked: Sequence[Waiting], suspects: set[str]) -> Sequence[Waiting]:
+    """Jobs that were in a batch the engine failed at are tried alone, so that one cannot fail for all."""
+    if not picked or not suspects.intersection(w.job_id for w in picked):
+        return picked
+    if picked[0].job_id in suspects:
+        return picked[:1]
+    return [w for w in picked if w.job_id not in suspects]
+
+
+def _board(station: Station, picked: Sequence[Waiting]) -> list[Held | None]:
+    held: list[Held | None] = []
+    for waiting in picked:
+        if station.heartbeat.draining.is_set():
+            break
+        try:
+            held.append(board(station, waiting))
+        except LeaseLost:  # taken over while it was being replayed
+            endings.drop(station, waiting.job_id)
+        except UNREACHABLE as error:
+            log.warning("not boarded", job=waiting.job_id, error=str(error).partition("\n")[0])
+            endings.drop(station, waiting.job_id)
+            break
+    return held
+
+
+def _advance(station: Station, held: list[Held]) -> None:
+    """Step `held` until the slice is over or none is left; then commit and release. At least one step is taken."""
+    ends = time.monotonic() + station.settings.slice_seconds
+    scored = dict.fromkeys((h.job_id for h in held), 0)
+    live = _settled(station, held)  # a wish, or nothing left to do, may be known already
+    try:
+        while live:
+            before = {h.job_id: h.ledger.tokens for h in live}
+            _step(station, live)
+            for h in live:
+                scored[h.job_id] += h.ledger.tokens - before[h.job_id]
+            live = _settled(station, live)
+            if time.monotonic() >= ends or station.heartbeat.draining.is_set():
+                break
+    finally:
+        for h in live:
+            endings.release(station, h)
+        metrics.journal_lag_seconds.labels(station.model).set(0)
+        station.scored([count for count in scored.values() if count])
+
+
+def _step(station: Station, live: list[Held]) -> None:
+    """One step of the cohort, entered in the ledgers. An engine that raises makes all of them suspects."""
+    started = time.perf_counter()
+    try:
+        runs = trainer.step([h.run for h in live], station.scorer)
+    except Exception:
+        _suspect(station, live)
+        raise
+    faults.point("after_score")
+    station.suspects.difference_update(h.job_id for h in live)
+    station.failed_alone.clear()
+    for h, run in zip(live, runs, strict=True):
+        _enter(station, h, run)
+    metrics.step_seconds.labels(station.model).observe(time.perf_counter() - started)
+
+
+def _enter(station: Station, h: Held, run: trainer.Run) -> None:
+    """What one step of a run has given: into the ledger, the resident and the counters."""
+    step = evaluated = None
+    spent = 0
+    if run.step > h.run.step and run.losses is not None:
+        step = Step(h.run.step, [float(x) for x in run.losses], run.tokens)
+        spent += run.tokens
+        metrics.steps.labels(station.model, h.tenant_class).inc()
+        wild = sum(not math.isfinite(x) for x in run.losses)
+        metrics.nonfinite_losses.labels(station.model).inc(wild)
+    if run.evaluation is not None:
+        e = run.evaluation
+        evaluated = Evaluated(e.step, e.loss, e.accuracy, e.rows, e.tokens)
+        spent += e.tokens
+    metrics.scored_tokens.labels(station.model, h.tenant_class).inc(spent)
+    h.ledger.add(step, evaluated, run.best, spent)
+    h.resident.advance(run)
+
+
+def _settled(station: Station, held: list[Held]) -> list[Held]:
+    """Those of `held` that go on. The others are finished, failed, obeyed or dropped; writes that are due begin."""
+    live = []
+    for h in held:
+        try:
+            if not endings.ended(station, h):
+                live.append(h)
+        except LeaseLost:
+            endings.drop(station, h.job_id)
+            log.warning("lease lost", job=h.job_id, step=h.run.step)
+        except (SQLAlchemyError, OSError) as error:
+            # The database or the disk is away and the lease ran out meanwhile: whoever claims the job next replays it.
+            endings.drop(station, h.job_id)
+            log.error("dropped", job=h.job_id, step=h.run.step, error=str(error).partition("\n")[0])
+    for h in live:
+        h.ledger.flush_due(station.pool, station.settings.flush_seconds)
+    lag = max((h.ledger.lag() for h in live), default=0.0)
+    metrics.journal_lag_seconds.labels(station.model).set(lag)
+    return live
+
+
+def _suspect(station: Station, live: list[Held]) -> None:
+    """Note who was in the batch that the engine failed at; an engine that fails for different jobs alone is broken."""
+    jobs = {h.job_id for h in live}
+    station.suspects |= jobs
+    if len(jobs) == 1:
+        station.failed_alone |= jobs
+    log.exception("the engine failed", jobs=sorted(jobs))
+    if len(station.failed_alone) > 1:
+        station.give_up()

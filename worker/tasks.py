@@ -1,0 +1,34 @@
+"""Celery's entry to the worker: one doorbell is one slice. Knows the queue's errors, nothing of training."""
+
+from collections.abc import Callable
+
+import structlog
+from celery import Celery
+from db.queue import TASK
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.slice import take
+from worker.station import Station
+
+log = structlog.get_logger("worker.tasks")
+
+
+def bind(app: Celery, station: Station) -> Callable[[], None]:
+    """Register the task that takes a slice at `station` and rings again while work is left; returns its body."""
+
+    def slice_() -> None:
+        if station.heartbeat.draining.is_set():
+            return
+        try:
+            left = take(station)
+        except SQLAlchemyError as error:  # the sweep rings again once the database is back
+            log.error("slice ended early", error=str(error).partition("\n")[0])
+            return
+        except Exception:  # the engine's own: everything before it is committed, and those jobs are tried alone next
+            log.exception("slice failed")
+            left = True
+        if left:
+            station.ring(station.model)
+
+    app.task(name=TASK)(slice_)
+    return slice_
