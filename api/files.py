@@ -1,0 +1,181 @@
+"""/v1/files: JSONL checked row by row as it is stored, and the result files of jobs. Knows no model."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import IO, Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from sqlalchemy.orm import Session, sessionmaker
+from starlette.datastructures import UploadFile
+
+from api import body, errors
+from api.auth import Tenant
+from api.context import Context, Ctx
+from api.pages import Page, page
+from api.settings import Settings
+from db import files
+from db.models import File
+from db.rows import Limits, check
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+CHUNK = 1 << 20
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "JSONL, one format a file"},
+                        "purpose": {"type": "string", "enum": ["fine-tune"]},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+class FileObject(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+    expires_at: int | None = None
+    onward: dict[str, Any]
+
+
+class FileDeleted(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+def epoch(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def view(file: File) -> FileObject:
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=epoch(file.created_at),
+        filename=file.filename,
+        purpose=file.purpose,
+        onward={"format": file.format, "rows": file.rows, "sha256": file.sha256},
+    )
+
+
+@router.post("", openapi_extra=UPLOAD)
+async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
+    """Stores a training or validation file: chat (`messages`), `prompt`/`completion`, or `prompt`/`choices`/`label`.
+    A row that is not right answers 400 with its line and the reason, and nothing is stored."""
+    form = await body.form(request, context.settings.max_file_bytes)
+    async with AsyncExitStack() as last:
+        last.push_async_callback(form.close)
+        sent, purpose = form.get("file"), form.get("purpose")
+        unknown = sorted(set(form) - {"file", "purpose"})
+        if unknown:
+            raise errors.invalid(f"Unrecognized request argument supplied: {unknown[0]}", unknown[0])
+        if not isinstance(sent, UploadFile):
+            raise errors.invalid("Missing required parameter: 'file'.", "file", "missing_required_parameter")
+        if purpose != "fine-tune":
+            raise errors.invalid("Invalid value for 'purpose': it must be 'fine-tune'.", "purpose", "invalid_value")
+        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "")
+
+
+def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> FileObject:
+    """Two readings of the spooled upload: rows are checked before the transaction begins."""
+    most = context.settings.max_file_bytes
+    if sent.seek(0, 2) > most:
+        raise errors.too_large("The file", most)
+    sent.seek(0)
+    report = check(pieces(sent), limits(context.settings))
+    sent.seek(0)
+    with context.sessions.begin() as session:
+        stored = files.create(
+            tenant,
+            session,
+            filename=printable(filename),
+            purpose="fine-tune",
+            format=report.format,
+            rows=report.rows,
+            chunks=pieces(sent),
+        )
+        return view(stored)
+
+
+def limits(settings: Settings) -> Limits:
+    return Limits(
+        max_line_bytes=settings.max_line_bytes,
+        max_file_bytes=settings.max_file_bytes,
+        max_rows=settings.max_rows,
+        max_choices=settings.max_choices,
+    )
+
+
+def pieces(source: IO[bytes]) -> Iterator[bytes]:
+    while piece := source.read(CHUNK):
+        yield piece
+
+
+def printable(filename: str) -> str:
+    """The last part of what the client calls its file: a label for people, never a path."""
+    name = "".join(c for c in filename.replace("\\", "/").rpartition("/")[2] if c.isprintable())
+    return name[:255] or "file.jsonl"
+
+
+@router.get("")
+def list_files(
+    tenant: Tenant,
+    context: Ctx,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    purpose: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> Page[FileObject]:
+    with context.sessions.begin() as session:
+        found, more = files.page(tenant.id, session, after=after, limit=limit, purpose=purpose, order=order)
+        return page([view(file) for file in found], more)
+
+
+@router.get("/{file_id}")
+def retrieve(file_id: str, tenant: Tenant, context: Ctx) -> FileObject:
+    with context.sessions.begin() as session:
+        return view(errors.found(files.get(tenant.id, session, file_id), errors.no_file(file_id)))
+
+
+@router.get("/{file_id}/content", response_class=StreamingResponse)
+def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
+    """The bytes as they were uploaded; of a result file, a tar of the adapter's PEFT directory."""
+    with context.sessions.begin() as session:
+        file = errors.found(files.get(tenant.id, session, file_id), errors.no_file(file_id))
+    kind = "application/x-tar" if file.purpose == "fine-tune-results" else "application/jsonl"
+    headers = {"content-length": str(file.bytes), "x-content-type-options": "nosniff"}
+    return StreamingResponse(stream(context.sessions, tenant.id, file_id), media_type=kind, headers=headers)
+
+
+def stream(sessions: sessionmaker[Session], tenant: str, file_id: str) -> Iterator[bytes]:
+    """Chunks of a file; between two of them no connection is held, for the client may read slowly."""
+    with sessions() as session:
+        for piece in files.content(tenant, session, file_id) or ():
+            session.rollback()
+            yield piece
+
+
+@router.delete("/{file_id}")
+def delete(file_id: str, tenant: Tenant, context: Ctx) -> FileDeleted:
+    """Hidden at once; a job that has begun still reads it."""
+    with context.sessions.begin() as session:
+        if not files.delete(tenant.id, session, file_id):
+            raise errors.no_file(file_id)
+    return FileDeleted(id=file_id)

@@ -1,0 +1,58 @@
+"""Whether the process lives, whether it can answer, and what Prometheus scrapes. Knows no tenant."""
+
+from typing import Literal
+
+import redis
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from api import errors
+from api.context import Ctx
+
+router = APIRouter(tags=["health"])
+BROKER_SECONDS = 0.5
+Part = Literal["ok", "away"]
+
+
+class Readiness(BaseModel):
+    """`broker` away is no reason to send requests elsewhere: jobs are accepted, and workers find them by sweeping."""
+
+    status: Part
+    database: Part
+    broker: Part
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers. Says nothing of what it needs: restarting the API does not bring a database back."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+def readyz(context: Ctx) -> JSONResponse:
+    """200 where PostgreSQL answers."""
+
+    def database() -> None:
+        with context.sessions.begin() as session:
+            session.execute(text("SELECT 1"))
+
+    def broker() -> None:
+        wait = {"socket_timeout": BROKER_SECONDS, "socket_connect_timeout": BROKER_SECONDS}
+        with redis.Redis.from_url(context.settings.redis_url, **wait) as client:
+            client.ping()
+
+    answers = errors.reachable(database)
+    state = Readiness(status=_part(answers), database=_part(answers), broker=_part(errors.reachable(broker)))
+    return JSONResponse(state.model_dump(), 200 if answers else 503)
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(request: Request) -> Response:
+    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _part(answers: bool) -> Part:
+    return "ok" if answers else "away"

@@ -1,0 +1,60 @@
+"""/v1/models: the configured base models and the tenant's adapters, by the names a request gives them."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api import errors
+from api.auth import Tenant
+from api.context import Context, Ctx
+from api.files import epoch
+from db import jobs
+from db.models import Adapter
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+MOST = 10_000  # adapters in the list, newest first: OpenAI's has no pages
+
+
+class ModelObject(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    onward: dict[str, Any]
+
+
+class Models(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+def base(name: str, context: Context) -> ModelObject:
+    """`created` is when the folder was written, 0 for a model of the hub."""
+    folder = Path(context.settings.models[name]).expanduser()
+    created = int(folder.stat().st_mtime) if folder.is_dir() else 0
+    return ModelObject(id=name, created=created, owned_by="onward", onward={"kind": "base"})
+
+
+def adapter(row: Adapter) -> ModelObject:
+    about = {"kind": "adapter", "id": row.id, "job": row.job_id, "step": row.step, "sha256": row.sha256}
+    return ModelObject(
+        id=row.name, created=epoch(row.created_at), owned_by=row.tenant_id, onward=about | {"file": row.file_id}
+    )
+
+
+@router.get("")
+def list_models(tenant: Tenant, context: Ctx) -> Models:
+    with context.sessions.begin() as session:
+        found, _ = jobs.adapters(tenant.id, session, after=None, limit=MOST)
+        adapters = [adapter(row) for row in found]
+    return Models(data=[*(base(name, context) for name in sorted(context.settings.models)), *adapters])
+
+
+@router.get("/{name:path}")
+def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
+    if name in context.settings.models:
+        return base(name, context)
+    with context.sessions.begin() as session:
+        return adapter(errors.found(jobs.adapter(tenant.id, session, name), errors.no_model(name)))

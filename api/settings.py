@@ -1,0 +1,21 @@
+"""Settings of the API process: what every process shares, and where to listen. Knows no request."""
+
+from functools import lru_cache
+
+from pydantic import Field
+
+from db.settings import Settings as Shared
+
+
+class Settings(Shared):
+    """Read from `ONWARD_…` environment variables, like what it extends. Frozen."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)  # 0 lets the system choose
+    max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
+    token_cache_files: int = Field(default=256, ge=1)  # (file, model) pairs whose token counts stay in memory
+
+
+@lru_cache
+def get_settings() -> Settings:
+    return Settings()

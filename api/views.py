@@ -1,0 +1,153 @@
+"""Rows as OpenAI's fine-tuning objects. Knows no request."""
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from api.files import epoch
+from db.models import Adapter, Evaluation, Event, Job
+
+HYPER = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
+
+class JobError(BaseModel):
+    code: str
+    message: str
+    param: str | None = None
+
+
+class JobObject(BaseModel):
+    """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    error: JobError | None
+    fine_tuned_model: str | None
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    metadata: dict[str, str] | None
+    model: str
+    organization_id: str
+    result_files: list[str]
+    seed: int
+    status: str
+    trained_tokens: int | None
+    training_file: str
+    validation_file: str | None
+    integrations: list[Any] = []
+    suffix: str | None
+    onward: dict[str, Any]
+
+
+class EventObject(BaseModel):
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any] | None
+
+
+class CheckpointObject(BaseModel):
+    """A step that was evaluated. Any step can be rebuilt from the journal: a checkpoint stores nothing more."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    metrics: dict[str, float | None]
+    step_number: int
+    onward: dict[str, Any]
+
+
+def job(row: Job, adapter: Adapter | None) -> JobObject:
+    """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`."""
+    hyper = hyperparameters(row)
+    done = row.state == "succeeded"
+    return JobObject(
+        id=row.id,
+        created_at=epoch(row.created_at),
+        finished_at=epoch(row.finished_at) if row.finished_at else None,
+        estimated_finish=epoch(row.estimated_finish) if row.estimated_finish and row.state == "running" else None,
+        error=JobError(**row.error) if row.error else None,
+        fine_tuned_model=adapter.name if adapter and done else None,
+        hyperparameters=hyper,
+        method={"type": "supervised", "supervised": {"hyperparameters": hyper}},
+        metadata=row.request.get("metadata"),
+        model=row.model,
+        organization_id=row.tenant_id,
+        result_files=[adapter.file_id] if adapter else [],
+        seed=row.spec["seed"],
+        status=row.state,
+        trained_tokens=row.scored_tokens if row.finished_at else None,
+        training_file=row.training_file,
+        validation_file=row.validation_file,
+        suffix=row.spec.get("suffix"),
+        onward={
+            "price_tokens": row.price_tokens,
+            "price": row.request.get("price"),
+            "scored_tokens": row.scored_tokens,
+            "step": row.step,
+            "total_steps": row.total_steps,
+            "best_step": row.best_step,
+            "best_loss": row.best_loss,
+            "wish": row.wish,
+            "adapter": about(adapter),
+            "spec": row.spec,
+        },
+    )
+
+
+def about(adapter: Adapter | None) -> dict[str, Any] | None:
+    if adapter is None:
+        return None
+    return {"id": adapter.id, "name": adapter.name, "step": adapter.step, "sha256": adapter.sha256}
+
+
+def hyperparameters(row: Job) -> dict[str, Any]:
+    """OpenAI's three as the tenant sent them, "auto" where it left them to us, and the batch size in any case."""
+    method = (row.request.get("method") or {}).get("supervised") or {}
+    sent = (row.request.get("hyperparameters") or {}) | (method.get("hyperparameters") or {})
+    values = {name: sent.get(name) if sent.get(name) is not None else "auto" for name in HYPER}
+    return values | {"batch_size": row.spec["batch_size"]}
+
+
+def event(row: Event) -> EventObject:
+    return EventObject(
+        id=f"ftevent-{row.id}",
+        created_at=epoch(row.created_at),
+        level=row.level,
+        message=row.message,
+        type=row.type,
+        data=row.data,
+    )
+
+
+def adapter_name(row: Job) -> str:
+    """The name a worker publishes the job's adapter under, known before it does."""
+    suffix = row.spec.get("suffix") or ""
+    return ":".join(("ft", row.model, row.tenant_id.partition("_")[2], suffix, row.id.partition("-")[2]))
+
+
+def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> CheckpointObject:
+    """`full_valid_…` are OpenAI's for the whole validation file: set where all its rows were
+    used, which cannot be told once the file is deleted (None)."""
+    loss = row.loss if math.isfinite(row.loss) else None  # JSON has no NaN
+    metrics: dict[str, float | None] = {"step": row.step, "valid_loss": loss, "valid_mean_token_accuracy": row.accuracy}
+    if row.rows == validation_rows:
+        metrics |= {"full_valid_loss": loss, "full_valid_mean_token_accuracy": row.accuracy}
+    return CheckpointObject(
+        id=f"ftckpt-{row.job_id.partition('-')[2]}-{row.step}",
+        created_at=epoch(row.created_at),
+        fine_tuned_model_checkpoint=f"{adapter_name(of)}:ckpt-step-{row.step}",
+        fine_tuning_job_id=row.job_id,
+        metrics=metrics,
+        step_number=row.step,
+        onward={"rows": row.rows, "scored_tokens": row.tokens},
+    )

@@ -1,0 +1,89 @@
+"""A real API on a free port, over the real PostgreSQL and Valkey of tests/conftest.py, with two tenants."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from openai import OpenAI
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.app import create_app
+from api.settings import Settings
+from db import tenants
+from db.session import sessions
+from tests.models import tiny
+
+MODEL = "tiny"
+
+
+@dataclass(frozen=True)
+class Client:
+    """A tenant: its id, its secret, and an openai client that tries once."""
+
+    id: str
+    secret: str
+    openai: OpenAI
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """The base URL (with /v1) of an API that runs in a thread until the block ends."""
+    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", lifespan="off", access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+    server.should_exit = True
+    thread.join(10)
+
+
+def client(factory: sessionmaker[Session], url: str, name: str, **limits: int) -> Client:
+    with factory.begin() as session:
+        tenant = tenants.create(session, name, **limits)
+        _, secret = tenants.create_key(session, tenant.id)
+    return Client(tenant.id, secret, OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=30))
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny("llama", tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def settings(database_url: str, redis_url: str, base_folder: Path) -> Settings:
+    return Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        models={MODEL: str(base_folder)},
+        max_file_bytes=60 << 20,
+        max_rows=2000,
+    )
+
+
+@pytest.fixture(scope="module")
+def factory(database_url: str) -> sessionmaker[Session]:
+    return sessions(database_url)
+
+
+@pytest.fixture(scope="module")
+def url(settings: Settings) -> Iterator[str]:
+    with serving(settings) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def anna(factory: sessionmaker[Session], url: str) -> Client:
+    return client(factory, url, "anna")
+
+
+@pytest.fixture(scope="module")
+def ben(factory: sessionmaker[Session], url: str) -> Client:
+    return client(factory, url, "ben")

@@ -1,0 +1,158 @@
+"""Jobs through the openai client: what is accepted, what it costs, how it is listed."""
+
+import json
+import time
+
+import pytest
+
+from db.bases import load
+from db.encoding import encode
+from db.models import Event, Job
+from db.rows import parse
+from db.sampling import minibatch
+from db.spec import JobSpec
+from tests.api.examples import CHAT, choices, jsonl, submit, upload
+
+
+def scored(settings, rows) -> list[int]:
+    base = load("tiny", settings)
+    return [encode(base, row).tokens for row in parse([jsonl(*rows)])]
+
+
+def test_an_accepted_job_is_in_the_database_and_says_its_exact_price(anna, factory, settings):
+    train, valid = choices(5), choices(3)
+    training, validation = upload(anna, *train), upload(anna, *valid)
+    job = submit(
+        anna,
+        training,
+        {"steps": 7, "batch_size": 2, "queries": 2, "eval_every": 3, "eval_rows": 2},
+        validation_file=validation,
+        seed=11,
+        suffix="first-try",
+        metadata={"team": "red"},
+    )
+    assert (job.object, job.status, job.seed, job.model) == ("fine_tuning.job", "queued", 11, "tiny")
+    assert (job.training_file, job.validation_file) == (training, validation)
+    assert (job.organization_id, job.metadata, job.result_files) == (anna.id, {"team": "red"}, [])
+    assert (job.fine_tuned_model, job.finished_at, job.trained_tokens, job.error) == (None, None, None, None)
+    assert abs(job.created_at - time.time()) < 60
+    assert job.hyperparameters.batch_size == 2
+    ours = job.model_extra["onward"]
+    spec = JobSpec.model_validate(ours["spec"])
+    assert (spec.steps, spec.adapter.rank, spec.method.queries, spec.suffix) == (7, 2, 2, "first-try")
+    counts = scored(settings, train)
+    walked = sum(counts[row] for step in range(7) for row in minibatch(11, step, 5, 2))
+    evaluated = sum(scored(settings, valid)[:2]) * len({0, 3, 6, 7})
+    assert ours["price"] == {"training": 4 * walked, "evaluation": evaluated}
+    assert ours["price_tokens"] == 4 * walked + evaluated
+    assert (ours["step"], ours["total_steps"], ours["scored_tokens"], ours["best_step"]) == (0, 7, 0, None)
+    with factory.begin() as session:
+        row = session.get(Job, job.id)
+        assert JobSpec.model_validate(row.spec) == spec
+        assert (row.tenant_id, row.price_tokens, row.state) == (anna.id, ours["price_tokens"], "queued")
+    assert anna.openai.fine_tuning.jobs.retrieve(job.id) == job
+
+
+@pytest.mark.parametrize(
+    "sent, resolved",
+    [
+        ({"hyperparameters": {"n_epochs": 3}}, {"steps": 6}),
+        ({"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}}}, {"steps": 4}),
+        ({"hyperparameters": {"n_epochs": 3, "batch_size": 4}}, {"steps": 3, "batch_size": 4}),
+        ({"hyperparameters": {"n_epochs": "auto", "batch_size": "auto"}, "onward": {"steps": 9}}, {"steps": 9}),
+        ({"hyperparameters": {"n_epochs": 3}, "onward": {"steps": 9}}, {"steps": 9}),
+    ],
+)
+def test_openai_hyperparameters_are_honoured(anna, sent, resolved):
+    training = upload(anna, *choices(4))
+    fields = {"hyperparameters", "method"} & set(sent)
+    batch = {} if "batch_size" in sent.get("hyperparameters", {}) else {"batch_size": 2}
+    job = anna.openai.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=training,
+        extra_body={"onward": {"rank": 2, **batch, **sent.get("onward", {})}},
+        **{name: sent[name] for name in fields},
+    )
+    spec = job.model_extra["onward"]["spec"]
+    assert {name: spec[name] for name in resolved} == resolved
+
+
+def test_the_multiplier_scales_the_rate_that_auto_means(anna):
+    training = upload(anna, *choices(4))
+    plain = submit(anna, training, {"learning_rate": "auto"})
+    scaled = submit(anna, training, hyperparameters={"learning_rate_multiplier": 0.5})
+    rate = [job.model_extra["onward"]["spec"]["method"]["learning_rate"] for job in (plain, scaled)]
+    assert rate[1] == 0.5 * rate[0]
+    assert scaled.hyperparameters.learning_rate_multiplier == 0.5
+
+
+def test_auto_everywhere_equals_nothing_at_all(anna):
+    training = upload(anna, CHAT, CHAT)
+    names = ("method", "objective", "rank", "alpha", "targets", "steps", "batch_size", "eps", "queries", "schedule")
+    bare = anna.openai.fine_tuning.jobs.create(model="tiny", training_file=training, seed=1)
+    auto = anna.openai.fine_tuning.jobs.create(
+        model="tiny", training_file=training, seed=1, extra_body={"onward": dict.fromkeys(names, "auto")}
+    )
+    assert bare.model_extra["onward"]["spec"] == auto.model_extra["onward"]["spec"]
+    assert bare.model_extra["onward"]["spec"]["objective"] == "lm"
+
+
+def test_a_lozo_job_keeps_its_settings(anna):
+    asked = {"method": "lozo", "nu": 7, "window_rank": 1, "refresh": "freeze", "targets": ["q_proj", "fc"], "rank": 4}
+    job = submit(anna, upload(anna, *choices(4)), asked | {"targets": ["q_proj", "down_proj"]})
+    method = job.model_extra["onward"]["spec"]["method"]
+    assert (method["name"], method["nu"], method["window_rank"], method["refresh"]) == ("lozo", 7, 1, "freeze")
+    assert job.model_extra["onward"]["spec"]["adapter"]["targets"] == ["q_proj", "down_proj"]
+
+
+def test_a_job_no_worker_serves_says_so_in_its_events(anna, factory):
+    job = submit(anna, upload(anna, *choices(2)))
+    events = list(anna.openai.fine_tuning.jobs.list_events(job.id))
+    assert all(e.object == "fine_tuning.job.event" and e.type == "message" for e in events)
+    assert any(e.level == "warn" and "tiny" in e.message for e in events)
+    with factory.begin() as session:
+        for i in range(5):
+            session.add(Event(job_id=job.id, tenant_id=anna.id, message=f"more {i}", data={"step": i}))
+    pages = anna.openai.fine_tuning.jobs.list_events(job.id, limit=2)
+    assert [e.message for e in pages.data] == ["more 4", "more 3"]
+    assert pages.data[0].data == {"step": 4}
+    assert pages.has_more is True
+    everything = [e.id for e in anna.openai.fine_tuning.jobs.list_events(job.id, limit=2)]
+    assert len(everything) == len(set(everything)) == len(events) + 5
+
+
+def test_jobs_are_listed_newest_first_in_pages_and_by_metadata(ben):
+    training = upload(ben, *choices(2))
+    made = [submit(ben, training, metadata={"n": str(i % 2), "all": "yes"}).id for i in range(5)]
+    first = ben.openai.fine_tuning.jobs.list(limit=2)
+    assert [job.id for job in first.data] == made[:2:-1]
+    assert [job.id for job in ben.openai.fine_tuning.jobs.list(limit=2)] == made[::-1]
+    odd = ben.openai.fine_tuning.jobs.list(metadata={"n": "1", "all": "yes"})
+    assert [job.id for job in odd] == [made[3], made[1]]
+    assert list(ben.openai.fine_tuning.jobs.list(metadata={"n": "2"})) == []
+
+
+def test_chat_prompts_are_priced_with_the_template(anna, settings):
+    job = submit(anna, upload(anna, CHAT), {"steps": 1, "batch_size": 1, "queries": 1, "estimator": "one_sided"})
+    assert job.model_extra["onward"]["price_tokens"] == 2 * scored(settings, [CHAT])[0]
+
+
+def test_a_budget_that_fits_is_kept_and_one_below_the_price_says_how_far_it_goes(anna, url):
+    import httpx
+
+    training = upload(anna, *choices(3))
+    price = submit(anna, training, seed=3).model_extra["onward"]["price_tokens"]
+    assert (
+        submit(anna, training, {"token_budget": price}, seed=3).model_extra["onward"]["spec"]["token_budget"] == price
+    )
+    body = {
+        "model": "tiny",
+        "training_file": training,
+        "seed": 3,
+        "onward": {"steps": 4, "batch_size": 2, "rank": 2, "token_budget": price - 1},
+    }
+    headers = {"Authorization": f"Bearer {anna.secret}"}
+    answer = httpx.post(f"{url}/fine_tuning/jobs", headers=headers, content=json.dumps(body))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "onward.token_budget"
+    assert "3 of its 4 steps" in answer.json()["error"]["message"]
