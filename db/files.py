@@ -122,7 +122,7 @@ def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:
     return File.tenant_id == tenant, File.deleted_at.is_(None)
 
 
-def _chunk(file_id: str, number: int) -> Select[tuple[bytes]]:
+def _chunk(file_id: str, number: int) -> Select[bytes]:
     return select(FileChunk.data).where(FileChunk.file_id == file_id, FileChunk.number == number)
 
 

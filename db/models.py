@@ -1,7 +1,7 @@
 """Rows, states and constraints. What must not be is refused here, whoever asks."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -36,7 +36,7 @@ NAMING = {
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {
+    type_annotation_map: ClassVar = {
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         bytes: LargeBinary,
@@ -144,9 +144,7 @@ class Job(Base):
             ["tenant_id", "validation_file"], ["files.tenant_id", "files.id"], name="fk_jobs_validation_file"
         ),
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
-        Index(
-            "ix_jobs_waiting", "model", "created_at", postgresql_where=text("state IN ('queued', 'running')")
-        ),
+        Index("ix_jobs_waiting", "model", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
         Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state"),
         CheckConstraint(_one_of("wish", ("pause", "cancel")), name="wish"),

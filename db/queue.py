@@ -1,0 +1,124 @@
+"""The doorbell: one Celery task over Redis that wakes workers and carries nothing. The row is the truth.
+
+A message may be lost, doubled or late without harm: the sweep rings again. Knows no tenant and no lease.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
+from urllib.parse import parse_qs, urlsplit
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import event, func, literal, select
+from sqlalchemy.orm import Session
+
+from db.models import Job, Lease
+from db.settings import get_settings
+
+TASK = "onward.slice"
+QUEUE_PREFIX = "onward."
+SOCKET_SECONDS = 0.4  # a dead broker may hold a request for so long, no longer
+
+log = structlog.get_logger()
+
+
+def queue_name(model: str) -> str:
+    """The queue of the workers that own `model`."""
+    return QUEUE_PREFIX + model
+
+
+def broker_url(redis_url: str) -> str:
+    """kombu's spelling of a redis-py URL: `unix:///a.sock?db=1` becomes `redis+socket:///a.sock?virtual_host=1`."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    number = parse_qs(parts.query).get("db", ["0"])[0]
+    password = f":{parts.password}@" if parts.password else ""
+    return f"redis+socket://{password}{parts.path}?virtual_host={number}"
+
+
+@lru_cache
+def celery_app(redis_url: str) -> Celery:
+    """The Celery app both ends share: JSON only, no results, acknowledged late, one message at a time."""
+    app = Celery("onward", broker=broker_url(redis_url), set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        task_default_queue=QUEUE_PREFIX + "default",
+        task_create_missing_queues=True,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=SOCKET_SECONDS,
+        # The sweep rings again: publishing must not wait for a broker that is away.
+        task_publish_retry=False,
+        broker_transport_options={
+            "visibility_timeout": 300,  # slices are seconds: an unacknowledged doorbell is a dead worker's
+            "socket_connect_timeout": SOCKET_SECONDS,
+            "socket_timeout": SOCKET_SECONDS,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "max_retries": 0,
+        },
+    )
+    return app
+
+
+Ring = Callable[[str], None]
+
+
+def ringer(app: Celery) -> Ring:
+    """What wakes a worker of a model by name. A broker that does not answer is logged, never raised."""
+
+    def ring(model: str) -> None:
+        try:
+            app.send_task(TASK, queue=queue_name(model), retry=False)
+        except (OperationalError, OSError) as error:
+            log.warning("doorbell not rung", model=model, error=str(error))
+
+    return ring
+
+
+def ring(model: str) -> None:
+    """Rings at the broker of this process's settings."""
+    ringer(celery_app(get_settings().redis_url))(model)
+
+
+def ring_after_commit(session: Session, model: str, ring: Ring = ring) -> None:
+    """Rings for `model` once this session's transaction has committed, and not if it rolls back."""
+
+    def committed(_: Session) -> None:
+        event.remove(session, "after_rollback", rolled_back)
+        ring(model)
+
+    def rolled_back(_: Session) -> None:
+        event.remove(session, "after_commit", committed)
+
+    event.listen(session, "after_commit", committed, once=True)
+    event.listen(session, "after_rollback", rolled_back, once=True)
+
+
+def sweep(session: Session, ring: Ring = ring, every: float = 5.0) -> int:
+    """Rings once for each model that has work no live lease holds and was not rung for in `every` seconds.
+
+    Any number of processes may sweep: the model's longest-waiting job remembers the last ring. Returns the rings.
+    """
+    held = select(Lease.job_id).where(Lease.job_id == Job.id, Lease.expires_at > func.clock_timestamp())
+    waiting = select(Job.id).where(Job.state.in_(("queued", "running")), ~held.exists())
+    oldest = waiting.distinct(Job.model).order_by(Job.model, Job.created_at).subquery()
+    overdue = func.clock_timestamp() - literal(timedelta(seconds=every))
+    due = select(Job).where(Job.id.in_(select(oldest.c.id)), Job.rung_at < overdue)
+    jobs = session.scalars(due.with_for_update(skip_locked=True, key_share=True)).all()
+    for job in jobs:
+        job.rung_at = func.clock_timestamp()
+    session.flush()
+    for job in jobs:
+        ring(job.model)
+    return len(jobs)
