@@ -101,7 +101,7 @@ class TorchScorer:
         name = f"layout{len(self._adapters)}"
         config = LoraConfig(
             r=layout.rank,
-            lora_alpha=layout.alpha,  # type: ignore[arg-type]  # PEFT only divides it by r
+            lora_alpha=layout.alpha,  # not always whole; PEFT only divides it by r
             target_modules=[m.name for m in layout.modules],
             lora_dropout=0.0,
             bias="none",
