@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import huggingface_hub
 from tokenizers import Tokenizer, processors
 
-from db.architectures import Linear, linears
+from db.architectures import Linear, linears, size
 
 SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -99,10 +99,10 @@ def open_base(name: str, source: str) -> Base:
     settings = _json(path / "tokenizer_config.json", name) if (path / "tokenizer_config.json").exists() else {}
     if "auto_map" in config or "auto_map" in settings:
         raise UnusableBase(f"{name} brings its own code (auto_map), which Onward does not run")
-    architecture = str(config.get("model_type"))
     try:
         modules = linears(config)
-    except (KeyError, ValueError) as error:
+        context, vocab = size(config, "max_position_embeddings"), size(config, "vocab_size")
+    except ValueError as error:
         raise UnusableBase(f"{name}: {error}") from error
     if not (path / "tokenizer.json").is_file():
         raise UnusableBase(f"{name} has no tokenizer.json (save it with a fast tokenizer)")
@@ -120,9 +120,9 @@ def open_base(name: str, source: str) -> Base:
         name=name,
         source=source,
         path=path,
-        architecture=architecture,
-        context=int(config["max_position_embeddings"]),
-        vocab=int(config["vocab_size"]),
+        architecture=str(config["model_type"]),
+        context=context,
+        vocab=vocab,
         modules=modules,
         prefix=prefix,
         eos=_eos(tokenizer, special, config),

@@ -1,0 +1,37 @@
+"""Tiny base models of every architecture, opened as API and worker open them."""
+
+from pathlib import Path
+
+import pytest
+
+from db.bases import Base, open_base
+from tests.models import Architecture, tiny
+
+ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "opt")
+DEMO = Path(".onward/models/smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {arch: tiny(arch, root) for arch in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def tiny_bases(folders: dict[str, Path]) -> dict[str, Base]:
+    return {arch: open_base(f"tiny-{arch}", str(folder)) for arch, folder in folders.items()}
+
+
+@pytest.fixture(params=ARCHITECTURES, scope="session")
+def base(request: pytest.FixtureRequest, tiny_bases: dict[str, Base]) -> Base:
+    return tiny_bases[request.param]
+
+
+@pytest.fixture(scope="session")
+def llama(tiny_bases: dict[str, Base]) -> Base:
+    return tiny_bases["llama"]
+
+
+@pytest.fixture(scope="session")
+def qwen2(tiny_bases: dict[str, Base]) -> Base:
+    return tiny_bases["qwen2"]
