@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import structlog
-from db.journal import Published
-from db.leases import LeaseLost
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db import journal, leases
+from db.journal import Published
+from db.leases import LeaseLost
 from worker import checkpoints, faults, metrics
 from worker.ledger import persist
 from worker.station import Held, Station
@@ -32,8 +32,9 @@ def ended(station: Station, h: Held) -> bool:
         _finish(station, h)
     elif wish is not None:
         _flush(station, h)
-        _write(station, h, lambda session: journal.obey(session, h.ledger.claim, wish))
-        log.info(wish, job=h.job_id, step=h.run.step)
+        # The wish may have been taken back since it was seen: releasing obeys the row as it is now.
+        _write(station, h, lambda session: leases.release(session, h.ledger.claim))
+        log.info("obeyed", wish=wish, job=h.job_id, step=h.run.step)
     elif budget is not None and h.ledger.claim.scored_tokens + h.ledger.tokens > budget:
         _fail(station, h, "token_budget", f"the budget of {budget} scored tokens was spent at step {h.run.step}")
     else:
@@ -63,6 +64,12 @@ def release(station: Station, h: Held) -> None:
     if h.run.step - h.resident.snapshot >= station.settings.snapshot_steps:
         station.snapshots.write(h.job_id, h.resident.point, h.resident.prefix.hex())
         h.resident.snapshot = h.run.step
+
+
+def fault(station: Station, h: Held, error: ValueError) -> None:
+    """End a run whose trials the engine refuses. Raises as `ended` does."""
+    _fail(station, h, "engine_refused", str(error))
+    drop(station, h.job_id)
 
 
 def drop(station: Station, job_id: str) -> None:

@@ -5,18 +5,17 @@ Knows claims and times, nothing of runs. Flags it sets are read by the main thre
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
 
 import structlog
-from db.leases import Claim
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import leases, queue, workers
+from db.ending import Wish
+from db.leases import Claim
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger("worker.heartbeat")
-Wish = Literal["pause", "cancel"]
 
 
 class Heartbeat(threading.Thread):
@@ -137,4 +136,4 @@ class Heartbeat(threading.Thread):
 
     def _sweep(self) -> None:
         with self._factory.begin() as session:
-            queue.sweep(session, self._ring)
+            queue.sweep(session, self._ring, self._settings.sweep_seconds)

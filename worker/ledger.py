@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import structlog
-from db.journal import Evaluated, Step
-from db.leases import Claim, LeaseLost
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import journal
+from db import journal, leases
+from db.journal import Evaluated, Step
+from db.leases import Claim, LeaseLost
 from worker import metrics
 
 log = structlog.get_logger("worker.ledger")
@@ -80,6 +80,7 @@ class Ledger:
     _under_way: Future[None] | None = None
     _sent: tuple[int, int] = (0, 0)
     _retry_at: float = 0.0
+    _unsure: bool = False  # a write ended without an answer: it may have been committed
 
     @property
     def empty(self) -> bool:
@@ -128,8 +129,15 @@ class Ledger:
     def _write(self, steps: list[Step], evaluations: list[Evaluated], best: tuple[int, float] | None) -> None:
         done = steps[-1].step + 1 if steps else self.claim.spec.steps
         finish = self.pace.finish(done, self.claim.spec.steps)
-        with self.factory.begin() as session:
-            journal.flush(session, self.claim, steps, evaluations, best, finish)
+        try:
+            with self.factory.begin() as session:
+                if self._unsure:
+                    committed = leases.held(session, self.claim).step
+                    steps = [s for s in steps if s.step >= committed]
+                journal.flush(session, self.claim, steps, evaluations, best, finish)
+        except UNREACHABLE:
+            self._unsure = True
+            raise
 
     def _settle(self, wait: bool) -> None:
         if self._under_way is None or not (wait or self._under_way.done()):

@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import structlog
 from celery import Celery, signals
+from celery.worker import state
 from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import sessionmaker
@@ -110,8 +111,6 @@ def _keep_logging(**_: Any) -> None:
 
 
 def _give_up() -> None:
-    """End this process after the slice: a broken engine is replaced with the process that owns it."""
-    from celery.worker import state
-
-    log.critical("the engine fails for different jobs alike: this worker ends")
+    """End this process after the slice: an engine is replaced with the process that owns it."""
+    log.critical("the engine cannot be trusted: this worker ends")
     state.should_stop = 1

@@ -32,4 +32,4 @@ class WorkerSettings(Settings):
 @lru_cache
 def get_worker_settings() -> WorkerSettings:
     """Read once for the process; raises pydantic.ValidationError naming what is missing or wrong."""
-    return WorkerSettings()  # type: ignore[call-arg]  # the environment gives `model`
+    return WorkerSettings()  # the environment gives `model`

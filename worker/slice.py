@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 
 import structlog
-from db.journal import Evaluated, Step
-from db.leases import LeaseLost, Waiting
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import leases
+from db.journal import Evaluated, Step
+from db.leases import LeaseLost, Waiting
 from worker import endings, faults, metrics, scheduler, trainer
 from worker.boarding import board
 from worker.ledger import UNREACHABLE
@@ -23,8 +23,7 @@ log = structlog.get_logger("worker.slice")
 def take(station: Station) -> bool:
     """One slice; whether work is left that no one holds, so that the doorbell should be rung again.
 
-    Raises what the engine raised, after everything taken before is committed and released, and OperationalError where
-    the database is away.
+    Raises OperationalError where the database is away.
     """
     with station.factory.begin() as session:
         waiting = leases.candidates(session, station.model)
@@ -71,7 +70,7 @@ def _advance(station: Station, held: list[Held]) -> None:
     try:
         while live:
             before = {h.job_id: h.ledger.tokens for h in live}
-            _step(station, live)
+            live = _step(station, live)
             for h in live:
                 scored[h.job_id] += h.ledger.tokens - before[h.job_id]
             live = _settled(station, live)
@@ -84,28 +83,42 @@ def _advance(station: Station, held: list[Held]) -> None:
         station.scored([count for count in scored.values() if count])
 
 
-def _step(station: Station, live: list[Held]) -> None:
-    """One step of the cohort, entered in the ledgers. An engine that raises makes all of them suspects."""
+def _step(station: Station, live: list[Held]) -> list[Held]:
+    """One step of the cohort, entered in the ledgers; the runs that are still to be settled.
+
+    Where the engine raises, nothing has been taken. Of several runs each is a suspect from then on and tried alone; a
+    single one that the engine refuses (ValueError) has failed; for anything else the engine itself is not to be
+    trusted any more, and the process ends without giving the lease back, so that the attempt counts.
+    """
     started = time.perf_counter()
     try:
         runs = trainer.step([h.run for h in live], station.scorer)
-    except Exception:
-        _suspect(station, live)
-        raise
+    except Exception as error:
+        log.exception("the engine failed", jobs=[h.job_id for h in live])
+        if len(live) > 1:
+            station.suspects.update(h.job_id for h in live)
+            for h in live:
+                endings.release(station, h)
+        elif isinstance(error, ValueError):
+            endings.fault(station, live[0], error)
+        else:
+            endings.drop(station, live[0].job_id)
+            station.give_up()
+        return []
     faults.point("after_score")
     station.suspects.difference_update(h.job_id for h in live)
-    station.failed_alone.clear()
     for h, run in zip(live, runs, strict=True):
         _enter(station, h, run)
     metrics.step_seconds.labels(station.model).observe(time.perf_counter() - started)
+    return live
 
 
 def _enter(station: Station, h: Held, run: trainer.Run) -> None:
     """What one step of a run has given: into the ledger, the resident and the counters."""
     step = evaluated = None
     spent = 0
-    if run.step > h.run.step and run.losses is not None:
-        step = Step(h.run.step, [float(x) for x in run.losses], run.tokens)
+    if run.losses is not None:
+        step = Step(h.run.step, list(run.losses), run.tokens)
         spent += run.tokens
         metrics.steps.labels(station.model, h.tenant_class).inc()
         wild = sum(not math.isfinite(x) for x in run.losses)
@@ -138,14 +151,3 @@ def _settled(station: Station, held: list[Held]) -> list[Held]:
     lag = max((h.ledger.lag() for h in live), default=0.0)
     metrics.journal_lag_seconds.labels(station.model).set(lag)
     return live
-
-
-def _suspect(station: Station, live: list[Held]) -> None:
-    """Note who was in the batch that the engine failed at; an engine that fails for different jobs alone is broken."""
-    jobs = {h.job_id for h in live}
-    station.suspects |= jobs
-    if len(jobs) == 1:
-        station.failed_alone |= jobs
-    log.exception("the engine failed", jobs=sorted(jobs))
-    if len(station.failed_alone) > 1:
-        station.give_up()

@@ -43,8 +43,8 @@ class Resident:
         if run.best is not None and run.best != before.best:
             known = {before.step: self.point, run.step: Point(run.params, run.state)}
             self.best = known.get(run.best[0])
-        if run.step > before.step:
-            self.prefix.add([float(x) for x in run.losses])
+        if run.losses is not None:
+            self.prefix.add(run.losses)
         self.run = run
 
 
@@ -67,8 +67,9 @@ class Held:
 
 @dataclass
 class Station:
-    """One engine and everything it takes to advance jobs with it. `give_up` ends the process when the engine fails
-    for different jobs alike; `quantum` is the mean of tokens that a run scores in a slice."""
+    """One engine and everything it takes to advance jobs with it. `give_up` ends the process once the slice is
+    over, for an engine that cannot be trusted; `suspects` are jobs that were in a batch the engine failed at; `quantum`
+    is the mean of tokens that a run scores in a slice."""
 
     settings: WorkerSettings
     base: Base
@@ -80,7 +81,6 @@ class Station:
     give_up: Callable[[], None]
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     suspects: set[str] = field(default_factory=set)
-    failed_alone: set[str] = field(default_factory=set)
     quantum: float = 1000.0
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import structlog
 from celery import Celery
-from db.queue import TASK
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.queue import TASK
 from worker.slice import take
 from worker.station import Station
 
@@ -24,9 +24,6 @@ def bind(app: Celery, station: Station) -> Callable[[], None]:
         except SQLAlchemyError as error:  # the sweep rings again once the database is back
             log.error("slice ended early", error=str(error).partition("\n")[0])
             return
-        except Exception:  # the engine's own: everything before it is committed, and those jobs are tried alone next
-            log.exception("slice failed")
-            left = True
         if left:
             station.ring(station.model)
 
