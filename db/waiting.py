@@ -47,7 +47,10 @@ def candidates(session: Session, model: str, limit: int = 64) -> list[Waiting]:
     )
     found = session.execute(wanted).all()
     recent = recent_tokens(session, {row[1] for row in found})
-    return [Waiting(*row, recent.get(row[1], 0)) for row in found]
+    return [
+        Waiting(job_id, tenant_id, tenant_class, weight, created_at, recent.get(tenant_id, 0))
+        for job_id, tenant_id, tenant_class, weight, created_at in found
+    ]
 
 
 def recent_tokens(session: Session, tenants: set[str]) -> dict[str, int]:
