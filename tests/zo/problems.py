@@ -11,7 +11,8 @@ from worker.zo.base import Method, State
 
 F64 = NDArray[np.float64]
 LAYOUT = Layout(rank=4, alpha=6.0, modules=(Module("a", 6, 5), Module("b", 3, 7)))
-WIDE = Layout(rank=8, alpha=16.0, modules=(Module("x", 12, 10),))
+WIDE = Layout(rank=8, alpha=16.0, modules=(Module("x", 12, 10),))  # rank 8 of 10
+WHOLE = Layout(rank=8, alpha=16.0, modules=(Module("x", 6, 10),))  # rank 8 reaches every update
 
 
 def updates(layout: Layout, params: Params) -> list[F64]:
@@ -43,7 +44,7 @@ class Logistic:
 
     def data(self) -> tuple[F64, NDArray[np.int64]]:
         rng = np.random.default_rng(11)
-        x = rng.normal(size=(200, self.layout.modules[0].inputs))
+        x = 3 * rng.normal(size=(200, self.layout.modules[0].inputs))
         return x, (x @ rng.normal(size=x.shape[1]) > 0).astype(np.int64)
 
     def __call__(self, params: Params) -> float:

@@ -7,7 +7,7 @@ official code redraws U at refresh steps).
 
 In an adapter of rank R and scaling s = alpha / R a window is r rows of A, which hold V^T, and the same r columns of B,
 where U / s accumulates, so s B A is the sum of the -lr c U V^T. `refresh` says what a new V does to the rank:
-bank: V goes to the next r rows; when all floor(R / r) windows are used, the last V stays;
+bank: V goes to the next r rows; when all floor(R / r) windows are used they are taken again in turn, V and U with them;
 freeze: the first V stays;
 recompress: the window is the last r rows; before V is redrawn, B A is folded into the first R - r, and what the
 truncation loses is recorded in `State.truncation`.
@@ -32,7 +32,7 @@ Refresh = Literal["bank", "freeze", "recompress"]
 
 @dataclass(frozen=True)
 class WindowSpace:
-    """B's columns of the present window; A is written only when V is drawn, and is 0 where none was."""
+    """The present window's columns of B; A is written only when V is drawn, and is 0 where none was."""
 
     layout: Layout
     seed: int
@@ -44,7 +44,7 @@ class WindowSpace:
         return np.zeros(self.layout.size, dtype=np.float32)
 
     def enter(self, params: Params, state: State) -> tuple[Params, State]:
-        """Draws V where step `state.step` is due a new one: at multiples of nu, or at the first step with finite losses
+        """Opens the window that step `state.step` is due: at multiples of nu, or at the first step with finite losses
         after one. Momentum is carried over as N <- N V_old^T V_new / inputs (LOZO-M)."""
         if state.windows >= self._due(state.step):
             return params, state
@@ -54,15 +54,16 @@ class WindowSpace:
             entered, lost = recompress(self.layout, params, self.layout.rank - self.rank)
             truncation = (*truncation, lost)
         buffers = tuple(np.zeros_like(b) for b in state.buffers)
-        for i, module in enumerate(self.layout.modules):
-            place = Place(self.seed, RIGHT, state.windows, tensor=2 * i)
-            right = noise.normal(place, self.rank * module.inputs).reshape(self.rank, module.inputs)
+        for i in range(len(self.layout.modules)):
+            right = self.layout.tensor(entered, 2 * i)[new]  # V^T
+            if self.refresh != "bank" or state.windows < self._slots:
+                place = Place(self.seed, RIGHT, state.windows, tensor=2 * i)
+                right[:] = noise.normal(place, right.size).reshape(right.shape)
             if state.windows and buffers:
                 turn = _turn(self.layout.tensor(params, 2 * i)[old], right)
                 for kept, carried in zip(state.buffers, buffers, strict=True):
                     columns = self.layout.tensor(kept, 2 * i + 1)[:, old].astype(np.float64)
                     self.layout.tensor(carried, 2 * i + 1)[:, new] = product(columns, turn)
-            self.layout.tensor(entered, 2 * i)[new] = right
         return entered, replace(state, windows=state.windows + 1, truncation=truncation, buffers=buffers)
 
     def direction(self, state: State, query: int) -> Params:
@@ -85,18 +86,22 @@ class WindowSpace:
             b *= np.float32(factor)
         return decayed
 
+    @property
+    def _slots(self) -> int:
+        """Windows that the adapter has room for."""
+        return self.layout.rank // self.rank
+
     def _due(self, step: int) -> int:
-        """Windows begun once step `step` is taken."""
-        if self.refresh == "freeze":
+        """Windows opened once step `step` is taken."""
+        if self.refresh == "freeze" or (self.refresh == "bank" and self._slots == 1):
             return 1
-        due = step // self.nu + 1
-        return due if self.refresh == "recompress" else min(due, self.layout.rank // self.rank)
+        return step // self.nu + 1
 
     def _window(self, windows: int) -> slice:
         """Rows of A, columns of B, of the last of `windows` windows."""
         if self.refresh == "recompress":
             return slice(self.layout.rank - self.rank, self.layout.rank)
-        begin = max(0, windows - 1) * self.rank
+        begin = (max(0, windows - 1) % self._slots) * self.rank
         return slice(begin, begin + self.rank)
 
 
