@@ -130,7 +130,7 @@ def _keys(value: dict[str, Any], needed: tuple[str, ...], allowed: tuple[str, ..
     if unknown:
         _refuse_tools(value, line, path)
         names = ", ".join((*needed, *allowed))
-        raise BadRow(line, f"unknown key {_short(path + unknown[0])}; expected {names}", _short(path + unknown[0]))
+        raise BadRow(line, f"unknown key {_short(path + unknown[0])}; expected {names}", _plain(path + unknown[0]))
 
 
 def _refuse_tools(value: dict[str, Any], line: int, path: str) -> None:
@@ -156,3 +156,8 @@ def _surrogate(line: int, path: str) -> NoReturn:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _plain(text: str) -> str:
+    # It travels in an answer, which must be text, even where the key is not.
+    return text[:40].encode("utf-8", "backslashreplace").decode()
