@@ -59,7 +59,7 @@ def tenant_of(session: Session, name: str) -> models.Tenant:
 
 def migrate(as_json: show.Json = False) -> None:
     """Bring the database to this version's tables."""
-    from db.migrate import upgrade  # alembic, only here
+    from migrations.run import upgrade  # alembic, only here
 
     upgrade(settings().database_url)
     with database() as session:

@@ -142,7 +142,7 @@ def _servers(home: Path) -> Iterator[tuple[str, str]]:
 
 
 def _migrate(database_url: str) -> None:
-    from db.migrate import upgrade
+    from migrations.run import upgrade
 
     upgrade(database_url)
 

@@ -98,12 +98,20 @@ class File(Base):
 
 class FileChunk(Base):
     __tablename__ = "file_chunks"
-    file_id: Mapped[str] = mapped_column(ForeignKey("files.id", ondelete="CASCADE"), primary_key=True)
+    file_id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    tenant_id: Mapped[str]
     data: Mapped[bytes]
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "file_id"], ["files.tenant_id", "files.id"], name="fk_file_chunks_owner"),
+        # Deferred: chunks are written as they come, the file's row when its size and hash are known.
+        ForeignKeyConstraint(
+            ["tenant_id", "file_id"],
+            ["files.tenant_id", "files.id"],
+            name="fk_file_chunks_owner",
+            ondelete="CASCADE",
+            deferrable=True,
+            initially="DEFERRED",
+        ),
     )
 
 
@@ -144,7 +152,13 @@ class Job(Base):
             ["tenant_id", "validation_file"], ["files.tenant_id", "files.id"], name="fk_jobs_validation_file"
         ),
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
-        Index("ix_jobs_waiting", "model", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
+        Index(
+            "ix_jobs_waiting",
+            "model",
+            "tenant_id",
+            "created_at",
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
         Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state"),
         CheckConstraint(_one_of("wish", ("pause", "cancel")), name="wish"),
@@ -188,6 +202,7 @@ class JournalStep(Base):
     created_at: Mapped[datetime] = _now()
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_journal_job"),
+        Index("ix_journal_tenant_id_created_at", "tenant_id", "created_at"),  # what a tenant used of late
         CheckConstraint("step >= 0 AND tokens >= 0 AND cardinality(losses) > 0", name="whole"),
     )
 
@@ -207,6 +222,7 @@ class Evaluation(Base):
     created_at: Mapped[datetime] = _now()
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_evaluations_job"),
+        Index("ix_evaluations_tenant_id_created_at", "tenant_id", "created_at"),
         CheckConstraint("step >= 0 AND rows > 0", name="whole"),
     )
 

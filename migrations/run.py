@@ -1,0 +1,49 @@
+"""Upgrades and downgrades a database from code: one transaction, one process at a time. Knows no table.
+
+`python -m migrations.run MESSAGE` writes a new revision from what db/models.py has over ONWARD_DATABASE_URL.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import text
+
+from db.session import make_engine
+from db.settings import get_settings
+
+ADVISORY_LOCK = 0x6F6E7761726400  # "onward": any number of processes may ask for an upgrade at once
+
+
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Brings the database to `revision`. Nothing where it is there already."""
+    with _config(database_url) as config:
+        command.upgrade(config, revision)
+
+
+def downgrade(database_url: str, revision: str = "base") -> None:
+    """Takes the database back to `revision`; the tables that came later go, with all they hold."""
+    with _config(database_url) as config:
+        command.downgrade(config, revision)
+
+
+@contextmanager
+def _config(database_url: str) -> Iterator[Config]:
+    engine = make_engine(database_url, pool_size=1)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+            config.attributes["connection"] = connection
+            yield config
+    finally:
+        engine.dispose()
+
+
+if __name__ == "__main__":
+    with _config(get_settings().database_url) as new:
+        command.revision(new, " ".join(sys.argv[1:]), autogenerate=True)

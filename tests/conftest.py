@@ -1,0 +1,77 @@
+"""Real PostgreSQL and Valkey, started once a session when a test first asks, and a fresh database for every module."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
+
+from cli.embedded import Embedded
+from db.ids import new_id
+from db.session import make_engine
+from migrations.run import upgrade
+
+TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Embedded]:
+    """Both servers, in a folder that the database's own user can reach, gone with the session."""
+    home = Path(tempfile.mkdtemp(prefix="onward-tests-"))
+    home.chmod(0o711)
+    embedded = Embedded(home, durable=False)
+    embedded.start()
+    _execute(embedded, f"CREATE DATABASE {TEMPLATE}")
+    upgrade(embedded.postgres.url_of(TEMPLATE))
+    yield embedded
+    embedded.stop()
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="module")
+def empty_database_url(servers: Embedded) -> Iterator[str]:
+    """A database without one table."""
+    yield from _database(servers, "template1")
+
+
+@pytest.fixture(scope="module")
+def database_url(servers: Embedded) -> Iterator[str]:
+    """This module's own migrated database, without one row."""
+    yield from _database(servers, TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: Embedded) -> str:
+    """The Valkey all tests share: queues are told apart by model names."""
+    return servers.valkey.url
+
+
+@pytest.fixture(scope="module")
+def factory(database_url: str) -> Iterator[sessionmaker[Session]]:
+    engine = make_engine(database_url)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
+
+
+@pytest.fixture
+def session(factory: sessionmaker[Session]) -> Iterator[Session]:
+    """A transaction that is never committed."""
+    with factory() as opened:
+        yield opened
+
+
+def _database(servers: Embedded, template: str) -> Iterator[str]:
+    name = new_id("test_")
+    _execute(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield servers.postgres.url_of(name)
+    _execute(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(servers: Embedded, statement: str) -> None:
+    engine = make_engine(servers.postgres.url, pool_size=1)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(statement))
+    engine.dispose()

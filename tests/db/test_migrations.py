@@ -1,0 +1,71 @@
+"""Upgrade, downgrade, and: what the migrations build is what the models say."""
+
+import threading
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from db.models import Base
+from db.session import make_engine
+from migrations.run import downgrade, upgrade
+
+
+def test_models_equal_migrations(empty_database_url):
+    upgrade(empty_database_url)
+    with make_engine(empty_database_url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+CATALOGUE = """
+    SELECT conrelid::regclass || ' ' || conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid::regclass::text
+      IN (SELECT tablename FROM pg_tables WHERE schemaname = 'public')
+    UNION ALL
+    SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+"""
+
+
+def test_constraints_and_indexes_equal_to_the_last_word(empty_database_url):
+    """compare_metadata looks at no check, no deferral and no partial index."""
+    downgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        wanted = dict(connection.execute(text(CATALOGUE)).tuples().all())
+        Base.metadata.drop_all(connection)
+    upgrade(empty_database_url)
+    with engine.connect() as connection:
+        found = dict(connection.execute(text(CATALOGUE)).tuples().all())
+    engine.dispose()
+    assert len([name for name in wanted if " ck_" in name]) > 20
+    version = {name for name in wanted.keys() | found.keys() if "alembic_version" in name}
+    assert {k: v for k, v in found.items() if k not in version} == {k: v for k, v in wanted.items() if k not in version}
+
+
+def test_downgrade_leaves_nothing_and_upgrade_can_follow(empty_database_url):
+    upgrade(empty_database_url)
+    downgrade(empty_database_url)
+    engine = make_engine(empty_database_url)
+    assert set(inspect(engine).get_table_names()) == {"alembic_version"}
+    upgrade(empty_database_url)
+    assert set(Base.metadata.tables) < set(inspect(engine).get_table_names())
+    engine.dispose()
+
+
+def test_processes_that_start_together_may_all_upgrade(empty_database_url):
+    downgrade(empty_database_url)
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            upgrade(empty_database_url)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
