@@ -98,8 +98,12 @@ class Ledger:
         self.tokens += tokens
 
     def flush_due(self, pool: Executor, every: float) -> None:
-        """Start a write if the oldest uncommitted step is `every` seconds old; notice how the last one ended."""
+        """Start a write if the oldest uncommitted step is `every` seconds old; notice how the last one ended.
+
+        A job's very first step is written at once: its tenant sees that it has begun.
+        """
         self._settle(wait=False)
+        every = 0.0 if self.steps and self.steps[0].step == 0 else every
         now = time.monotonic()
         if self._under_way is None and not self.empty and now - self.oldest >= every and now >= self._retry_at:
             steps, evaluations = list(self.steps), list(self.evaluations)

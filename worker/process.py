@@ -3,12 +3,14 @@
 import os
 import socket
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import structlog
 from celery import Celery, signals
+from celery.platforms import SecurityWarning
 from celery.worker import state
 from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
@@ -92,15 +94,17 @@ def _serve(app: Celery, station: Station) -> int:
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.setup_logging.connect(_keep_logging, weak=False)
     threading.Thread(target=station.ring, args=(station.model,), daemon=True).start()  # what waited for a worker
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # root in a container: messages are JSON, never pickle
     celery_worker = app.Worker(
         pool_cls="solo",
         concurrency=1,
         queues=[queue.queue_name(station.model)],
-        hostname=f"{station.worker_id}@%h",
+        hostname=f"{station.worker_id}@{socket.gethostname()}",
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
         loglevel="WARNING",
+        quiet=True,  # no banner among the log's lines
     )
     celery_worker.start()
     return int(celery_worker.exitcode or 0)

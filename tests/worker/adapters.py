@@ -18,7 +18,7 @@ def base(arch: Architecture, folder: Path) -> Base:
 
 def spec(
     arch: Architecture = "llama", *, rank: int = 4, targets: tuple[str, ...] = ("q_proj", "v_proj"), **method: Any
-):
+) -> JobSpec:
     about = {"name": "mezo", "eps": 1e-2, "learning_rate": 1e-3} | method
     return JobSpec(
         model=f"tiny-{arch}",
