@@ -13,6 +13,7 @@ from api.metrics import HttpMetrics, QueueMetrics
 from api.settings import Settings, get_settings
 from api.tokens import TokenCounts
 from api.wire import JobCreate
+from db.queue import celery_app, ringer
 from db.session import sessions
 
 ABOUT = (
@@ -27,7 +28,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     factory, registry = sessions(settings.database_url), CollectorRegistry()
     registry.register(QueueMetrics(factory, sorted(settings.models)))
     app = FastAPI(title="Onward", version="0.1.0", description=ABOUT, redirect_slashes=False)
-    app.state.context = Context(settings, factory, TokenCounts(settings.token_cache_files))
+    ring = ringer(celery_app(settings.redis_url))
+    app.state.context = Context(settings, factory, TokenCounts(settings.token_cache_files), ring)
     app.state.registry = registry
     app.add_middleware(HttpMetrics, registry=registry)
     errors.install(app)

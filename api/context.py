@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.settings import Settings
 from api.tokens import TokenCounts
+from db.queue import Ring
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Context:
     settings: Settings
     sessions: sessionmaker[Session]
     tokens: TokenCounts
+    ring: Ring
 
 
 def context(request: Request) -> Context:

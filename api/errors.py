@@ -1,6 +1,7 @@
 """Every way a request can fail, in OpenAI's error shape. The one place of the API with `try`; knows no resource."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -17,7 +18,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from db.bases import UnknownTarget
-from db.jobs import IdempotencyConflict, QuotaExceeded, WrongState
+from db.jobs import IdempotencyConflict, MissingFile, QuotaExceeded, WrongState
 from db.rows import BadRow
 
 log = structlog.get_logger(__name__)
@@ -54,7 +55,7 @@ def too_large(what: str, limit: int) -> ApiError:
     return ApiError(413, f"{what} exceeds the limit of {limit} bytes.", code="request_too_large")
 
 
-def no_file(file_id: str, param: str = "id") -> ApiError:
+def no_file(file_id: str, param: str | None = "id") -> ApiError:
     """The same answer for a file that never was, was deleted, or is another tenant's."""
     return ApiError(404, f"No such File object: {file_id}", param=param, code="file_not_found")
 
@@ -87,10 +88,12 @@ def built(model: type[M], values: dict[str, Any], prefix: str) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        names = [part for part in first["loc"] if isinstance(part, str)]
-        leaf = names[-1] if names else ""
-        param = f"{prefix}.{leaf}" if leaf and leaf != "suffix" else leaf or prefix
-        raise invalid(f"Invalid value for '{param}': {_sentence(first)}", param) from None
+        reason = _sentence(first)
+        # A rule between fields begins with the field at fault, by its path in the model.
+        named = re.match(r"(?:\w+\.)?(\w+) must", reason)
+        parts = [named[1]] if named else [part for part in first["loc"] if isinstance(part, str)]
+        param = ".".join((prefix, *parts[-1:]))
+        raise invalid(f"Invalid value for '{param}': {reason}", param, "invalid_value") from None
 
 
 def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
@@ -163,8 +166,11 @@ def translate(error: Exception) -> ApiError:
             return invalid(f"Line {error.line}: {error.reason}", "file", "invalid_file_format")
         case UnknownTarget():
             return invalid(f"{error}.", "onward.targets", "unknown_target")
+        case MissingFile():
+            return no_file(error.file_id, None)
         case QuotaExceeded():
-            return ApiError(429, str(error), kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
+            message = f"You exceeded your quota of {error}."
+            return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
         case IdempotencyConflict():
             message = "This Idempotency-Key was used before with a different request body."
             return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
@@ -206,8 +212,9 @@ def install(app: FastAPI) -> None:
     """Starlette looks handlers up by class: HTTPException and RequestValidationError have defaults to replace, and
     `Exception` is answered by the outermost middleware, which logs what it answers."""
     expected = (
-        ApiError, BadRow, UnknownTarget, QuotaExceeded, IdempotencyConflict, WrongState, RequestValidationError,
-        MultiPartException, ClientDisconnect, HTTPException, DataError, InterfaceError, OperationalError, NoConnection, Exception,
+        ApiError, BadRow, UnknownTarget, MissingFile, QuotaExceeded, IdempotencyConflict, WrongState,
+        RequestValidationError, MultiPartException, ClientDisconnect, HTTPException, DataError, InterfaceError, 
+        OperationalError, NoConnection, Exception,
     )  # fmt: skip
     for kind in expected:
         app.add_exception_handler(kind, answer)

@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from api import body, errors
 from api.auth import Tenant
 from api.context import Context, Ctx
-from api.pages import Page, page
+from api.pages import Entry, Page, page
 from api.settings import Settings
 from db import files
 from db.models import File
@@ -42,8 +42,7 @@ UPLOAD: dict[str, Any] = {
 }
 
 
-class FileObject(BaseModel):
-    id: str
+class FileObject(Entry):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int

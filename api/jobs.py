@@ -15,7 +15,7 @@ from api.pages import Page, page
 from api.views import CheckpointObject, EventObject, JobObject
 from api.wire import JobCreate
 from db import files, jobs, queue
-from db.models import Job
+from db.models import ENDED, Job
 
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 SCHEMA: dict[str, Any] = {
@@ -59,12 +59,13 @@ def create(
             is_retry=idempotency_key is None and x_stainless_retry_count not in ("", "0"),
         )
         if created:
-            queue.ring_after_commit(session, job.model)
+            queue.ring_after_commit(session, job.model, context.ring)
         return shown(tenant.id, session, job)
 
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
-    return views.job(job, jobs.adapter_of(tenant, session, job.id))
+    """Only an ended job can have published an adapter."""
+    return views.job(job, jobs.adapter_of(tenant, session, job.id) if job.state in ENDED else None)
 
 
 @router.get("")
@@ -107,7 +108,7 @@ def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A paused job waits for a worker again and goes on at the step it stopped at."""
     with context.sessions.begin() as session:
         job = errors.found(jobs.resume(tenant.id, session, job_id), errors.no_job(job_id))
-        queue.ring_after_commit(session, job.model)
+        queue.ring_after_commit(session, job.model, context.ring)
         return shown(tenant.id, session, job)
 
 

@@ -1,16 +1,18 @@
 """Cursor pages in OpenAI's form: {"object": "list", "data", "first_id", "last_id", "has_more"}. Knows no resource."""
 
 from collections.abc import Sequence
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 
-class HasId(Protocol):
+class Entry(BaseModel):
+    """What a page lists: anything with an id, which is the cursor."""
+
     id: str
 
 
-R = TypeVar("R", bound=HasId)
+R = TypeVar("R", bound=Entry)
 
 
 class Page(BaseModel, Generic[R]):

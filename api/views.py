@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from api.files import epoch
+from api.pages import Entry
 from db.models import Adapter, Evaluation, Event, Job
 
 HYPER = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -17,10 +18,9 @@ class JobError(BaseModel):
     param: str | None = None
 
 
-class JobObject(BaseModel):
+class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps."""
 
-    id: str
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
     finished_at: int | None
@@ -38,13 +38,12 @@ class JobObject(BaseModel):
     trained_tokens: int | None
     training_file: str
     validation_file: str | None
-    integrations: list[Any] = []
+    integrations: tuple[Any, ...] = ()
     suffix: str | None
     onward: dict[str, Any]
 
 
-class EventObject(BaseModel):
-    id: str
+class EventObject(Entry):
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
     level: str
@@ -53,10 +52,9 @@ class EventObject(BaseModel):
     data: dict[str, Any] | None
 
 
-class CheckpointObject(BaseModel):
+class CheckpointObject(Entry):
     """A step that was evaluated. Any step can be rebuilt from the journal: a checkpoint stores nothing more."""
 
-    id: str
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
     fine_tuned_model_checkpoint: str

@@ -22,8 +22,8 @@ class Hyperparameters(Strict):
     """OpenAI's. `n_epochs` sets the steps where `onward.steps` does not; the multiplier scales the preset's rate."""
 
     batch_size: Annotated[int, Field(ge=1)] | Auto = None
-    learning_rate_multiplier: Finite | Auto = Field(default=None, gt=0, le=1000)
-    n_epochs: int | Auto = Field(default=None, ge=1, le=1_000_000)
+    learning_rate_multiplier: Annotated[float, Field(gt=0, le=1000)] | Auto = None
+    n_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | Auto = None
 
 
 class Supervised(Strict):

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.app import create_app
 from api.settings import Settings
 from db import tenants
-from db.session import sessions
 from tests.models import tiny
 
 MODEL = "tiny"
@@ -66,11 +65,6 @@ def settings(database_url: str, redis_url: str, base_folder: Path) -> Settings:
         max_file_bytes=60 << 20,
         max_rows=2000,
     )
-
-
-@pytest.fixture(scope="module")
-def factory(database_url: str) -> sessionmaker[Session]:
-    return sessions(database_url)
 
 
 @pytest.fixture(scope="module")

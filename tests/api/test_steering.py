@@ -1,12 +1,14 @@
 """Duplicates, and a job's states through the API: what may follow what."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import httpx
 import openai
 import pytest
 
-from db.models import Job
+from db import workers
+from db.models import Job, Lease
 from tests.api.conftest import client
 from tests.api.examples import choices, submit, upload
 
@@ -82,7 +84,10 @@ def test_a_running_job_keeps_running_until_its_worker_obeys(anna, factory, train
     job = submit(anna, training)
     with factory.begin() as session:
         row = session.get(Job, job.id)
-        row.state, row.started_at = "running", row.created_at
+        row.state, row.started_at, row.fence = "running", row.created_at, 1
+        worker = workers.register(session, model="tiny", host="here", pid=1)
+        until = row.created_at + timedelta(hours=1)
+        session.add(Lease(job_id=job.id, tenant_id=anna.id, worker_id=worker, token=1, expires_at=until))
     asked = anna.openai.fine_tuning.jobs.cancel(job.id)
     assert asked.status == "running"
     assert asked.model_extra["onward"]["wish"] == "cancel"

@@ -54,7 +54,7 @@ def status(url, key, path="/models", method="GET"):
 
 def test_only_a_good_key_opens(anna, url):
     assert status(url, f"Bearer {anna.secret}") == 200
-    for key in (None, "", "Bearer", "Bearer ", f"Basic {anna.secret}", "Bearer sk-onward-" + "x" * 43, "Bearer \xff"):
+    for key in (None, "", "Bearer", f"Basic {anna.secret}", "Bearer sk-onward-" + "x" * 43, "Bearer \xff"):
         assert status(url, key) == 401
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=url, api_key="sk-wrong", max_retries=0).models.list()
