@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import func, select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
@@ -63,7 +63,7 @@ def migrate(as_json: show.Json = False) -> None:
 
     upgrade(settings().database_url)
     with database() as session:
-        version = session.scalar(select(func.max(models.Base.metadata.tables["alembic_version"].c.version_num)))
+        version = session.scalar(text("SELECT version_num FROM alembic_version"))
     return show.as_json({"version": version}) if as_json else show.out.print(f"the database is at {version}")
 
 

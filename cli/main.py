@@ -1,8 +1,11 @@
 """`onward`: the command line. This file only lists the commands and turns failures into one line and a hint."""
 
+import logging
 import os
+import sys
 from typing import Any
 
+import structlog
 import typer
 from rich.text import Text
 
@@ -15,6 +18,8 @@ class Edge(typer.core.TyperGroup):
     """The one place where an error becomes a line on stderr and exit code 1 (ONWARD_TRACEBACK=1 shows it whole)."""
 
     def invoke(self, ctx: Any) -> Any:
+        quiet = structlog.make_filtering_bound_logger(logging.WARNING)
+        structlog.configure(wrapper_class=quiet, logger_factory=structlog.PrintLoggerFactory(sys.stderr))
         try:
             return super().invoke(ctx)
         except Exception as error:

@@ -1,6 +1,5 @@
 """Child processes of the command line: started with a log file, waited for, stopped in order. Knows no database."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -11,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.client import Failure
+from cli.ownership import dies_with_owner
 from cli.show import err, span
-
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 @dataclass
@@ -45,10 +42,6 @@ class Process:
         self.popen.wait()
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def start(name: str, command: Sequence[str], env: Mapping[str, str], logs: Path) -> Process:
     """Starts `command` with `env` added to this environment, both outputs appended to logs/<name>.log."""
     logs.mkdir(parents=True, exist_ok=True)
@@ -61,7 +54,7 @@ def start(name: str, command: Sequence[str], env: Mapping[str, str], logs: Path)
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=dies_with_owner(signal.SIGTERM),
         )
     return Process(name, popen, log)
 

@@ -19,9 +19,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from cli import show
 from cli.client import SERVICE, Failure, service
+from cli.embedded import AlreadyRunning, Embedded
 from cli.processes import Process, start, wait_ready, waiting
+from cli.servers import ServerError
 from db.models import Worker
 from db.session import sessions
+from migrations.run import upgrade
 
 API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0
 
@@ -106,7 +109,7 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             "PYTHONUNBUFFERED": "1",
         }
         with waiting("migrating the database"):
-            _migrate(database_url)
+            upgrade(database_url)
 
         def run(name: str, module: str, extra: Mapping[str, str]) -> Process:
             process = start(name, [sys.executable, "-m", module], {**env, **extra}, home / "logs")
@@ -130,21 +133,18 @@ def _servers(home: Path) -> Iterator[tuple[str, str]]:
     if given[0] and given[1]:
         yield given[0], given[1]
         return
-    from cli.embedded import Embedded
-
     embedded = Embedded(home)
-    with waiting("starting PostgreSQL and Valkey"):
-        urls = embedded.start()
+    try:
+        with waiting("starting PostgreSQL and Valkey"):
+            urls = embedded.start()
+    except AlreadyRunning as error:
+        raise Failure(str(error), "stop it, or give another --home") from None
+    except ServerError as error:
+        raise Failure(str(error), f"the servers are kept in {embedded.home}") from None
     try:
         yield given[0] or urls.database_url, given[1] or urls.redis_url
     finally:
         embedded.stop()
-
-
-def _migrate(database_url: str) -> None:
-    from migrations.run import upgrade
-
-    upgrade(database_url)
 
 
 def _alone(home: Path) -> None:

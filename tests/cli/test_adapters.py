@@ -1,0 +1,58 @@
+"""`onward adapters`: what was published comes back whole, and its journal vouches for it."""
+
+import hashlib
+
+import pytest
+from sqlalchemy import update
+
+from db.models import JournalStep
+from tests.cli.conftest import complaint, read
+from tests.cli.trained import train
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def trained(anna, factory, base_folder, home):
+    return train(anna, factory, base_folder, home)
+
+
+def test_adapters_are_listed(onward, trained):
+    assert trained.fine_tuned_model in [a["id"] for a in read(onward("adapters", "list", "--json"))]
+    assert trained.id in onward("adapters", "list").stdout
+
+
+@pytest.mark.parametrize("by", ["fine_tuned_model", "id"])
+def test_a_download_is_the_published_directory(onward, trained, home, tmp_path, by):
+    folder = tmp_path / "adapter"
+    answer = read(onward("adapters", "download", getattr(trained, by), "-o", str(folder), "--json"))
+    published = home / "adapters" / trained.id
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == {f.name: f.read_bytes() for f in published.iterdir()}
+    assert answer["sha256"] == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    assert answer["sha256"] == trained.onward["adapter"]["sha256"]
+    assert "not empty" in complaint(onward("adapters", "download", trained.id, "-o", str(folder), ok=False))
+
+
+def test_what_was_not_published_cannot_be_downloaded(onward, trained, ben, monkeypatch):
+    assert "does not exist" in complaint(onward("adapters", "download", "ft:tiny:x::y", ok=False))
+    monkeypatch.setenv("ONWARD_API_KEY", ben.secret)
+    assert "does not exist" in complaint(onward("adapters", "download", trained.fine_tuned_model, ok=False))
+
+
+def test_verify_rebuilds_and_notices_a_changed_journal(onward, trained, factory):
+    said = onward("adapters", "verify", trained.fine_tuned_model).stdout
+    assert f"rebuilt from its journal (6 steps), equal hash {trained.onward['adapter']['sha256']}" in said
+    assert read(onward("adapters", "verify", trained.id, "--json"))["ok"]
+    row = update(JournalStep).where(JournalStep.job_id == trained.id, JournalStep.step == 3)
+    with factory.begin() as session:
+        session.execute(row.values(losses=[0.5, 0.9]))
+    assert "is not the recorded" in complaint(onward("adapters", "verify", trained.id, ok=False))
+
+
+def test_verify_of_nothing(shell):
+    assert "there is no adapter 'ft:nothing'" in complaint(shell("adapters", "verify", "ft:nothing", ok=False))

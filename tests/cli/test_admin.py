@@ -1,0 +1,48 @@
+"""The operator's commands against the real database."""
+
+from db import tenants
+from tests.cli.conftest import complaint, read
+
+
+def test_a_tenant_gets_a_key_that_works_until_it_is_revoked(shell, url, monkeypatch):
+    tenant = read(shell("tenants", "create", "carla", "--weight", "2", "--quota", "1000", "--json"))
+    assert (tenant["weight"], tenant["token_quota"]) == (2.0, 1000)
+    assert "carla" in shell("tenants", "list").stdout
+    key = read(shell("keys", "create", "carla", "--json"))
+    monkeypatch.setenv("ONWARD_BASE_URL", url)
+    monkeypatch.setenv("ONWARD_API_KEY", key["key"])
+    assert read(shell("files", "list", "--json")) == []
+    assert key["key"] not in shell("keys", "list", "carla").stdout
+    assert "live" in shell("keys", "list", "carla").stdout
+    shell("keys", "revoke", key["id"])
+    assert "the key was refused" in complaint(shell("files", "list", ok=False))
+    assert read(shell("keys", "list", "carla", "--json"))[0]["revoked_at"]
+    assert key["id"] in complaint(shell("keys", "revoke", key["id"], ok=False))
+
+
+def test_a_key_alone_is_printed_for_scripts(shell, factory):
+    shell("tenants", "create", "dora")
+    secret = shell("keys", "create", "dora").stdout.strip()
+    with factory.begin() as session:
+        owner = tenants.authenticate(session, secret)
+    assert owner is not None
+    assert owner.name == "dora"
+
+
+def test_a_taken_name_and_an_impossible_weight_are_told(shell):
+    shell("tenants", "create", "eve")
+    assert "there is a tenant 'eve' already" in complaint(shell("tenants", "create", "eve", ok=False))
+    assert "ck_tenants_weight" in complaint(shell("tenants", "create", "fay", "--weight", "0", ok=False))
+
+
+def test_an_unknown_tenant(shell):
+    assert "there is no tenant 'nobody'" in complaint(shell("keys", "create", "nobody", ok=False))
+
+
+def test_migrate_says_where_the_database_is(shell):
+    assert read(shell("migrate", "--json"))["version"]
+
+
+def test_an_unreachable_database_is_told_with_what_to_do(shell, monkeypatch):
+    monkeypatch.setenv("ONWARD_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
+    assert "ONWARD_DATABASE_URL" in complaint(shell("tenants", "list", ok=False))

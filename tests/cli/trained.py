@@ -1,0 +1,35 @@
+"""A finished job without an engine: its journal is made up, everything that follows from it is real."""
+
+from pathlib import Path
+
+from openai.types.fine_tuning import FineTuningJob
+from sqlalchemy.orm import Session, sessionmaker
+
+from db import journal, leases, workers
+from db.bases import open_base
+from db.journal import Evaluated, Step
+from tests.api.conftest import Client
+from tests.api.examples import choices, submit, upload
+from worker import checkpoints, recipes
+
+
+def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: Path) -> FineTuningJob:
+    """A job of `who` on the tiny base model that a worker claimed, stepped through and published under `home`."""
+    held_out = upload(who, *choices(3), name="valid.jsonl")
+    job = submit(who, upload(who, *choices(4)), {"steps": 6}, validation_file=held_out)
+    with factory.begin() as session:
+        worker = workers.register(session, model="tiny", host="here", pid=1)
+        claim = leases.claim(session, job.id, worker, 60, 5)
+    assert claim is not None
+    spec, base = claim.spec, open_base("tiny", str(base_folder))
+    width = recipes.method(spec, recipes.layout(spec, base)).width
+    losses = [[0.7 - 0.01 * (step + probe) for probe in range(width)] for step in range(spec.steps)]
+    point = checkpoints.replay(spec, base, losses)
+    name = checkpoints.adapter_name(spec, claim.tenant_id, job.id)
+    published = checkpoints.publish(home / "adapters", job.id, name, spec, base, point)
+    with factory.begin() as session:
+        steps = [Step(i, row, 10) for i, row in enumerate(losses)]
+        held = [Evaluated(0, 0.69, 1 / 3, 3, 5), Evaluated(spec.steps, 0.61, 2 / 3, 3, 5)]
+        journal.flush(session, claim, steps, held, (spec.steps, 0.61))
+        journal.finish(session, claim, published)
+    return who.openai.fine_tuning.jobs.retrieve(job.id)
