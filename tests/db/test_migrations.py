@@ -19,8 +19,8 @@ def test_models_equal_migrations(empty_database_url):
 
 
 CATALOGUE = """
-    SELECT conrelid::regclass || ' ' || conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid::regclass::text
-      IN (SELECT tablename FROM pg_tables WHERE schemaname = 'public')
+    SELECT r.relname || ' ' || c.conname, pg_get_constraintdef(c.oid)
+      FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid WHERE r.relnamespace = 'public'::regnamespace
     UNION ALL
     SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
 """
@@ -32,11 +32,11 @@ def test_constraints_and_indexes_equal_to_the_last_word(empty_database_url):
     engine = make_engine(empty_database_url)
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
-        wanted = dict(connection.execute(text(CATALOGUE)).tuples().all())
+        wanted = dict(connection.execute(text(CATALOGUE)))
         Base.metadata.drop_all(connection)
     upgrade(empty_database_url)
     with engine.connect() as connection:
-        found = dict(connection.execute(text(CATALOGUE)).tuples().all())
+        found = dict(connection.execute(text(CATALOGUE)))
     engine.dispose()
     assert len([name for name in wanted if " ck_" in name]) > 20
     version = {name for name in wanted.keys() | found.keys() if "alembic_version" in name}
