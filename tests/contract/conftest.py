@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from db.bases import Base, open_base
 from tests.models import Architecture, tiny
 
+# Machines differ in speed and are shared: an example has no deadline, and a run is the same every time.
+settings.register_profile("contract", deadline=None, derandomize=True)
+settings.load_profile("contract")
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "opt")
 DEMO = Path(".onward/models/smollm2-135m")
 

@@ -70,14 +70,14 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.lis
 ).map("".join)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_ids_are_those_of_the_fast_tokenizer(base: Base, text: str):
     assert base.encode(text) == _transformers(base.path)(text)["input_ids"]
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason="the demo's base model is not built")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_ids_of_the_demo_model(text: str):
     base = open_base("smollm2-135m", str(DEMO))
