@@ -1,0 +1,160 @@
+"""What Onward is measured against: a batched transformers loop and a MeZO-style loop. Knows torch, no engine.
+
+Both are written from the formulas (MeZO, arXiv 2305.17333, algorithm 1) and do the work of the same trials.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from worker.objectives import reduce
+from worker.types import Example, Layout, Loss, Trial
+
+Rows = list[tuple[int, torch.Tensor, torch.Tensor]]  # (sequence row, positions [n], targets [n]), one a candidate
+
+
+def base_model(path: str) -> Any:
+    """The float32 transformers model at `path`, gradients off."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
+
+
+def padded(sequences: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded ids [rows, longest] and their mask."""
+    longest = max(len(s) for s in sequences)
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.from_numpy(np.asarray(sequence, np.int64))
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
+def linears(model: Any, layout: Layout) -> list[torch.nn.Linear]:
+    return [model.get_submodule(m.name) for m in layout.modules]
+
+
+class BatchedScorer:
+    """All probes of all trials in one padded batch of transformers, the probes' A and B applied by bmm, logits at the
+    wanted positions only: the strongest plain loop short of an engine. Trials must share a layout and examples' number.
+    """
+
+    def __init__(self, path: str, layout: Layout) -> None:
+        self._model = base_model(path)
+        self._layout = layout
+        self._probes = torch.zeros(1, layout.size)
+        for index, linear in enumerate(linears(self._model, layout)):
+            linear.forward = self._adapted(linear, index)  # type: ignore[method-assign]
+
+    @property
+    def capacity(self) -> int:
+        return 64
+
+    def close(self) -> None:
+        self._model = None
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        probes = [t.params if t.params is not None else np.zeros(self._layout.size, np.float32) for t in trials]
+        rows = max(sum(len(e.sequences) for e in t.examples) for t in trials)
+        filler = np.zeros(1, np.int32)
+        sequences: list[Any] = []
+        for trial in trials:
+            own = [s for e in trial.examples for s in e.sequences]
+            sequences += own + [filler] * (rows - len(own))
+        self._probes = torch.from_numpy(np.stack(probes))
+        with torch.inference_mode():
+            ids, mask = padded(sequences)
+            hidden = self._model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            return [self._loss(trial, hidden[i * rows : (i + 1) * rows]) for i, trial in enumerate(trials)]
+
+    def _loss(self, trial: Trial, hidden: torch.Tensor) -> Loss:
+        wanted = candidate_rows(trial.examples)
+        flat = torch.cat([hidden[row, positions] for row, positions, _ in wanted])
+        logprobs = self._model.lm_head(flat).float().log_softmax(-1)
+        chosen = logprobs.gather(1, torch.cat([t for _, _, t in wanted])[:, None])[:, 0].numpy()
+        pieces = iter(np.split(chosen, np.cumsum([len(t) for _, _, t in wanted])[:-1]))
+        return reduce(trial, [[next(pieces) for _ in e.candidates] for e in trial.examples])
+
+    def _adapted(self, linear: torch.nn.Linear, index: int) -> Any:
+        layout, weight, bias = self._layout, linear.weight, linear.bias
+        a0, b0, end = layout.offsets[2 * index : 2 * index + 3]
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            n = len(self._probes)
+            a = self._probes[:, a0:b0].view(n, *layout.shapes[2 * index])
+            b = self._probes[:, b0:end].view(n, *layout.shapes[2 * index + 1])
+            low = torch.bmm(x.reshape(n, -1, x.shape[-1]), a.transpose(1, 2))
+            return F.linear(x, weight, bias) + layout.scaling * torch.bmm(low, b.transpose(1, 2)).reshape(
+                *x.shape[:-1], -1
+            )
+
+        return forward
+
+
+def candidate_rows(examples: Sequence[Example]) -> Rows:
+    """Where each candidate of each example is read, sequences numbered through all examples."""
+    out: Rows = []
+    first = 0
+    for example in examples:
+        for c in example.candidates:
+            positions = torch.from_numpy(c.positions.astype(np.int64))
+            out.append((first + c.sequence, positions, torch.from_numpy(c.targets.astype(np.int64))))
+        first += len(example.sequences)
+    return out
+
+
+class MezoLoop:
+    """The official style: LoRA parameters perturbed in place three times (+eps, -2 eps, +eps) from a seed, two
+    sequential padded forwards in which every candidate is a sequence of its own, logits at every position, then the
+    update, parameter by parameter."""
+
+    def __init__(self, path: str, layout: Layout, params: Any, eps: float, learning_rate: float) -> None:
+        self._model = base_model(path)
+        self._layout, self._eps, self._rate = layout, eps, learning_rate
+        self._tensors = [torch.from_numpy(layout.tensor(params, i).copy()) for i in range(len(layout.shapes))]
+        for index, linear in enumerate(linears(self._model, layout)):
+            linear.forward = self._adapted(linear, index)  # type: ignore[method-assign]
+
+    def step(self, examples: Sequence[Example], seed: int) -> float:
+        """One MeZO step on `examples` with the choice objective; returns L+, as the official code logs."""
+        self._perturb(seed, self._eps)
+        plus = self._forward(examples)
+        self._perturb(seed, -2 * self._eps)
+        minus = self._forward(examples)
+        self._perturb(seed, self._eps)
+        self._perturb(seed, -self._rate * (plus - minus) / (2 * self._eps))
+        return plus
+
+    def _perturb(self, seed: int, scale: float) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for tensor in self._tensors:
+            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=scale)
+
+    def _forward(self, examples: Sequence[Example]) -> float:
+        texts = [
+            (e.sequences[c.sequence][: int(c.positions[-1]) + 1], c.positions, c.targets)
+            for e in examples
+            for c in e.candidates
+        ]
+        with torch.inference_mode():
+            ids, mask = padded([t[0] for t in texts])
+            logprobs = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
+            means = [
+                logprobs[row, torch.from_numpy(p.astype(np.int64)), torch.from_numpy(t.astype(np.int64))].mean()
+                for row, (_, p, t) in enumerate(texts)
+            ]
+            scores = torch.stack(means).view(len(examples), -1).double()
+            labels = torch.tensor([e.label for e in examples])
+            return float(F.cross_entropy(scores, labels))
+
+    def _adapted(self, linear: torch.nn.Linear, index: int) -> Any:
+        weight, bias, scaling = linear.weight, linear.bias, self._layout.scaling
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            a, b = self._tensors[2 * index], self._tensors[2 * index + 1]
+            return F.linear(x, weight, bias) + scaling * F.linear(F.linear(x, a), b)
+
+        return forward

@@ -1,0 +1,188 @@
+"""What the service adds to the engine: its step time, the wait for a first step, the API under a long queue."""
+
+import io
+import json
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from openai import OpenAI
+from sqlalchemy import select
+
+from bench.measure import spread
+from cli.datasets import write
+from cli.processes import start, wait_ready
+from cli.stack import Stack, running
+from db import tenants
+from db.bases import Base
+from db.models import Job, JournalStep
+
+UNSERVED = "unserved"
+
+
+@contextmanager
+def service(base: Base) -> Iterator[tuple[Stack, OpenAI]]:
+    """The whole service in a temporary home, and a client of its one tenant."""
+    with tempfile.TemporaryDirectory() as home, running(Path(home), {base.name: str(base.source)}, 0) as stack:
+        with stack.sessions.begin() as session:
+            tenant = tenants.create(session, "bench", max_jobs=100_000)
+            _, key = tenants.create_key(session, tenant.id)
+        yield stack, OpenAI(base_url=stack.base_url, api_key=key)
+
+
+def upload(client: OpenAI, rows: int) -> str:
+    """The id of an uploaded file with the first `rows` rows of the sentiment task."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = write(Path(folder))["sentiment_train"].read_bytes().splitlines(keepends=True)
+    return client.files.create(file=("rows.jsonl", io.BytesIO(b"".join(lines[:rows]))), purpose="fine-tune").id
+
+
+def submit(client: OpenAI, model: str, file: str, steps: int, batch: int) -> str:
+    """A job like `bench.engine.spec`'s."""
+    job = spec_fields(steps, batch)
+    return client.fine_tuning.jobs.create(model=model, training_file=file, seed=7, extra_body={"onward": job}).id
+
+
+def spec_fields(steps: int, batch: int) -> dict[str, Any]:
+    return {
+        "method": "mezo",
+        "rank": 8,
+        "alpha": 16,
+        "targets": ["q_proj", "v_proj"],
+        "eps": 1e-2,
+        "learning_rate": 1e-3,
+        "batch_size": batch,
+        "steps": steps,
+    }
+
+
+def wait_for(stack: Stack, job_id: str, reached: Callable[[Job], bool], seconds: float = 600) -> None:
+    """Polls the job's row every 5 ms."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with stack.sessions.begin() as session:
+            job = session.get_one(Job, job_id)
+            if reached(job):
+                return
+            if job.state in ("failed", "cancelled"):
+                raise RuntimeError(f"{job_id}: {job.error}")
+        time.sleep(0.005)
+    raise TimeoutError(job_id)
+
+
+def seconds_a_step(stack: Stack, client: OpenAI, model: str, file: str, steps: int) -> float:
+    """Of one job alone on the worker, from its first journal flush to its last."""
+    job_id = submit(client, model, file, steps, 16)
+    wait_for(stack, job_id, lambda job: job.state == "succeeded")
+    with stack.sessions.begin() as session:
+        rows = session.execute(
+            select(JournalStep.created_at, JournalStep.step).where(JournalStep.job_id == job_id)
+        ).all()
+    flushes: dict[Any, int] = {}
+    for at, step in rows:
+        flushes[at] = max(step, flushes.get(at, -1))
+    (first, s0), (last, s1) = min(flushes.items()), max(flushes.items())
+    return float((last - first).total_seconds() / (s1 - s0))
+
+
+def step_over_bare(
+    stack: Stack, client: OpenAI, model: str, bare_step: Callable[[], None], rounds: int, steps: int
+) -> dict[str, Any]:
+    """Service and bare engine in turn: medians of seconds a step, and their ratio round by round."""
+    file = upload(client, 1000)
+    served, bare = [], []
+    for _ in range(rounds):
+        served.append(seconds_a_step(stack, client, model, file, steps))
+        begun = time.perf_counter()
+        for _ in range(steps):
+            bare_step()
+        bare.append((time.perf_counter() - begun) / steps)
+    return {
+        "service seconds a step": spread(served),
+        "bare engine seconds a step": spread(bare),
+        "service over bare": spread([a / b for a, b in zip(served, bare, strict=True)]),
+    }
+
+
+def post_to_first_step(stack: Stack, client: OpenAI, model: str, jobs: int) -> dict[str, float]:
+    """Seconds from the POST to the first committed step, jobs of one small step on an idle warm worker."""
+    file, seconds = upload(client, 64), []
+    for number in range(jobs + 1):
+        begun = time.perf_counter()
+        job_id = submit(client, model, file, 1, 2)
+        wait_for(stack, job_id, lambda job: job.step >= 1)
+        if number:
+            seconds.append(time.perf_counter() - begun)
+        wait_for(stack, job_id, lambda job: job.state == "succeeded")
+    return {**spread(seconds), "p95": float(np.percentile(seconds, 95))}
+
+
+def api_under_load(stack: Stack, client: OpenAI, base: Base, jobs: int, threads: int = 4) -> dict[str, Any]:
+    """Jobs submitted a second until `jobs` are queued for a model that no worker serves, then latencies of the API."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {
+        "ONWARD_HOME": str(stack.home),
+        "ONWARD_DATABASE_URL": stack.database_url,
+        "ONWARD_REDIS_URL": stack.redis_url,
+        "ONWARD_MODELS": json.dumps({UNSERVED: str(base.source)}),
+        "ONWARD_PORT": str(port),
+    }
+    url = f"http://127.0.0.1:{port}"
+    api = start("api-load", [sys.executable, "-m", "api"], env, stack.home / "logs")
+    try:
+        wait_ready(api, lambda: _up(url), 60, "starting an API for the load")
+        file = upload(client, 64)
+        headers = {"Authorization": f"Bearer {client.api_key}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
+            body = {"model": UNSERVED, "training_file": file, "onward": spec_fields(100, 16)}
+            begun = time.perf_counter()
+            posts = _timed(threads, jobs, lambda: http.post("/v1/fine_tuning/jobs", json=body))
+            took = time.perf_counter() - begun
+            job_id = http.get("/v1/fine_tuning/jobs", params={"limit": 1}).json()["data"][0]["id"]
+            reads = {
+                "retrieve": lambda: http.get(f"/v1/fine_tuning/jobs/{job_id}"),
+                "list 20": lambda: http.get("/v1/fine_tuning/jobs", params={"limit": 20}),
+                "events": lambda: http.get(f"/v1/fine_tuning/jobs/{job_id}/events"),
+                "submit": lambda: http.post("/v1/fine_tuning/jobs", json=body),
+            }
+            latencies = {name: _quantiles(_timed(threads, 400, call)) for name, call in reads.items()}
+        return {
+            "jobs submitted/s": jobs / took,
+            "queued": jobs,
+            "threads": threads,
+            "while filling": _quantiles(posts),
+            "seconds with the queue full": latencies,
+        }
+    finally:
+        api.stop(10)
+
+
+def _timed(threads: int, count: int, call: Callable[[], httpx.Response]) -> list[float]:
+    def one(_: int) -> float:
+        begun = time.perf_counter()
+        call().raise_for_status()
+        return time.perf_counter() - begun
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def _quantiles(seconds: list[float]) -> dict[str, float]:
+    return {"p50": float(np.percentile(seconds, 50)), "p99": float(np.percentile(seconds, 99)), "n": len(seconds)}
+
+
+def _up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
