@@ -4,7 +4,7 @@ Token boundaries as in MeZO (Malladi et al., 2023): a continuation's ids are wha
 after the prompt's ids; where those are no prefix, the continuation is encoded alone.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -136,11 +136,12 @@ def _conversation(base: Base, row: Chat, full: str, encoding: Encoding) -> Encod
     except chat.Untemplated as error:
         raise Unencodable(str(error), "messages") from error
     ids, offsets = encoding.ids, encoding.offsets
-    starts = [low for low, _ in offsets]
+    starts, ends = [low for low, _ in offsets], [high for _, high in offsets]
     scored: list[int] = []
     for start, content, end in turns:
-        # Whole tokens of the content, and what closes the turn up to the first special token: nothing if none does.
-        inside = range(max(bisect_left(starts, start), 1), bisect_left(starts, end))
+        # Every token that holds some of the content, be it with the end of what precedes it, and what closes the turn
+        # up to its first special token: nothing where none does.
+        inside = range(max(bisect_right(ends, start), 1), bisect_left(starts, end))
         body = [i for i in inside if starts[i] < content]
         tail = [i for i in inside if starts[i] >= content]
         closing = next((n for n, i in enumerate(tail) if ids[i] in base.special_ids), -1)

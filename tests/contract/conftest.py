@@ -1,9 +1,11 @@
 """Tiny base models of every architecture, opened as API and worker open them."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from db.bases import Base, open_base
 from tests.models import Architecture, tiny
@@ -39,3 +41,9 @@ def llama(tiny_bases: dict[str, Base]) -> Base:
 @pytest.fixture(scope="session")
 def qwen2(tiny_bases: dict[str, Base]) -> Base:
     return tiny_bases["qwen2"]
+
+
+@cache
+def fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """transformers' own tokenizer: the oracle."""
+    return AutoTokenizer.from_pretrained(folder)

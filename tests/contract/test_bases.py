@@ -24,7 +24,7 @@ from transformers import (
 
 from db.architectures import linears
 from db.bases import Base, UnknownBase, UnknownTarget, UnusableBase, load, open_base
-from tests.contract.conftest import DEMO
+from tests.contract.conftest import DEMO, fast_tokenizer
 from tests.models import tokenizer
 
 CONFIGS = {
@@ -73,7 +73,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.lis
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_ids_are_those_of_the_fast_tokenizer(base: Base, text: str):
-    assert base.encode(text) == _transformers(base.path)(text)["input_ids"]
+    assert base.encode(text) == fast_tokenizer(base.path)(text)["input_ids"]
 
 
 @pytest.mark.skipif(not DEMO.exists(), reason="the demo's base model is not built")
@@ -81,16 +81,7 @@ def test_ids_are_those_of_the_fast_tokenizer(base: Base, text: str):
 @given(text=TEXTS)
 def test_ids_of_the_demo_model(text: str):
     base = open_base("smollm2-135m", str(DEMO))
-    assert base.encode(text) == _transformers(DEMO)(text)["input_ids"]
-
-
-_LOADED: dict[Path, PreTrainedTokenizerFast] = {}
-
-
-def _transformers(path: Path) -> PreTrainedTokenizerFast:
-    if path not in _LOADED:
-        _LOADED[path] = AutoTokenizer.from_pretrained(path)
-    return _LOADED[path]
+    assert base.encode(text) == fast_tokenizer(DEMO)(text)["input_ids"]
 
 
 def test_opt_begins_with_its_own_end_token(tiny_bases):
