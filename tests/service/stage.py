@@ -1,0 +1,218 @@
+"""A whole service for fault tests: own PostgreSQL and Valkey, the API process, workers that may be killed at will."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from openai import OpenAI
+from sqlalchemy import select
+
+from cli.embedded import Embedded
+from db import tenants
+from db.models import Adapter, Evaluation, Job, JournalStep, Lease
+from db.models import Worker as WorkerRow
+from db.session import sessions
+from migrations.run import upgrade
+from worker import verify
+
+START_SECONDS = 180.0
+# Slices, leases and sweeps of a tenth of the usual length, so that what takes seconds in service takes tenths here.
+HASTE = {
+    "ONWARD_LEASE_SECONDS": "3",
+    "ONWARD_SLICE_SECONDS": "1",
+    "ONWARD_SWEEP_SECONDS": "0.5",
+    "ONWARD_HEARTBEAT_SECONDS": "0.5",
+    "ONWARD_FLUSH_SECONDS": "0.2",
+    "ONWARD_WISH_SECONDS": "0.1",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first truth that `true` tells. Fails after `seconds`."""
+    ends = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Process:
+    """`python -m MODULE` with its log in a file; in a process group of its own, of which nothing survives `end`."""
+
+    popen: subprocess.Popen[bytes]
+    log: Path
+    metrics_port: int = 0
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.kill()
+        self.popen.wait()
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def died(self, seconds: float = 60.0) -> int:
+        """The exit status, once it has ended by itself."""
+        return self.popen.wait(seconds)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The log's lines of one event."""
+        parsed = (json.loads(x) for x in self.log.read_text(errors="replace").splitlines() if x.startswith("{"))
+        return [x for x in parsed if x.get("event") == event]
+
+    def metric(self, name: str) -> float:
+        """The sum over all labels of a counter or gauge."""
+        text = urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5).read().decode()
+        rows = [x for x in text.splitlines() if x.startswith((f"{name} ", f"{name}{{"))]
+        return sum(float(x.rpartition(" ")[2]) for x in rows)
+
+
+@dataclass
+class Stage:
+    """Everything under `home`; `models` are names of the one tiny base model, each with its own queue."""
+
+    home: Path
+    base: Path
+    models: tuple[str, ...]
+    embedded: Embedded = field(init=False)
+    url: str = ""
+    processes: list[Process] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.embedded = Embedded(self.home, durable=False)
+        urls = self.embedded.start()
+        self.database_url, self.redis_url = urls.database_url, urls.redis_url
+        upgrade(self.database_url)
+        self.factory = sessions(self.database_url)
+        port = free_port()
+        self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port)})
+        self.url = f"http://127.0.0.1:{port}"
+        until(lambda: self._answers("/readyz"), START_SECONDS, "the API is ready")
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.end()
+        self.factory.kw["bind"].dispose()
+        self.embedded.stop()
+
+    def process(self, module: str, env: dict[str, str]) -> Process:
+        common = {
+            "ONWARD_DATABASE_URL": self.database_url,
+            "ONWARD_REDIS_URL": self.redis_url,
+            "ONWARD_HOME": str(self.home),
+            "ONWARD_MODELS": json.dumps({name: str(self.base) for name in self.models}),
+        }
+        log = self.home / f"{module}-{len(self.processes)}.log"
+        with log.open("wb") as out:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", module],
+                env={**os.environ, **HASTE, **common, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        self.processes.append(Process(popen, log))
+        return self.processes[-1]
+
+    def worker(self, model: str, *, scorer: str = "torch", wait: bool = True, **env: str) -> Process:
+        """A worker of `model`, ready unless told not to wait."""
+        port = free_port()
+        about = {"ONWARD_MODEL": model, "ONWARD_SCORER": scorer, "ONWARD_WORKER_METRICS_PORT": str(port)}
+        worker = self.process("worker", about | env)
+        worker.metrics_port = port
+        if wait:
+            self.ready(worker)
+        return worker
+
+    def ready(self, worker: Process) -> None:
+        def serves() -> bool:
+            assert worker.popen.poll() is None, worker.log.read_text()[-3000:]
+            with self.factory.begin() as session:
+                state = select(WorkerRow.state).where(WorkerRow.pid == worker.popen.pid)
+                return "ready" in session.scalars(state)
+
+        until(serves, START_SECONDS, "the worker is ready")
+
+    def tenant(self, name: str) -> OpenAI:
+        with self.factory.begin() as session:
+            tenant = tenants.create(session, name)
+            _, secret = tenants.create_key(session, tenant.id)
+        return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, timeout=30)
+
+    def job(self, job_id: str) -> Job:
+        with self.factory.begin() as session:
+            return session.get_one(Job, job_id)
+
+    def reached(self, job_id: str, step: int, seconds: float = 60.0) -> None:
+        """Wait until `step` steps of the job are committed."""
+        until(lambda: self.job(job_id).step >= step, seconds, f"{job_id} is at step {step}")
+
+    def ended(self, job_id: str, state: str, seconds: float = 90.0) -> Job:
+        """Wait until the job has ended, and in this state."""
+        over = ("succeeded", "failed", "cancelled")
+        job = until(lambda: (j := self.job(job_id)).state in over and j, seconds, f"{job_id} ends")
+        assert (job.state, job.error) == (state, None)
+        return job
+
+    def whole(self, client: OpenAI, job_id: str) -> str:
+        """The adapter's SHA-256, after everything that must hold of a finished job: each step is in the journal once,
+        each was paid once, and the adapter on disk, in the row and in the tenant's download is the journal's replay."""
+        job = self.ended(job_id, "succeeded")
+        with self.factory.begin() as session:
+            journal = select(JournalStep.step).where(JournalStep.job_id == job_id).order_by(JournalStep.step)
+            steps = list(session.scalars(journal))
+            row = session.scalars(select(Adapter).where(Adapter.job_id == job_id)).one()
+            held = session.get(Lease, job_id)
+            tokens = [
+                session.scalars(select(table.tokens).where(table.job_id == job_id)).all()
+                for table in (JournalStep, Evaluation)
+            ]
+        assert steps == list(range(job.total_steps))
+        assert job.scored_tokens == sum(map(sum, tokens)) == job.price_tokens
+        assert held is None
+        os.environ["ONWARD_MODELS"] = json.dumps({name: str(self.base) for name in self.models})
+        verified = verify.verify(self.database_url, self.home, row.id)
+        assert verified.ok
+        assert verified.sha256 == row.sha256 == verified.on_disk
+        with tarfile.open(fileobj=io.BytesIO(self.download(client, job_id))) as archive:
+            member = archive.extractfile("adapter_model.safetensors")
+            assert member is not None
+            assert hashlib.sha256(member.read()).hexdigest() == row.sha256
+        return row.sha256
+
+    def download(self, client: OpenAI, job_id: str) -> bytes:
+        """The job's result file, as its tenant gets it."""
+        (file,) = client.fine_tuning.jobs.retrieve(job_id).result_files
+        return client.files.content(file).read()
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return urlopen(f"{self.url}{path}", timeout=2).status == 200
+        except OSError:
+            return False
