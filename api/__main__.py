@@ -1,4 +1,4 @@
-"""`python -m api`: serves until SIGTERM, finishing the requests in hand."""
+"""`python -m api`: the process that serves the API. Knows only where to begin."""
 
 from api.app import main
 

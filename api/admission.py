@@ -87,10 +87,6 @@ def contract(body: JobCreate, base: Base, training: File, validation: File | Non
     seed = agreed("seed", body.seed, body.onward.seed)
     if validation is None and asked.get("eval_rows"):
         raise errors.invalid("'onward.eval_rows' needs a validation file.", "onward.eval_rows")
-    if asked.get("method", "mezo") != "lozo":
-        for name in LOZO_ONLY:
-            if name in asked:
-                raise errors.invalid(f"'onward.{name}' is a setting of the method 'lozo' only.", f"onward.{name}")
     values = resolve(
         asked | {"objective": objective},
         base,
@@ -111,6 +107,9 @@ def contract(body: JobCreate, base: Base, training: File, validation: File | Non
         },
         "onward",
     )
+    stray = [name for name in LOZO_ONLY if name in asked and spec.method.name != "lozo"]
+    if stray:
+        raise errors.invalid(f"'onward.{stray[0]}' is a setting of the method 'lozo' only.", f"onward.{stray[0]}")
     within_limits(spec, base, context)
     return spec
 

@@ -1,7 +1,9 @@
 """The API process: routes, errors, metrics and the page that describes them. Holds no model code."""
 
+import sys
 from typing import Any
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -16,6 +18,7 @@ from api.wire import JobCreate
 from db.queue import celery_app, ringer
 from db.session import sessions
 
+DRAIN_SECONDS = 20
 ABOUT = (
     "Fine-tuning by forward passes only. OpenAI's files, fine-tuning jobs and models: an `openai` client works with "
     "its `base_url` changed. Everything of ours is under the key `onward`."
@@ -51,5 +54,21 @@ def described(app: FastAPI) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Serves until SIGTERM or SIGINT, then finishes the requests in hand, for at most `DRAIN_SECONDS`."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     settings = get_settings()
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, access_log=False, server_header=False)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )

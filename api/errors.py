@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -203,7 +204,9 @@ def translate(error: Exception) -> ApiError:
 def answer(request: Request, error: Exception) -> JSONResponse:
     known = translate(error)
     if known.status >= 500:
-        log.error("request_failed", method=request.method, status=known.status, exc_info=error)
+        # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
+        trace = "".join(traceback.format_exception(error))
+        log.error("request_failed", method=request.method, status=known.status, trace=trace)
     body = {"message": known.message, "type": known.kind, "param": known.param, "code": known.code}
     return JSONResponse({"error": body}, known.status, known.headers)
 

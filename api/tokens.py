@@ -36,4 +36,4 @@ class TokenCounts:
 def count(base: Base, rows: Iterable[Row]) -> Sequence[int]:
     """Forwarded tokens of each row [rows]. Raises BadRow with the line of a row that the model cannot be trained on,
     as one longer than its context."""
-    return array("L", (encoded.tokens for encoded in encode_rows(base, rows)))
+    return array("I", (encoded.tokens for encoded in encode_rows(base, rows)))

@@ -1,5 +1,9 @@
 """What holds while parts are away, what is measured, and what the process may not load."""
 
+import contextlib
+import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,3 +134,19 @@ def test_the_api_loads_no_model_code():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_process_serves_and_ends_in_order_on_sigterm(settings):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    env = os.environ | {"ONWARD_DATABASE_URL": settings.database_url, "ONWARD_REDIS_URL": settings.redis_url}
+    env |= {"ONWARD_PORT": str(port), "ONWARD_MODELS": "{}"}
+    with subprocess.Popen([sys.executable, "-m", "api"], env=env) as process:
+        deadline, ready = time.monotonic() + 60, False
+        while not ready and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+            with contextlib.suppress(httpx.TransportError):
+                ready = httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+    assert ready
