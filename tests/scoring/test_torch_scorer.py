@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.models import tiny
 from tests.scoring.cases import crowd, layout, linears, probe, text
-from worker.scoring.torch_scorer import TorchScorer
+from worker.scoring.torch_scorer import ADAPTERS, TorchScorer
 from worker.types import Trial
 
 
@@ -49,3 +49,14 @@ def test_base_model_is_bare_after_adapters_were_worn(tmp_path_factory: pytest.Te
     before, with_adapter, after = (scorer.score([t])[0].total for t in (bare, worn, bare))
     assert before == after
     assert abs(with_adapter - before) > 0.1
+
+
+def test_more_layouts_than_adapters_kept(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The oldest makes room and may come back: answers are those of a fresh oracle."""
+    path = tiny("llama", tmp_path_factory.getbasetemp())
+    rng = np.random.default_rng(23)
+    examples = (text(rng, 12),)
+    shapes = [layout(linears(path), rank, 16.0, "q_proj", "down_proj") for rank in range(1, ADAPTERS + 3)]
+    trials = [Trial(s, probe(rng, s), examples, "lm") for s in (*shapes, *shapes[:2])]
+    kept = TorchScorer(path)
+    assert [x.total for x in kept.score(trials)] == [TorchScorer(path).score([t])[0].total for t in trials]

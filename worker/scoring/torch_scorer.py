@@ -14,6 +14,8 @@ from worker.objectives import reduce
 from worker.scoring.packing import LogProbs, blank
 from worker.types import Layout, Loss, Trial
 
+ADAPTERS = 8  # PEFT adapters kept, one for each layout; the oldest makes room
+
 
 class TorchScorer:
     """Scores trials with plain padded forward passes. Slow and simple on purpose: `VllmScorer` is tested against it.
@@ -32,6 +34,7 @@ class TorchScorer:
         self._peft: Any = None
         self._linears = {name for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
         self._adapters: dict[Layout, str] = {}
+        self._registered = 0
         self._batch = batch
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
@@ -98,7 +101,10 @@ class TorchScorer:
         for module in layout.modules:
             if module.name not in self._linears:
                 raise ValueError(f"the base model has no linear module {module.name!r}")
-        name = f"layout{len(self._adapters)}"
+        if len(self._adapters) == ADAPTERS:
+            self._peft.delete_adapter(self._adapters.pop(next(iter(self._adapters))))
+        self._registered += 1
+        name = f"layout{self._registered}"
         config = LoraConfig(
             r=layout.rank,
             lora_alpha=layout.alpha,  # not always whole; PEFT only divides it by r

@@ -43,13 +43,15 @@ class Engine:
     """A vLLM engine of one base model on this process's device.
 
     `modules` maps every linear that an adapter may act on, by its transformers name, to (inputs, outputs). `context`
-    is the longest sequence, `vocab` the number of logits. Raises ValueError for an unsupported architecture.
+    is the longest sequence, `vocab` the number of logits. Raises ValueError for an unsupported architecture or rank.
     """
 
     def __init__(self, path: str | Path, *, dtype: str, max_rank: int, max_tokens: int, serve_slots: int) -> None:
         config = AutoConfig.from_pretrained(str(path), local_files_only=True)
         if config.model_type not in TARGETS:
             raise ValueError(f"cannot score architecture {config.model_type!r}; supported: {sorted(TARGETS)}")
+        if max_rank > RANKS[-1]:
+            raise ValueError(f"max_rank {max_rank} exceeds vLLM's {RANKS[-1]}")
         self.context = int(config.max_position_embeddings)
         self.vocab = int(config.vocab_size)
         self.dtype = getattr(torch, dtype)
