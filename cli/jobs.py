@@ -169,12 +169,20 @@ def _pairs(job: "FineTuningJob") -> None:
             ("steps", _steps(job)),
             ("scored tokens", f"{watch.tokens(job)} of {extra.get('price_tokens', '-')}"),
             ("objective", str(spec.get("objective", "-"))),
-            ("method", ", ".join(f"{key} {value}" for key, value in how.items() if value is not None)),
+            ("method", _method(how)),
             ("adapter of", ", ".join(f"{key} {value}" for key, value in adapter.items())),
             ("a step", f"{spec.get('batch_size', '-')} rows, evaluated every {spec.get('eval_every', '-')} steps"),
             *([("error", f"{job.error.code}: {job.error.message}")] if job.error and job.error.message else []),
         ]
     )
+
+
+def _method(how: dict[str, Any]) -> str:
+    """The method by name and the settings that matter to it."""
+    unused = set() if how.get("name") == "lozo" else {"nu", "window_rank", "refresh"}
+    unused |= {"sgd": {"momentum", "beta2"}, "momentum": {"beta2"}}.get(str(how.get("optimizer")), set())
+    rest = [f"{key} {value}" for key, value in how.items() if key not in {"name", *unused} and value is not None]
+    return ", ".join([str(how.get("name", "-")), *rest])
 
 
 def _steps(job: "FineTuningJob") -> str:

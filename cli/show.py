@@ -1,6 +1,8 @@
 """What the command line prints: tables, JSON, numbers a person can read. Knows no API and no database."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,8 +14,11 @@ from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Into a pipe or a log, lines stay whole: there is no window to fit.
+PIPE_WIDTH = None if "COLUMNS" in os.environ else 240
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
+
 
 STATE_STYLE = {
     "queued": "yellow",
@@ -49,7 +54,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, 
     drawn = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for column in columns:
         number = column.endswith(">")
-        drawn.add_column(column.rstrip(">"), justify="right" if number else "left", no_wrap=not number)
+        drawn.add_column(column.rstrip(">"), justify="right" if number else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     out.print(drawn if drawn.row_count else empty)

@@ -122,8 +122,8 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
         for name, worker in workers.items():
             what = f"loading {name} into the engine"
             wait_ready(worker, lambda pid=worker.popen.pid: _ready(database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
+        started.callback(show.err.print, "stopping ...")  # the first of the callbacks to run
         yield Stack(home, f"{base_url}/v1", database_url, redis_url, models, (api, *workers.values()))
-        show.err.print("stopping ...")
 
 
 @contextmanager

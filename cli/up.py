@@ -19,6 +19,8 @@ Home = Annotated[Path, typer.Option(envvar="ONWARD_HOME", help="Where everything
 TENANT, KEY = "demo", "demo.key"
 
 SNIPPET = """\
+import time
+
 from openai import OpenAI
 
 client = OpenAI(base_url="{base_url}", api_key="{key}")
@@ -31,6 +33,7 @@ job = client.fine_tuning.jobs.create(
     model="{model}", training_file=file.id, extra_body={{"onward": {{"steps": 20}}}}
 )
 while job.status not in ("succeeded", "failed", "cancelled"):
+    time.sleep(1)
     job = client.fine_tuning.jobs.retrieve(job.id)
 for event in client.fine_tuning.jobs.list_events(job.id):
     print(event.message)
