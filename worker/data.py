@@ -1,6 +1,9 @@
 """Tokenised examples and which of them a step sees. Knows rows and token ids, no engine and no SQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import overload
 
 import numpy as np
 
@@ -15,7 +18,7 @@ from worker.types import Candidate, Example
 class Dataset:
     """What a run trains on and is measured on, in file order. `valid` is empty where there is nothing to measure."""
 
-    train: tuple[Example, ...]
+    train: Sequence[Example]
     valid: tuple[Example, ...] = ()
 
     def minibatch(self, seed: int, step: int, batch: int) -> tuple[Example, ...]:
@@ -26,10 +29,35 @@ class Dataset:
 def examples(base: Base, raw: bytes, rows: int | None = None) -> tuple[Example, ...]:
     """The examples of a JSONL file, or of its first `rows` rows. The file passed the API's own limits when it was
     uploaded, so only what no model can be trained on is refused here: raises BadRow."""
-    size = max(len(raw), 2)
-    limits = Limits(max_line_bytes=size, max_file_bytes=size, max_rows=size, max_choices=size, max_messages=size)
-    encoded = encode_rows(base, parse((raw,), limits))
-    return tuple(example(e) for _, e in zip(range(len(raw) if rows is None else rows), encoded, strict=False))
+    return tuple(example(e) for e in islice(encode_rows(base, parse((raw,), _unlimited(raw))), rows))
+
+
+class FileExamples(Sequence[Example]):
+    """The same examples, each tokenised when it is first asked for: a run on a long file starts at once, and its step
+    pays for its own rows only. Raises BadRow (line 1, for it sees one line) at the row that cannot be trained on."""
+
+    def __init__(self, base: Base, raw: bytes) -> None:
+        self._base, self._limits = base, _unlimited(raw)
+        self._lines = raw.rstrip().split(b"\n")  # blank lines are at the end only, or the API had refused the file
+        self._made: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Example, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        place = range(len(self))[index]  # counts from the end where negative, IndexError outside
+        if place not in self._made:
+            (encoded,) = encode_rows(self._base, parse((self._lines[place],), self._limits))
+            self._made[place] = example(encoded)
+        return self._made[place]
 
 
 def example(encoded: Encoded) -> Example:
@@ -42,3 +70,8 @@ def example(encoded: Encoded) -> Example:
         ),
         label=encoded.label,
     )
+
+
+def _unlimited(raw: bytes) -> Limits:
+    size = max(len(raw), 2)
+    return Limits(max_line_bytes=size, max_file_bytes=size, max_rows=size, max_choices=size, max_messages=size)

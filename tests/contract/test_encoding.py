@@ -13,7 +13,8 @@ from db.bases import Base
 from db.encoding import CHUNK, Encoded, TooLong, Unencodable, encode, encode_rows
 from db.rows import BadRow, Choice, Completion
 from tests.contract.conftest import fast_tokenizer
-from worker.data import Dataset, example, examples
+from worker.data import Dataset, FileExamples, example, examples
+from worker.types import Example
 
 pieces = st.sampled_from(["the film", " great", " and", "\n", " ", " moving", ".", "é", " terrible", "x", "</s>"])
 phrases = st.lists(pieces, max_size=6).map("".join)
@@ -136,3 +137,27 @@ def test_examples_and_their_minibatches(base: Base):
     batch = Dataset(found).minibatch(seed=3, step=1, batch=4)
     assert len({id(e) for e in batch}) == 4
     assert all(any(e is f for f in found) for e in batch)
+
+
+def _same(one: Example, other: Example) -> bool:
+    pairs = zip(one.candidates, other.candidates, strict=True)
+    return (
+        all(np.array_equal(a, b) for a, b in zip(one.sequences, other.sequences, strict=True))
+        and all(a.sequence == b.sequence and np.array_equal(a.targets, b.targets) for a, b in pairs)
+        and one.label == other.label
+    )
+
+
+def test_examples_made_when_asked_for_are_the_same(base: Base):
+    raw = b"".join(b'{"prompt": "%d", "choices": [" great", " good"], "label": 1}\r\n' % i for i in range(9)) + b"\n \n"
+    eager, lazy = examples(base, raw), FileExamples(base, raw)
+    assert len(lazy) == len(eager) == 9
+    assert lazy[3] is lazy[3] is lazy[-6]
+    assert all(_same(a, b) for a, b in zip(eager, lazy, strict=True))
+    assert all(_same(a, b) for a, b in zip(eager[2:4], lazy[2:4], strict=True))
+    batches = (Dataset(rows).minibatch(3, 1, 4) for rows in (eager, lazy))
+    assert all(_same(a, b) for a, b in zip(*batches, strict=True))
+    with pytest.raises(IndexError):
+        lazy[9]
+    with pytest.raises(BadRow, match="more than the model's context"):
+        FileExamples(base, raw.rstrip() + b'\n{"prompt": "%s", "choices": ["a", "b"], "label": 1}' % (b"x" * 300))[9]
