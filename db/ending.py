@@ -2,11 +2,11 @@
 
 from typing import Any, Literal
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
 
 from db import events, files
-from db.models import Job, Lease
+from db.models import Job, Lease, Tenant
 
 Wish = Literal["pause", "cancel"]
 
@@ -32,8 +32,10 @@ def fail(session: Session, job: Job, code: str, message: str) -> None:
 
 
 def end(session: Session, job: Job, state: Literal["succeeded", "failed", "cancelled"]) -> None:
-    """Brings a locked job to `state`: lease and wish go, and the bytes of deleted files that only it needed."""
+    """Brings a locked job to `state`: its tokens are spent, its lease goes, and deleted files that only it needed."""
     job.state, job.wish, job.finished_at, job.estimated_finish = state, None, func.clock_timestamp(), None
+    spent = Tenant.spent_tokens + job.scored_tokens
+    session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(spent_tokens=spent))
     _drop_lease(session, job)
     files.purge(session, [f for f in (job.training_file, job.validation_file) if f is not None])
 

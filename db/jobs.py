@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Select, case, func, or_, select, tuple_
+from sqlalchemy import Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from db import ending, workers
@@ -65,7 +65,8 @@ def create(
     (`is_retry`) of a body accepted in the last ten minutes. Raises IdempotencyConflict, QuotaExceeded, MissingFile.
     """
     # One create of a tenant at a time: quota and idempotency are decided on what is committed.
-    owner = session.scalars(select(Tenant).where(Tenant.id == tenant).with_for_update(key_share=True)).one()
+    mine = select(Tenant).where(Tenant.id == tenant).with_for_update(key_share=True)
+    owner = session.scalars(mine.execution_options(populate_existing=True)).one()
     earlier = _earlier(owner.id, session, request_hash, idempotency_key, is_retry)
     if earlier is not None:
         return earlier, False
@@ -238,16 +239,12 @@ def _earlier(tenant: str, session: Session, request_hash: str, key: str | None, 
 
 
 def _check_quota(owner: Tenant, session: Session, price: int) -> None:
-    ended = Job.state.in_(ENDED)
-    unfinished = select(func.count()).where(Job.tenant_id == owner.id, Job.state.not_in(ENDED))
-    count = session.scalar(unfinished) or 0
+    open_jobs = select(func.count(), func.sum(Job.price_tokens))
+    count, due = session.execute(open_jobs.where(Job.tenant_id == owner.id, Job.finished_at.is_(None))).one()
     if count >= owner.max_jobs:
         raise QuotaExceeded("jobs", owner.max_jobs, count, 1)
-    if owner.token_quota is None:
-        return
-    due = select(func.sum(case((ended, Job.scored_tokens), else_=Job.price_tokens))).where(Job.tenant_id == owner.id)
-    used = int(session.scalar(due) or 0)
-    if used + price > owner.token_quota:
+    used = owner.spent_tokens + int(due or 0)
+    if owner.token_quota is not None and used + price > owner.token_quota:
         raise QuotaExceeded("tokens", owner.token_quota, used, price)
 
 

@@ -59,6 +59,7 @@ class Tenant(Base):
     tenant_class: Mapped[str] = mapped_column(server_default="standard")  # the only tenant label metrics may carry
     weight: Mapped[float] = mapped_column(Float, server_default=text("1"))  # share of scored tokens
     token_quota: Mapped[int | None] = mapped_column(BigInteger)  # scored tokens in all; null is unlimited
+    spent_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # scored by jobs that have ended
     max_jobs: Mapped[int] = mapped_column(Integer, server_default=text("1000"))  # not ended at one time
     created_at: Mapped[datetime] = _now()
     __table_args__ = (CheckConstraint("weight > 0", name="weight"), CheckConstraint("max_jobs >= 0", name="max_jobs"))
@@ -158,6 +159,13 @@ class Job(Base):
             "tenant_id",
             "created_at",
             postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+        # No column of an index changes at a step, so that committing one touches no index.
+        Index(
+            "ix_jobs_unfinished",
+            "tenant_id",
+            postgresql_include=["price_tokens"],
+            postgresql_where=text("finished_at IS NULL"),
         ),
         Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
         CheckConstraint(_one_of("state", JOB_STATES), name="state"),

@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import event, func, literal, select
 from sqlalchemy.orm import Session
 
+from db import workers
 from db.models import Job, Lease
 from db.settings import get_settings
 
@@ -106,19 +107,20 @@ def ring_after_commit(session: Session, model: str, ring: Ring = ring) -> None:
 
 
 def sweep(session: Session, ring: Ring = ring, every: float = 5.0) -> int:
-    """Rings once for each model that has work no live lease holds and was not rung for in `every` seconds.
-
-    Any number of processes may sweep: the model's longest-waiting job remembers the last ring. Returns the rings.
+    """Rings once for each model that a worker serves, that has work no live lease holds, and that was not rung for in
+    `every` seconds. Any number of processes may sweep: a waiting job remembers the last ring. Returns the rings.
     """
     held = select(Lease.job_id).where(Lease.job_id == Job.id, Lease.expires_at > func.clock_timestamp())
-    waiting = select(Job.id).where(Job.state.in_(("queued", "running")), ~held.exists())
-    oldest = waiting.distinct(Job.model).order_by(Job.model, Job.created_at).subquery()
     overdue = func.clock_timestamp() - literal(timedelta(seconds=every))
-    due = select(Job).where(Job.id.in_(select(oldest.c.id)), Job.rung_at < overdue)
-    jobs = session.scalars(due.with_for_update(skip_locked=True, key_share=True)).all()
-    for job in jobs:
-        job.rung_at = func.clock_timestamp()
-    session.flush()
-    for job in jobs:
-        ring(job.model)
-    return len(jobs)
+    rung = 0
+    for model in sorted(workers.served_models(session)):
+        waiting = select(Job.id).where(Job.model == model, Job.state.in_(("queued", "running")), ~held.exists())
+        first = waiting.order_by(Job.tenant_id, Job.created_at, Job.id).limit(1).scalar_subquery()
+        due = select(Job).where(Job.id == first, Job.rung_at < overdue)
+        job = session.scalar(due.with_for_update(skip_locked=True, key_share=True))
+        if job is not None:
+            job.rung_at = func.clock_timestamp()
+            session.flush()
+            ring(model)
+            rung += 1
+    return rung

@@ -104,6 +104,7 @@ def test_the_token_quota_counts_prices_ahead_and_what_was_used(session):
         "tokens", 250, 200, 51,
     )  # fmt: skip
     first.scored_tokens = 30
+    session.flush()
     jobs.cancel(tenant, session, first.id)  # only its 30 tokens count from now on
     a_job(session, tenant, price=120)
     with pytest.raises(QuotaExceeded):

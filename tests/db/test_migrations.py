@@ -32,11 +32,11 @@ def test_constraints_and_indexes_equal_to_the_last_word(empty_database_url):
     engine = make_engine(empty_database_url)
     with engine.begin() as connection:
         Base.metadata.create_all(connection)
-        wanted = dict(connection.execute(text(CATALOGUE)))
+        wanted = dict(connection.execute(text(CATALOGUE)).all())
         Base.metadata.drop_all(connection)
     upgrade(empty_database_url)
     with engine.connect() as connection:
-        found = dict(connection.execute(text(CATALOGUE)))
+        found = dict(connection.execute(text(CATALOGUE)).all())
     engine.dispose()
     assert len([name for name in wanted if " ck_" in name]) > 20
     version = {name for name in wanted.keys() | found.keys() if "alembic_version" in name}

@@ -1,0 +1,112 @@
+"""PostgreSQL killed and restarted, Valkey away, hung and emptied: what was committed stays, and work goes on."""
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import OperationalError
+
+from db import journal, leases, queue
+from db.ids import new_id
+from db.journal import Step
+from db.models import Job
+from tests.db.rows import a_claim, a_job, a_tenant, a_worker
+
+
+@pytest.fixture
+def model():
+    return new_id("m-")
+
+
+@pytest.fixture
+def ring(redis_url):
+    return queue.ringer(queue.celery_app(redis_url))
+
+
+def length(redis_url, model) -> int:
+    with redis.Redis.from_url(redis_url) as client:
+        return client.llen(queue.queue_name(model))
+
+
+@pytest.mark.parametrize("how", ["restart_postgres", "kill_postgres"])
+def test_committed_rows_survive_postgres_and_the_pool_recovers(servers, factory, how):
+    with factory.begin() as session:
+        job = a_job(session, a_tenant(session))
+        claim = a_claim(session, job)
+        journal.flush(session, claim, [Step(0, [0.1, 0.2], 5)])
+    with ThreadPoolExecutor(4) as threads:  # several connections that the outage cuts
+        list(threads.map(lambda _: factory().execute(text("SELECT pg_sleep(0.05)")).all(), range(4)))
+    open_one = factory()
+    journal.flush(open_one, claim, [Step(1, [0.3, 0.4], 5)])
+    if how == "kill_postgres":
+        servers.kill_postgres()
+        with pytest.raises(OperationalError), factory.begin() as session:
+            session.execute(text("SELECT 1"))
+    servers.restart_postgres()
+    with pytest.raises(OperationalError):
+        open_one.commit()
+    open_one.close()
+    with factory.begin() as session:
+        assert journal.read(session, claim) == [[0.1, 0.2]]
+        assert leases.renew(session, [claim], 60) == {job.id}
+        journal.flush(session, claim, [Step(1, [0.5, 0.6], 5)])
+        assert len(journal.read(session, claim)) == 2
+
+
+def create(factory, model, ring) -> tuple[str, float]:
+    start = time.perf_counter()
+    with factory.begin() as session:
+        job = a_job(session, a_tenant(session), model=model)
+        queue.ring_after_commit(session, model, ring)
+    return job.id, time.perf_counter() - start
+
+
+def sweep_when_due(factory, model, ring) -> int:
+    with factory.begin() as session:
+        a_worker(session, model)
+        session.execute(update(Job).values(rung_at=text("now() - interval '6 seconds'")))
+        return queue.sweep(session, ring)
+
+
+def test_an_emptied_valkey_loses_nothing(servers, factory, redis_url, model, ring):
+    job, _ = create(factory, model, ring)
+    assert length(redis_url, model) == 1
+    servers.restart_valkey(flush=True)
+    assert length(redis_url, model) == 0
+    assert sweep_when_due(factory, model, ring) >= 1
+    assert length(redis_url, model) == 1
+    with factory.begin() as session:
+        assert session.scalars(select(Job.state).where(Job.id == job)).one() == "queued"
+
+
+def test_a_valkey_that_restarts_in_order_keeps_its_doorbells(servers, factory, redis_url, model, ring):
+    create(factory, model, ring)
+    servers.restart_valkey()
+    assert length(redis_url, model) == 1
+
+
+@pytest.mark.parametrize("how", ["down", "hung"])
+def test_a_job_is_accepted_while_valkey_is_away_and_rung_for_later(servers, factory, redis_url, model, ring, how):
+    ring(model)
+    before = length(redis_url, model)
+    server = servers.valkey.popen
+    if how == "hung":
+        server.send_signal(signal.SIGSTOP)
+    else:
+        servers.valkey.kill()
+    try:
+        job, seconds = create(factory, model, ring)
+    finally:
+        if how == "hung":
+            server.send_signal(signal.SIGCONT)
+        else:
+            servers.restart_valkey()
+    assert seconds < 1.5, "the answer must not wait for the broker"
+    with factory.begin() as session:
+        assert session.scalars(select(Job.state).where(Job.id == job)).one() == "queued"
+    reached = length(redis_url, model)
+    assert sweep_when_due(factory, model, ring) >= 1
+    assert length(redis_url, model) == reached + 1 > before
