@@ -31,6 +31,7 @@ def test_layout_is_the_targets_in_model_order():
 
 def test_spaces_and_optimizers():
     assert isinstance(build().space, AdapterSpace)
+    assert build(name="lozo", window_rank=1).space.refresh == "bank"  # decision 0003
     lozo = build(name="lozo", nu=7, window_rank=1, refresh="recompress")
     assert isinstance(lozo.space, WindowSpace)
     assert (lozo.space.nu, lozo.space.rank, lozo.space.refresh, lozo.space.seed) == (7, 1, "recompress", 1)
