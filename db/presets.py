@@ -13,6 +13,7 @@ ADAPTER = tuple(AdapterSpec.model_fields)
 METHOD = tuple(name for name in MethodSpec.model_fields if name != "name")
 RUN = ("steps", "batch_size", "eval_every", "eval_rows", "token_budget", "suffix", "seed")
 MULTIPLIERS = ("n_epochs", "learning_rate_multiplier")  # OpenAI's words: in terms of the rows and of the preset
+SCALING = 2.0  # alpha / rank, of every preset
 ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
 
 
@@ -25,7 +26,7 @@ class Preset:
     eval_every: int = 50
     eval_rows: int = 200
     rank: int = 8
-    alpha: float = 16.0
+    alpha: float = 8 * SCALING
     targets: tuple[str, ...] = ATTENTION
     method: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,7 +70,11 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         raise ValueError(f"objective {objective!r} cannot train {format} rows: they take {OBJECTIVES[format]!r}")
     found = preset(base.name, objective, method)
     found = replace(found, **{key: given[key] for key in (*ADAPTER, *RUN[:4]) if key in given})
+    if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
+        found = replace(found, alpha=SCALING * found.rank)
     rates = {**found.method, **{key: given[key] for key in METHOD if key in given}}
+    if method == "lozo" and "window_rank" not in given:
+        rates["window_rank"] = min(found.rank, MethodSpec.model_fields["window_rank"].default)
     if "learning_rate_multiplier" in given and "learning_rate" not in given:
         rates["learning_rate"] *= given["learning_rate_multiplier"]
     if "n_epochs" in given and "steps" not in given:

@@ -21,6 +21,7 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
     return create_engine(
         make_url(normal_url(url)),
         pool_pre_ping=True,
+        hide_parameters=True,  # a failed statement must not put a tenant's bytes into a log
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=CONNECT_SECONDS,

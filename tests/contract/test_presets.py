@@ -69,9 +69,17 @@ def test_what_is_asked_for_stays(tiny_bases, asked: dict[str, object]):
     plain = _spec(resolve({}, tiny_bases["opt"], "choice", rows=100, valid_rows=30))
     for part in (AdapterSpec, MethodSpec):
         for key in part.model_fields:
-            if asked.get(key) in (None, "auto"):
+            if key == "alpha" and asked.get("alpha") in (None, "auto"):
+                assert spec.adapter.alpha == 2 * spec.adapter.rank  # the preset's scaling at any rank
+            elif asked.get(key) in (None, "auto"):
                 mine, theirs = (s.adapter if part is AdapterSpec else s.method for s in (spec, plain))
                 assert getattr(mine, key) == getattr(theirs, key)
+
+
+@pytest.mark.parametrize("rank, window", [(1, 1), (8, 2)])
+def test_a_lozo_window_fits_a_small_rank(llama: Base, rank: int, window: int):
+    found = resolve({"method": "lozo", "rank": rank}, llama, "choice", rows=5)
+    assert found["method"]["window_rank"] == window
 
 
 def test_openai_words(llama: Base):
