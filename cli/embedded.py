@@ -5,6 +5,7 @@ They are the real PostgreSQL and Valkey with the production drivers: the default
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
@@ -13,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import structlog
-
 from cli.servers import Postgres, Valkey
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 
 class AlreadyRunning(RuntimeError):
@@ -70,13 +69,13 @@ class Embedded:
             self._postgres = Postgres(self.home / "postgres", ports[0], passwords[0], durable=self._durable)
             self._valkey = Valkey(self.home / "valkey", ports[1], passwords[1])
             if not (self._postgres.place() / "data").exists():
-                log.info("creating the embedded database", folder=str(self._postgres.place() / "data"))
+                log.info("creating the embedded database in %s", self._postgres.place() / "data")
             self._postgres.start()
             self._valkey.start()
         except BaseException:
             self.stop()
             raise
-        log.info("embedded servers started", postgres_port=ports[0], valkey_port=ports[1], home=str(self.home))
+        log.info("embedded PostgreSQL on port %d and Valkey on port %d, in %s", *ports, self.home)
         return self.urls
 
     def stop(self) -> None:

@@ -226,6 +226,7 @@ class Valkey(Server):
             "appendfsync": "everysec",
             "save": '""',
             "maxmemory-policy": "noeviction",
+            "set-proc-title": "no",  # its command line is how a leftover is told from a stranger
         }
         config = self.home / "valkey.conf"
         config.touch(mode=0o600)
