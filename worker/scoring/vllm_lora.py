@@ -42,7 +42,8 @@ class SlotBank:
         if layout.size > self._rows.shape[1]:
             self._rows = torch.empty(self.slots, layout.size, dtype=self._rows.dtype, device=self._rows.device)
             self._views.clear()
-        self._rows[slot, : layout.size].copy_(torch.tensor(params))
+        writable = params if params.flags.writeable else params.copy()  # torch warns of arrays it might write to
+        self._rows[slot, : layout.size].copy_(torch.from_numpy(writable))
         key = (slot, layout)
         if key not in self._views:
             if len(self._views) >= 64 * self.slots:
