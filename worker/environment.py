@@ -8,7 +8,6 @@ from pathlib import Path
 # instead of spinning on the cores that noise and SQL need. A value set from outside wins.
 WANTED = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "KMP_BLOCKTIME": "5",
@@ -18,11 +17,12 @@ WANTED = {
 RELOADED = "ONWARD_OPENMP_LOADED"
 
 
-def prepare(threads: int) -> None:
+def prepare(threads: int, module: str = "worker") -> None:
     """Set the environment; where the interpreter's own Intel OpenMP is found, start this process anew with it loaded.
 
     The engine's choice of OpenMP changed noise generation tenfold (measured), and a library can be put before torch's
-    own only by LD_PRELOAD, which the loader reads at exec. `threads` > 0 bounds the compute threads.
+    own only by LD_PRELOAD, which the loader reads at exec. `threads` > 0 bounds the compute threads;
+    `module` is what `python -m` runs anew.
     """
     for name, value in WANTED.items():
         os.environ.setdefault(name, value)
@@ -34,4 +34,4 @@ def prepare(threads: int) -> None:
         return
     os.environ[RELOADED] = "1"
     os.environ["LD_PRELOAD"] = f"{library}:{preload}".rstrip(":")
-    os.execv(sys.executable, [sys.executable, "-m", "worker", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]])
