@@ -35,7 +35,7 @@ def run(settings: WorkerSettings) -> int:
     factory = sessions(settings.database_url)
     with factory.begin() as session:
         worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())
-    app = queue.celery_app(settings.redis_url)
+    app = tasks.listener(settings.redis_url)
     ring = queue.ringer(app)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
@@ -103,6 +103,7 @@ def _serve(app: Celery, station: Station) -> int:
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
+        use_eventloop=False,  # the blocking loop raises when the broker is lost, then connects and subscribes anew
         loglevel="WARNING",
         quiet=True,  # no banner among the log's lines
     )

@@ -1,7 +1,10 @@
 """One stage a session, with a worker that is never harmed, and jobs of a size to be disturbed in."""
 
+import io
 import json
-import os
+import shutil
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,14 +31,14 @@ def rows(count: int, start: int = 0) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    home = tmp_path_factory.mktemp("stage")
-    for folder in (home, *home.parents[:2]):
-        os.chmod(folder, 0o711)  # the database's own user must get through
+def stage() -> Iterator[Stage]:
+    home = Path(tempfile.mkdtemp(prefix="onward-stage-"))
+    home.chmod(0o711)  # the database's own user must get through
     made = Stage(home, tiny("llama", home), MODELS)
     made.start()
     yield made
     made.stop()
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")
@@ -85,8 +88,6 @@ def submit() -> Submit:
 @pytest.fixture
 def saved(tmp_path: Path, stage: Stage) -> Callable[[OpenAI, str], Path]:
     """Downloads a job's adapter and unpacks it: saved(client, job_id) -> the folder."""
-    import io
-    import tarfile
 
     def save(client: OpenAI, job_id: str) -> Path:
         folder = tmp_path / job_id

@@ -1,5 +1,6 @@
 """Two workers and one job: one lease at a time, and who has lost it cannot write."""
 
+import itertools
 import signal
 
 from sqlalchemy import func, select
@@ -31,7 +32,7 @@ def test_a_holder_that_sleeps_through_its_lease_is_refused(stage, steady, harmed
             written = session.execute(tokens.where(JournalStep.job_id == job).group_by(JournalStep.token)).all()
         spans = sorted((low, high, token) for token, low, high in written)
         assert [token for _, _, token in spans] == sorted(token for _, _, token in spans)  # later steps, later tokens
-        assert all(a[1] + 1 == b[0] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[1] + 1 == b[0] for a, b in itertools.pairwise(spans))
     finally:
         second.end()
 
