@@ -45,7 +45,8 @@ def explain(error: Exception) -> Failure | None:
         hint = "set ONWARD_DATABASE_URL, or run this beside `onward up`"
         return Failure(f"cannot reach the database: {str(error.orig).splitlines()[0]}", hint)
     if isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
-        return Failure("the database has no tables yet", "`onward migrate` makes them")
+        said = str(error.orig).splitlines()[0]
+        return Failure(f"the database is not at this version: {said}", "`onward migrate` brings it there")
     return None
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 ENDED = ("succeeded", "failed", "cancelled")
-RATE_SECONDS = 20.0
-PLAIN_SECONDS = 5.0
+RATE_SECONDS = 30.0
+PLAIN_SECONDS = 10.0
 
 
 def ours(thing: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 from cli.main import app
 
 # The API and its tenants are the ones the API's own tests use.
-from tests.api.conftest import Client, anna, base_folder, ben, factory, settings, url
+from tests.api.conftest import Client, anna, base_folder, ben, settings, url
 
-__all__ = ["anna", "base_folder", "ben", "factory", "settings", "url"]
+__all__ = ["anna", "base_folder", "ben", "settings", "url"]
 
 Onward = Callable[..., Result]
 

@@ -1,0 +1,78 @@
+"""`onward up` on a bare home: everything starts, the printed snippet works, SIGTERM stops everything."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_processes import gone
+from tests.models import tiny
+
+READY_SECONDS = 240
+
+
+@pytest.fixture
+def home():
+    """A folder the database's own user can reach."""
+    with tempfile.TemporaryDirectory(prefix="onward-up-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
+
+
+@pytest.fixture
+def service(home, tmp_path):
+    model = tiny("llama", tmp_path / "model")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ONWARD_")}
+    log = (tmp_path / "up.log").open("w+")
+    command = [sys.executable, "-m", "cli", "up", "--home", str(home), "--port", "0", "--model", f"tiny={model}"]
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env | {"COLUMNS": "200"})
+    deadline = time.monotonic() + READY_SECONDS
+    while "Ctrl-C" not in (tmp_path / "up.log").read_text():
+        assert process.poll() is None, (tmp_path / "up.log").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "up.log").read_text()
+        time.sleep(0.2)
+    yield process, (tmp_path / "up.log")
+    process.kill()
+    process.wait()
+    log.close()
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [d for child in map(int, children) for d in (child, *descendants(child))]
+
+
+def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home):
+    process, log = service
+    said = log.read_text()
+    snippet = said[said.index("import time") : said.index("print(job.status")]
+    snippet += "print(job.status, job.fine_tuned_model)"
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=200)
+    assert done.stdout.splitlines()[-1].startswith("succeeded ft:tiny:"), done.stdout + done.stderr
+
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ONWARD_")}
+    beside = [sys.executable, "-m", "cli", "jobs", "list", "--json"]
+    jobs = json.loads(subprocess.run(beside, env=env | {"ONWARD_HOME": str(home)}, capture_output=True).stdout)
+    assert [job["status"] for job in jobs] == ["succeeded"]
+    for private in ("demo.key", "service.json"):
+        assert stat.S_IMODE((home / private).stat().st_mode) == 0o600
+
+    again = [sys.executable, "-m", "cli", "up", "--home", str(home), "--port", "0", "--model", "tiny=x"]
+    second = subprocess.run(again, env=env, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 1
+    assert "already runs" in second.stderr
+
+    started = descendants(process.pid)
+    assert len(started) >= 4  # PostgreSQL, Valkey, API, worker
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(90) == 0, log.read_text()
+    assert all(gone(pid) for pid in started)
+    assert not (home / "service.json").exists()
+    assert log.read_text().rstrip().endswith("stopped")
