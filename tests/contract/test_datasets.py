@@ -32,7 +32,10 @@ def test_sizes_and_balance(files):
 
 @pytest.mark.parametrize("task", ["sentiment", "topic"])
 def test_no_text_is_in_both_files(files, task):
-    train, valid = ({datasets._key(r["prompt"]) for r in _rows(files[f"{task}_{part}"])} for part in ("train", "valid"))
+    train, valid = (
+        {datasets._key(r["prompt"].removeprefix("Review: ")) for r in _rows(files[f"{task}_{part}"])}
+        for part in ("train", "valid")
+    )
     assert not train & valid
     assert len(train) == len(_rows(files[f"{task}_train"]))
     # Nor with their first or last eight words alike: the news are rewritten, the reviews quoted in part.
@@ -42,7 +45,7 @@ def test_no_text_is_in_both_files(files, task):
 
 def test_the_texts_are_text(files):
     for name, path in files.items():
-        end = " It was" if name.startswith("sentiment") else "\nTopic:"
+        end = "\nRating:" if name.startswith("sentiment") else "\nTopic:"
         for row in _rows(path):
             assert row["prompt"].endswith(end)
             assert 3 <= len(row["prompt"].split()) <= 70
