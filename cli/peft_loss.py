@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 16  # sequences forwarded together
+CHUNK = 64  # rows sorted by length, so that little is padded
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def held_out(model_folder: str, adapter: Path, data: Path, rows: int) -> Held:
 def _chunks(data: Path, rows: int) -> Iterator[list[dict[str, Any]]]:
     with data.open(encoding="utf-8") as lines:
         read = (json.loads(line) for line in islice(lines, rows))
-        while chunk := list(islice(read, BATCH)):
+        while chunk := list(islice(read, CHUNK)):
             yield chunk
 
 
@@ -62,15 +63,20 @@ def _scores(model: Any, tokenizer: Any, chunk: list[dict[str, Any]]) -> Iterator
     for row in chunk:
         prompt = tokenizer(row["prompt"])["input_ids"]
         wanted += [(tokenizer(row["prompt"] + choice)["input_ids"], len(prompt)) for choice in row["choices"]]
-    inputs = list(dict.fromkeys(tuple(ids[:-1]) for ids, _ in wanted))  # one-token choices share a forward pass
+    shared: dict[tuple[int, ...], int] = {}  # one-token choices share a forward pass; from which row on it is scored
+    for ids, prompt in wanted:
+        key = tuple(ids[:-1])
+        shared[key] = min(prompt - 1, shared.get(key, prompt))
+    inputs = sorted(shared, key=len)
     known: dict[tuple[int, ...], Any] = {}
     for start in range(0, len(inputs), BATCH):
         batch = inputs[start : start + BATCH]
         width = max(map(len, batch))
-        ids = torch.tensor([[*one, *[0] * (width - len(one))] for one in batch])
+        padded = torch.tensor([[*one, *[0] * (width - len(one))] for one in batch])
         mask = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in batch])
-        logits = model(input_ids=ids, attention_mask=mask).logits
-        known |= {one: logits[i, : len(one)].log_softmax(-1) for i, one in enumerate(batch)}
-    for whole, prompt in wanted:
-        picked = known[tuple(whole[:-1])][prompt - 1 :]
-        yield picked.gather(1, torch.tensor(whole[prompt:]).unsqueeze(1)).mean()
+        logits = model(input_ids=padded, attention_mask=mask).logits
+        known |= {one: logits[i, shared[one] : len(one)].log_softmax(-1) for i, one in enumerate(batch)}
+    for ids, prompt in wanted:
+        key = tuple(ids[:-1])
+        picked = known[key][prompt - 1 - shared[key] :]
+        yield picked.gather(1, torch.tensor(ids[prompt:]).unsqueeze(1)).mean()
