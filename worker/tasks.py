@@ -6,7 +6,6 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.app.amqp import AMQP
-from kombu import Consumer
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.queue import TASK, celery_app
@@ -14,14 +13,14 @@ from worker.slice import take
 from worker.station import Station
 
 
-class Doorbells(AMQP):
+class Doorbells(AMQP):  # type: ignore[misc]  # celery is untyped here
     """Consumes without acknowledgement. A doorbell may be lost: the sweep rings again long before a redelivery would.
 
     But an acknowledgement that fails, because the broker was lost while a slice ran, is never made up for: kombu counts
     the message as in hand for ever, and with a prefetch of one the worker is deaf (measured with Celery 5.7).
     """
 
-    def TaskConsumer(self, *args: Any, **kwargs: Any) -> Consumer:  # Celery's name
+    def TaskConsumer(self, *args: Any, **kwargs: Any) -> Any:
         return super().TaskConsumer(*args, no_ack=True, **kwargs)
 
 

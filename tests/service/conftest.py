@@ -53,13 +53,16 @@ def client(stage: Stage) -> OpenAI:
 
 
 @pytest.fixture
-def harmed(stage: Stage) -> Iterator[Callable[..., Process]]:
-    """Starts workers of "harmed"; all are gone after the test, and so is their work."""
+def harmed(stage: Stage) -> Iterator[Callable[..., list[Process]]]:
+    """Starts workers of "harmed", `count` at once, and gives them when all are ready; none survives the test."""
     started: list[Process] = []
 
-    def start(**env: str) -> Process:
-        started.append(stage.worker("harmed", **env))
-        return started[-1]
+    def start(count: int = 1, **env: str) -> list[Process]:
+        workers = [stage.worker("harmed", wait=False, **env) for _ in range(count)]
+        started.extend(workers)
+        for worker in workers:
+            stage.ready(worker)
+        return workers
 
     yield start
     for worker in started:

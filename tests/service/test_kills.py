@@ -11,13 +11,13 @@ def undisturbed(stage, steady, client, submit) -> str:
 
 
 def test_sigkill_in_the_middle_of_a_run(stage, harmed, client, submit, undisturbed):
-    worker = harmed()
+    (worker,) = harmed()
     job = submit(client, "harmed")
     stage.reached(job, 20)
     worker.kill()
     left_at = stage.job(job).step
     assert 20 <= left_at < 250
-    second = harmed()
+    (second,) = harmed()
     assert stage.whole(client, job) == undisturbed
     assert [x["step"] for x in second.lines("replayed")] == [left_at]
     assert second.metric("onward_lease_expiries_total") == 1
@@ -27,7 +27,7 @@ def test_sigkill_in_the_middle_of_a_run(stage, harmed, client, submit, undisturb
 def test_death_between_scoring_and_journal_and_between_publishing_and_its_row(
     fault, stage, harmed, client, submit, undisturbed
 ):
-    worker = harmed(ONWARD_FAULT=fault)
+    (worker,) = harmed(ONWARD_FAULT=fault)
     job = submit(client, "harmed")
     assert worker.died() == 137
     assert stage.job(job).state == "running"
@@ -39,7 +39,8 @@ def test_death_between_scoring_and_journal_and_between_publishing_and_its_row(
 def test_a_job_that_kills_every_worker_ends_as_poison(stage, harmed, client, submit):
     job = submit(client, "harmed")
     for _ in range(2):
-        assert harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="2").died() == 137
+        (worker,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="2")
+        assert worker.died() == 137
     harmed(ONWARD_MAX_ATTEMPTS="2")
     with pytest.raises(AssertionError, match="poison"):
         stage.ended(job, "succeeded")

@@ -46,7 +46,7 @@ def test_pause_resume_and_the_same_adapter_as_without(stage, steady, client, sub
 
 
 def test_sigterm_finishes_the_step_and_gives_everything_back(stage, harmed, client, submit):
-    worker = harmed(ONWARD_SLICE_SECONDS="60")
+    (worker,) = harmed(ONWARD_SLICE_SECONDS="60")
     job = submit(client, "harmed", steps=LONG)
     stage.reached(job, 5)
     worker.send(signal.SIGTERM)
@@ -57,7 +57,7 @@ def test_sigterm_finishes_the_step_and_gives_everything_back(stage, harmed, clie
     assert left.state == "queued"
     assert left.attempts == 0
     assert worker.lines("ended")
-    other = harmed()
+    (other,) = harmed()
     stage.reached(job, left.step + 5)
     assert [x["step"] for x in other.lines("replayed")] == [left.step]  # nothing scored was lost
     assert other.metric("onward_lease_expiries_total") == 0  # the lease was given back, not waited for
