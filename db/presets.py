@@ -31,16 +31,25 @@ class Preset:
     method: Mapping[str, Any] = field(default_factory=dict)
 
 
+# The demo's two tasks, chosen on 2 cores for ten minutes of training (bench/NOTES.md, "The demo's preset").
+SMOLLM2 = Preset(
+    steps=160,
+    batch_size=8,
+    eval_every=40,
+    targets=("v_proj", "o_proj"),
+    method={"eps": 1e-2, "learning_rate": 2.5e-3, "schedule": "linear", "clip": 5.0},
+)
+
 # First match wins: (model name pattern, objective, method). Every line says where its numbers come from.
 TABLE: tuple[tuple[str, str, str, Preset], ...] = (
-    # Not measured yet.
-    ("smollm2*", "choice", "mezo", Preset(steps=600, method={"eps": 1e-2, "learning_rate": 2e-3})),
-    ("smollm2*", "choice", "lozo", Preset(steps=600, method={"eps": 1e-2, "learning_rate": 2e-3})),
+    ("smollm2*", "choice", "mezo", SMOLLM2),
+    # LOZO: bench/results/lozo_refresh.json, on one layer only; three rates were tried.
+    ("smollm2*", "choice", "lozo", Preset(steps=600, method={"eps": 1e-3, "learning_rate": 3e-4})),
     # Unknown models: MeZO's LoRA grid has eps 1e-2 (arXiv 2305.17333, appendix D); steps and rates are not measured.
     ("*", "choice", "mezo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
-    ("*", "choice", "lozo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
+    ("*", "choice", "lozo", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 1e-4})),
     ("*", "lm", "mezo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 5e-4})),
-    ("*", "lm", "lozo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 5e-4})),
+    ("*", "lm", "lozo", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 1e-4})),
 )
 
 
