@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from api.files import epoch
 from api.pages import Entry
+from db.ids import adapter_name
 from db.models import Adapter, Evaluation, Event, Job
 
 HYPER = ("n_epochs", "batch_size", "learning_rate_multiplier")
@@ -127,23 +128,18 @@ def event(row: Event) -> EventObject:
     )
 
 
-def adapter_name(row: Job) -> str:
-    """The name a worker publishes the job's adapter under, known before it does."""
-    suffix = row.spec.get("suffix") or ""
-    return ":".join(("ft", row.model, row.tenant_id.partition("_")[2], suffix, row.id.partition("-")[2]))
-
-
 def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> CheckpointObject:
     """`full_valid_…` are OpenAI's for the whole validation file: set where all its rows were
     used, which cannot be told once the file is deleted (None)."""
     loss = row.loss if math.isfinite(row.loss) else None  # JSON has no NaN
+    name = adapter_name(of.model, of.tenant_id, of.spec.get("suffix"), of.id)
     metrics: dict[str, float | None] = {"step": row.step, "valid_loss": loss, "valid_mean_token_accuracy": row.accuracy}
     if row.rows == validation_rows:
         metrics |= {"full_valid_loss": loss, "full_valid_mean_token_accuracy": row.accuracy}
     return CheckpointObject(
         id=f"ftckpt-{row.job_id.partition('-')[2]}-{row.step}",
         created_at=epoch(row.created_at),
-        fine_tuned_model_checkpoint=f"{adapter_name(of)}:ckpt-step-{row.step}",
+        fine_tuned_model_checkpoint=f"{name}:ckpt-step-{row.step}",
         fine_tuning_job_id=row.job_id,
         metrics=metrics,
         step_number=row.step,

@@ -1,4 +1,4 @@
-"""Random identifiers and API keys. Knows no table."""
+"""Random identifiers, API keys and adapters' names. Knows no table."""
 
 import secrets
 import string
@@ -15,3 +15,8 @@ def new_id(prefix: str) -> str:
 def new_key() -> str:
     """A secret API key: 256 random bits in 43 URL-safe characters after `sk-onward-`."""
     return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def adapter_name(model: str, tenant_id: str, suffix: str | None, job_id: str) -> str:
+    """ft:<model>:<tenant>:<suffix>:<id>, under which a job's adapter is published: unique because the job's id is."""
+    return ":".join(("ft", model, tenant_id.partition("_")[2], suffix or "", job_id.partition("-")[2]))

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
-from db.leases import Claim, Waiting
 
 from db import journal, leases
+from db.leases import Claim, Waiting
 from db.rows import BadRow
 from worker import checkpoints, data, metrics, trainer
 from worker.data import Dataset
@@ -65,7 +65,7 @@ def _load(station: Station, claim: Claim) -> Resident:
         valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
         losses = journal.read(session, claim)[: claim.step]
     rows = Dataset(
-        train=data.examples(station.base, train),
+        train=data.FileExamples(station.base, train),
         valid=data.examples(station.base, valid, spec.eval_rows) if valid and spec.eval_rows else (),
     )
     run = trainer.start(claim.job_id, spec, station.base, rows)

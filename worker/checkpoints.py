@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import structlog
-from db.journal import Published
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from db.bases import Base
+from db.journal import Published
 from db.spec import JobSpec
 from worker import peft_files, recipes
 from worker.types import Params
@@ -120,11 +120,6 @@ def _digest(tensors: dict[str, Params]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
-
-
-def adapter_name(spec: JobSpec, tenant_id: str, job_id: str) -> str:
-    """ft:<model>:<tenant>:<suffix>:<id>, unique because the job's id is."""
-    return ":".join(("ft", spec.model, tenant_id.partition("_")[2], spec.suffix or "", job_id.partition("-")[2]))
 
 
 def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, point: Point) -> Published:

@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db import journal, leases
+from db.ids import adapter_name
 from db.journal import Published
 from db.leases import LeaseLost
 from worker import checkpoints, faults, metrics
@@ -127,6 +128,6 @@ def _publish(station: Station, h: Held, step: int) -> Published:
             losses = journal.read(session, claim, step)
         start = station.snapshots.newest(h.job_id, claim.spec, losses) if losses else None
         point = checkpoints.replay(claim.spec, station.base, losses, start)
-    name = checkpoints.adapter_name(claim.spec, claim.tenant_id, claim.job_id)
+    name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
     folder = station.settings.home / "adapters"
     return checkpoints.publish(folder, claim.job_id, name, claim.spec, station.base, point)

@@ -150,13 +150,3 @@ def test_a_finished_job_cannot_be_steered(anna, job, adapter):
         with pytest.raises(openai.ConflictError) as caught:
             call(job.id)
         assert "succeeded" in caught.value.body["message"]
-
-
-def test_the_name_of_a_checkpoint_is_the_name_workers_publish_under(anna, factory, job):
-    from api.views import adapter_name
-    from db.spec import JobSpec
-    from worker import checkpoints
-
-    with factory.begin() as session:
-        row = session.get(Job, job.id)
-        assert adapter_name(row) == checkpoints.adapter_name(JobSpec.model_validate(row.spec), anna.id, job.id)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from db import journal, leases, workers
 from db.bases import open_base
+from db.ids import adapter_name
 from db.journal import Evaluated, Step
 from tests.api.conftest import Client
 from tests.api.examples import choices, submit, upload
@@ -25,7 +26,7 @@ def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: 
     width = recipes.method(spec, recipes.layout(spec, base)).width
     losses = [[0.7 - 0.01 * (step + probe) for probe in range(width)] for step in range(spec.steps)]
     point = checkpoints.replay(spec, base, losses)
-    name = checkpoints.adapter_name(spec, claim.tenant_id, job.id)
+    name = adapter_name(spec.model, claim.tenant_id, spec.suffix, job.id)
     published = checkpoints.publish(home / "adapters", job.id, name, spec, base, point)
     with factory.begin() as session:
         steps = [Step(i, row, 10) for i, row in enumerate(losses)]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from db.ids import adapter_name
 from tests.worker.adapters import base, journal, spec
 from worker import recipes
-from worker.checkpoints import Point, Prefix, Snapshots, adapter_name, publish, replay
+from worker.checkpoints import Point, Prefix, Snapshots, publish, replay
 from worker.zo.base import State
 
 METHODS = {
@@ -110,7 +111,7 @@ def point(llama) -> Point:
 
 def test_the_published_directory_is_a_peft_adapter(llama, tmp_path):
     job, made = spec(), point(llama)
-    name = adapter_name(job, "ten_abc", "ftjob-xyz")
+    name = adapter_name(job.model, "ten_abc", job.suffix, "ftjob-xyz")
     published = publish(tmp_path, "ftjob-xyz", name, job, llama, made)
     folder = Path(published.path)
     assert published.name == "ft:tiny-llama:abc::xyz"
