@@ -59,7 +59,8 @@ def main() -> None:
             runs.append(trainer.start(str(number), spec, base, data))
             asked[str(number)] = {"task": task, **fields}
     print(json.dumps(machine()), flush=True)
-    scorer, begun, curves = VllmScorer(str(base.source)), time.monotonic(), {name: [] for name in asked}
+    curves: dict[str, list[tuple[int, float, float]]] = {name: [] for name in asked}
+    scorer, begun = VllmScorer(str(base.source)), time.monotonic()
     while runs:
         runs = trainer.step(runs, scorer)
         for run in runs:
