@@ -33,9 +33,9 @@ class Preset:
 
 # The demo's two tasks, chosen on 2 cores for ten minutes of training (bench/NOTES.md, "The demo's preset").
 SMOLLM2 = Preset(
-    steps=160,
+    steps=200,
     batch_size=8,
-    eval_every=40,
+    eval_every=50,
     targets=("v_proj", "o_proj"),
     method={"eps": 1e-2, "learning_rate": 2.5e-3, "schedule": "linear", "clip": 5.0},
 )
