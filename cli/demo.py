@@ -1,5 +1,6 @@
 """`onward demo`: two tenants, two jobs, one engine, the unmodified openai client, and proof of what came out."""
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ def demo(
 ) -> None:
     """The main job end to end: train two tenants' adapters at once and prove what came out. About a quarter hour."""
     home, begun = home.resolve(), time.monotonic()
+    # The check with transformers runs beside a worker: GNU OpenMP, read when torch is imported, is not to spin for it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     folder = home / "demo" / time.strftime("%Y%m%d-%H%M%S")
     with terminable():
         try:
