@@ -13,7 +13,9 @@ import pytest
 from openai import OpenAI
 
 from tests.models import tiny
-from tests.service.stage import Process, Stage
+
+pytest.register_assert_rewrite("tests.service.stage")
+from tests.service.stage import Process, Stage  # noqa: E402  # after it asked for readable assertions
 
 MODELS = ("steady", "harmed", "engine")
 WORDS = ("great", "moving", "long", "boring", "small", "quick", "brown", "lazy")
@@ -35,10 +37,12 @@ def stage() -> Iterator[Stage]:
     home = Path(tempfile.mkdtemp(prefix="onward-stage-"))
     home.chmod(0o711)  # the database's own user must get through
     made = Stage(home, tiny("llama", home), MODELS)
-    made.start()
-    yield made
-    made.stop()
-    shutil.rmtree(home)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

@@ -111,9 +111,9 @@ class Stage:
         upgrade(self.database_url)
         self.factory = sessions(self.database_url)
         port = free_port()
-        self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port)})
+        api = self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port)})
         self.url = f"http://127.0.0.1:{port}"
-        until(lambda: self._answers("/readyz"), START_SECONDS, "the API is ready")
+        until(lambda: self._ready(api), START_SECONDS, "the API is ready")
 
     def stop(self) -> None:
         for process in self.processes:
@@ -211,8 +211,9 @@ class Stage:
         (file,) = client.fine_tuning.jobs.retrieve(job_id).result_files
         return client.files.content(file).read()
 
-    def _answers(self, path: str) -> bool:
+    def _ready(self, api: Process) -> bool:
+        assert api.popen.poll() is None, api.log.read_text()[-3000:]
         try:
-            return urlopen(f"{self.url}{path}", timeout=2).status == 200
+            return urlopen(f"{self.url}/readyz", timeout=2).status == 200
         except OSError:
             return False

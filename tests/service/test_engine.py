@@ -10,23 +10,32 @@ from tests.service.conftest import rows
 
 
 @pytest.fixture(scope="module")
-def engine(stage):
+def second(stage):
+    return stage.tenant("second")
+
+
+@pytest.fixture(scope="module")
+def pair(client, second, submit):
+    """A job of each tenant, both waiting when the engine starts."""
+    lozo = {"rank": 5, "targets": ["q_proj", "o_proj", "down_proj"], "method": "lozo", "window_rank": 1}
+    return [(client, submit(client, "engine", rank=2)), (second, submit(second, "engine", **lozo))]
+
+
+@pytest.fixture(scope="module")
+def engine(stage, pair):
     worker = stage.worker("engine", scorer="vllm", ONWARD_SLICE_SECONDS="2", ONWARD_LEASE_SECONDS="6")
     yield worker
     worker.end()
 
 
-def test_two_tenants_train_in_one_cohort_and_peft_agrees(stage, engine, client, submit, saved, tmp_path):
-    other = stage.tenant("second")
-    first = submit(client, "engine", rank=2)
-    second = submit(other, "engine", rank=5, targets=["q_proj", "o_proj", "down_proj"], method="lozo", window_rank=1)
-    hashes = {stage.whole(client, first), stage.whole(other, second)}
+def test_two_tenants_train_in_one_cohort_and_peft_agrees(stage, engine, pair, saved, tmp_path):
+    hashes = {stage.whole(who, job) for who, job in pair}
     assert len(hashes) == 2
-    batches = engine.metric("onward_adapters_per_batch_count")
-    assert batches < 400  # of 500 steps: a batch held probes of both
+    assert engine.metric("onward_steps_total") == 500
+    assert engine.metric("onward_adapters_per_batch_count") < 300  # nearly every batch held probes of both
     valid = tmp_path / "valid.jsonl"
     valid.write_bytes(rows(16, start=100))
-    for who, job in ((client, first), (other, second)):
+    for who, job in pair:
         config = json.loads((saved(who, job) / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "engine"
         best = min(
@@ -35,20 +44,21 @@ def test_two_tenants_train_in_one_cohort_and_peft_agrees(stage, engine, client, 
         )
         found = held_out(str(stage.base), saved(who, job), valid, 16)
         assert found.loss == pytest.approx(best.metrics.valid_loss, abs=1e-4)
+    (client, _), (other, foreign) = pair
     with pytest.raises(openai.NotFoundError):
-        client.fine_tuning.jobs.retrieve(second)
-    (file,) = other.fine_tuning.jobs.retrieve(second).result_files
+        client.fine_tuning.jobs.retrieve(foreign)
+    (file,) = other.fine_tuning.jobs.retrieve(foreign).result_files
     with pytest.raises(openai.NotFoundError):
         client.files.content(file)
 
 
 def test_sigkill_of_the_engine_in_the_middle_of_a_step(stage, engine, client, submit):
-    jobs = [submit(client, "engine", seed=seed, steps=600) for seed in (1, 2)]
+    jobs = [submit(client, "engine", seed=seed, steps=1000) for seed in (1, 2)]
     for job in jobs:
         stage.reached(job, 20)
     engine.kill()
     left_at = [stage.job(job).step for job in jobs]
-    assert max(left_at) < 600
+    assert max(left_at) < 1000
     second = stage.worker("engine", scorer="vllm", ONWARD_SELF_CHECK="false")
     for job in jobs:
         stage.whole(client, job)
