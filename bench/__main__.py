@@ -22,7 +22,7 @@ def main() -> None:
     from worker.environment import prepare
 
     prepare(0, "bench")
-    figures = run(arguments.home, 3 if arguments.quick else 10, 1_000 if arguments.quick else 10_000)
+    figures = run(arguments.home, 3 if arguments.quick else 8, 1_000 if arguments.quick else 10_000)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"written to {arguments.out}")
