@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from cli.assets import demo_model
 from db.bases import Base, open_base
 from tests.models import Architecture, tiny
 
@@ -14,7 +15,6 @@ from tests.models import Architecture, tiny
 settings.register_profile("contract", deadline=None, derandomize=True)
 settings.load_profile("contract")
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "opt")
-DEMO = Path(".onward/models/smollm2-135m")
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +47,9 @@ def qwen2(tiny_bases: dict[str, Base]) -> Base:
 def fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """transformers' own tokenizer: the oracle."""
     return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def demo_folder() -> Path:
+    """The demo's base model, built where `make demo` keeps it and reused from there."""
+    return demo_model(Path(".onward"))

@@ -24,7 +24,7 @@ from transformers import (
 
 from db.architectures import linears
 from db.bases import Base, UnknownBase, UnknownTarget, UnusableBase, load, open_base
-from tests.contract.conftest import DEMO, fast_tokenizer
+from tests.contract.conftest import fast_tokenizer
 from tests.models import tokenizer
 
 CONFIGS = {
@@ -76,12 +76,11 @@ def test_ids_are_those_of_the_fast_tokenizer(base: Base, text: str):
     assert base.encode(text) == fast_tokenizer(base.path)(text)["input_ids"]
 
 
-@pytest.mark.skipif(not DEMO.exists(), reason="the demo's base model is not built")
-@settings(max_examples=150)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
-def test_ids_of_the_demo_model(text: str):
-    base = open_base("smollm2-135m", str(DEMO))
-    assert base.encode(text) == fast_tokenizer(DEMO)(text)["input_ids"]
+def test_ids_of_the_demo_model(demo_folder: Path, text: str):
+    base = open_base("smollm2-135m", str(demo_folder))
+    assert base.encode(text) == fast_tokenizer(demo_folder)(text)["input_ids"]
 
 
 def test_opt_begins_with_its_own_end_token(tiny_bases):
