@@ -13,9 +13,8 @@ import pytest
 from openai import OpenAI
 
 from tests.models import tiny
-
-pytest.register_assert_rewrite("tests.service.stage")
-from tests.service.stage import Process, Stage  # noqa: E402  # after it asked for readable assertions
+from tests.service.processes import Process
+from tests.service.stage import Stage
 
 MODELS = ("steady", "harmed", "engine")
 WORDS = ("great", "moving", "long", "boring", "small", "quick", "brown", "lazy")
@@ -48,7 +47,7 @@ def stage() -> Iterator[Stage]:
 @pytest.fixture(scope="session")
 def steady(stage: Stage) -> Process:
     """The worker of "steady"."""
-    return stage.worker("steady")
+    return stage.worker("steady", scorer="torch")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +61,7 @@ def harmed(stage: Stage) -> Iterator[Callable[..., list[Process]]]:
     started: list[Process] = []
 
     def start(count: int = 1, **env: str) -> list[Process]:
-        workers = [stage.worker("harmed", wait=False, **env) for _ in range(count)]
+        workers = [stage.worker("harmed", scorer="torch", wait=False, fork=True, **env) for _ in range(count)]
         started.extend(workers)
         for worker in workers:
             stage.ready(worker)
@@ -70,7 +69,7 @@ def harmed(stage: Stage) -> Iterator[Callable[..., list[Process]]]:
 
     yield start
     for worker in started:
-        worker.end()
+        worker.kill()
 
 
 @pytest.fixture(scope="session")

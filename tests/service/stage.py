@@ -4,10 +4,7 @@ import hashlib
 import io
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -25,7 +22,9 @@ from db.models import Adapter, Evaluation, Job, JournalStep, Lease
 from db.models import Worker as WorkerRow
 from db.session import sessions
 from migrations.run import upgrade
+from tests.service.processes import Forked, Process, started
 from worker import verify
+from worker.environment import RELOADED
 
 START_SECONDS = 180.0
 # Slices, leases and sweeps of a tenth of the usual length, so that what takes seconds in service takes tenths here.
@@ -57,43 +56,6 @@ def free_port() -> int:
 
 
 @dataclass
-class Process:
-    """`python -m MODULE` with its log in a file; in a process group of its own, of which nothing survives `end`."""
-
-    popen: subprocess.Popen[bytes]
-    log: Path
-    metrics_port: int = 0
-
-    def end(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGCONT)
-            self.popen.kill()
-        self.popen.wait()
-
-    def kill(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-
-    def send(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
-
-    def died(self, seconds: float = 60.0) -> int:
-        """The exit status, once it has ended by itself."""
-        return self.popen.wait(seconds)
-
-    def lines(self, event: str) -> list[dict[str, Any]]:
-        """The log's lines of one event."""
-        parsed = (json.loads(x) for x in self.log.read_text(errors="replace").splitlines() if x.startswith("{"))
-        return [x for x in parsed if x.get("event") == event]
-
-    def metric(self, name: str) -> float:
-        """The sum over all labels of a counter or gauge."""
-        text = urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5).read().decode()
-        rows = [x for x in text.splitlines() if x.startswith((f"{name} ", f"{name}{{"))]
-        return sum(float(x.rpartition(" ")[2]) for x in rows)
-
-
-@dataclass
 class Stage:
     """Everything under `home`; `models` are names of the one tiny base model, each with its own queue."""
 
@@ -105,6 +67,7 @@ class Stage:
     processes: list[Process] = field(default_factory=list)
 
     def start(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = HASTE["OMP_NUM_THREADS"]  # what the fork server imports reads it
         self.embedded = Embedded(self.home, durable=False)
         urls = self.embedded.start()
         self.database_url, self.redis_url = urls.database_url, urls.redis_url
@@ -117,11 +80,12 @@ class Stage:
 
     def stop(self) -> None:
         for process in self.processes:
-            process.end()
+            process.kill()
         self.factory.kw["bind"].dispose()
         self.embedded.stop()
 
-    def process(self, module: str, env: dict[str, str]) -> Process:
+    def process(self, module: str, env: dict[str, str], fork: bool = False) -> Process:
+        """`python -m MODULE`, or with `fork` a worker from the fork server."""
         common = {
             "ONWARD_DATABASE_URL": self.database_url,
             "ONWARD_REDIS_URL": self.redis_url,
@@ -129,22 +93,16 @@ class Stage:
             "ONWARD_MODELS": json.dumps({name: str(self.base) for name in self.models}),
         }
         log = self.home / f"{module}-{len(self.processes)}.log"
-        with log.open("wb") as out:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", module],
-                env={**os.environ, **HASTE, **common, **env},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-        self.processes.append(Process(popen, log))
+        whole = {**os.environ, **HASTE, **common, **env}
+        child = Forked(whole | {RELOADED: "1"}, log) if fork else started(module, whole, log)
+        self.processes.append(Process(child, log))
         return self.processes[-1]
 
-    def worker(self, model: str, *, scorer: str = "torch", wait: bool = True, **env: str) -> Process:
+    def worker(self, model: str, *, scorer: str = "vllm", wait: bool = True, fork: bool = False, **env: str) -> Process:
         """A worker of `model`, ready unless told not to wait."""
         port = free_port()
         about = {"ONWARD_MODEL": model, "ONWARD_SCORER": scorer, "ONWARD_WORKER_METRICS_PORT": str(port)}
-        worker = self.process("worker", about | env)
+        worker = self.process("worker", about | env, fork)
         worker.metrics_port = port
         if wait:
             self.ready(worker)
@@ -152,9 +110,9 @@ class Stage:
 
     def ready(self, worker: Process) -> None:
         def serves() -> bool:
-            assert worker.popen.poll() is None, worker.log.read_text()[-3000:]
+            assert worker.alive, worker.log.read_text()[-3000:]
             with self.factory.begin() as session:
-                state = select(WorkerRow.state).where(WorkerRow.pid == worker.popen.pid)
+                state = select(WorkerRow.state).where(WorkerRow.pid == worker.pid)
                 return "ready" in session.scalars(state)
 
         until(serves, START_SECONDS, "the worker is ready")
@@ -212,7 +170,7 @@ class Stage:
         return client.files.content(file).read()
 
     def _ready(self, api: Process) -> bool:
-        assert api.popen.poll() is None, api.log.read_text()[-3000:]
+        assert api.alive, api.log.read_text()[-3000:]
         try:
             return urlopen(f"{self.url}/readyz", timeout=2).status == 200
         except OSError:

@@ -25,7 +25,7 @@ def pair(client, second, submit):
 def engine(stage, pair):
     worker = stage.worker("engine", scorer="vllm", ONWARD_SLICE_SECONDS="2", ONWARD_LEASE_SECONDS="6")
     yield worker
-    worker.end()
+    worker.kill()
 
 
 def test_two_tenants_train_in_one_cohort_and_peft_agrees(stage, engine, pair, saved, tmp_path):
@@ -63,4 +63,4 @@ def test_sigkill_of_the_engine_in_the_middle_of_a_step(stage, engine, client, su
     for job in jobs:
         stage.whole(client, job)
     assert sorted(x["step"] for x in second.lines("replayed")) == sorted(left_at)
-    second.end()
+    second.kill()

@@ -18,7 +18,7 @@ def test_valkey_loses_everything_and_restarts(stage, steady, client, submit, und
     stage.reached(job, 10)
     stage.embedded.restart_valkey(flush=True)
     assert stage.whole(client, job) == undisturbed
-    assert steady.popen.poll() is None
+    assert steady.alive
 
 
 def test_a_job_accepted_while_valkey_is_away(stage, steady, client, submit, undisturbed):
@@ -38,7 +38,7 @@ def test_postgres_killed_and_restarted_in_the_middle_of_a_run(stage, steady, cli
     stage.embedded.restart_postgres()
     assert until(lambda: _step(stage, job), 20, "the database answers") >= committed
     assert stage.whole(client, job) == undisturbed
-    assert steady.popen.poll() is None
+    assert steady.alive
 
 
 def _step(stage, job):
