@@ -57,9 +57,14 @@ def reachable(path: Path, uid: int) -> bool:
     return True
 
 
+def refuge_of(home: Path) -> Path:
+    """Where `refuge` is, made or not."""
+    return REFUGE / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+
+
 def refuge(home: Path) -> Path:
     """A folder outside of root's own for what an unprivileged server must reach, always the same for `home`."""
-    folder = REFUGE / hashlib.sha256(str(home).encode()).hexdigest()[:16]
+    folder = refuge_of(home)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

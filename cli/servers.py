@@ -14,7 +14,16 @@ from pathlib import Path
 import psycopg
 import redis
 
-from cli.ownership import Identity, dies_with_owner, end_leftover, identity, packaged_folder, reachable, refuge
+from cli.ownership import (
+    Identity,
+    dies_with_owner,
+    end_leftover,
+    identity,
+    packaged_folder,
+    reachable,
+    refuge,
+    refuge_of,
+)
 
 START_SECONDS, STOP_SECONDS = 60.0, 20.0
 USER = "onward"
@@ -116,8 +125,12 @@ class Postgres(Server):
         return identity("nobody") if os.geteuid() == 0 else None
 
     def place(self) -> Path:
-        """Where the data live: in `home`, or where the server's user can reach when that is in root's own folder."""
+        """Where the data live: in `home`, or where the server's user can reach when that is in root's own folder. Data
+        that are somewhere stay there: an empty cluster must not take their place when a folder's permissions change."""
         who = self.identity()
+        for known in (self.home, refuge_of(self.home)):
+            if (known / "data" / "PG_VERSION").exists():
+                return known
         return self.home if who is None or reachable(self.home, who.uid) else refuge(self.home)
 
     def command(self) -> Sequence[str]:

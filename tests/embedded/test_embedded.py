@@ -209,7 +209,11 @@ def test_a_home_that_only_root_can_reach(home):
     assert not place.is_relative_to(home)
     assert reachable(place, 65534)
     assert not reachable(home / "servers", 65534)
+    postgres = embedded.postgres
     embedded.stop()
+    home.chmod(0o755)  # reachable now, and yet the data stay where they are
+    assert reachable(home, 65534)
+    assert postgres.place() == place
     shutil.rmtree(place)
 
 
