@@ -1,10 +1,11 @@
 """The command line in this process, against a real API over the real PostgreSQL."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -57,3 +58,10 @@ def complaint(result: Result) -> str:
     assert len(lines) <= 2
     assert lines[0].startswith("error: ")
     return result.stderr
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """A command writes its logs to the stderr it was run with; what is tested next has another."""
+    yield
+    structlog.reset_defaults()
