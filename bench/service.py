@@ -2,13 +2,14 @@
 
 import io
 import json
+import os
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,27 @@ from db.bases import Base
 from db.models import Job, JournalStep
 
 UNSERVED = "unserved"
+CORES = os.sched_getaffinity(0)  # at import, before an engine of this process binds its main thread to one core
+
+
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Processes started within get every core: a child inherits what the parent's thread is bound to."""
+    bound = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CORES)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, bound)
 
 
 @contextmanager
 def service(base: Base) -> Iterator[tuple[Stack, OpenAI]]:
     """The whole service in a temporary home, and a client of its one tenant."""
-    with tempfile.TemporaryDirectory() as home, running(Path(home), {base.name: str(base.source)}, 0) as stack:
+    with ExitStack() as started:
+        with every_core():
+            home = Path(started.enter_context(tempfile.TemporaryDirectory()))
+            stack = started.enter_context(running(home, {base.name: str(base.source)}, 0))
         with stack.sessions.begin() as session:
             tenant = tenants.create(session, "bench", max_jobs=100_000)
             _, key = tenants.create_key(session, tenant.id)
@@ -138,7 +154,8 @@ def api_under_load(stack: Stack, client: OpenAI, base: Base, jobs: int, threads:
         "ONWARD_PORT": str(port),
     }
     url = f"http://127.0.0.1:{port}"
-    api = start("api-load", [sys.executable, "-m", "api"], env, stack.home / "logs")
+    with every_core():
+        api = start("api-load", [sys.executable, "-m", "api"], env, stack.home / "logs")
     try:
         wait_ready(api, lambda: _up(url), 60, "starting an API for the load")
         file = upload(client, 64)
