@@ -39,16 +39,25 @@ class TooLong(Unencodable):
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """A row in tokens. `sequences` are forwarded, each once; of a candidate (sequence, positions, targets), the logits
-    of row positions[j] of its sequence predict targets[j]. `label` is the candidate that is right."""
+    of row positions[j] of its sequence predict targets[j]. `label` is the candidate that is right. The first `shared`
+    tokens are common to all sequences where there are several; an adapter of activation `answer` acts from token
+    `start` on, 0 for activation `all`."""
 
     sequences: tuple[tuple[int, ...], ...]
     candidates: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
     label: int = 0
+    shared: int = 0
+    start: int = 0
 
     @property
     def tokens(self) -> int:
-        """Scored tokens: forward positions paid for."""
-        return sum(map(len, self.sequences))
+        """Scored tokens of a visit: forward positions paid for by every probe. Common tokens count once."""
+        return sum(map(len, self.sequences)) - (len(self.sequences) - 1) * self.shared - self.start
+
+    @property
+    def prompt(self) -> int:
+        """Scored tokens before `start`, paid for once a job: they are the base model's, whatever the probe."""
+        return self.start
 
 
 def encode(base: Base, row: Row) -> Encoded:
@@ -171,4 +180,12 @@ def _share(base: Base, row: Row, texts: Sequence[tuple[list[int], Sequence[int]]
         (sequence, tuple(j - 1 for j in scored), tuple(ids[j] for j in scored))
         for sequence, (ids, scored) in zip(where, texts, strict=True)
     )
-    return Encoded(tuple(sequences), candidates, label)
+    return Encoded(tuple(sequences), candidates, label, shared=_common(sequences))
+
+
+def _common(sequences: Sequence[tuple[int, ...]]) -> int:
+    """How many leading tokens several sequences have in common; 0 for one."""
+    if len(sequences) == 1:
+        return 0
+    first, last = min(sequences), max(sequences)  # what these two have in common, all have
+    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Objective = Literal["lm", "choice"]
+Activation = Literal["all", "answer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -13,11 +14,23 @@ class Frozen(BaseModel):
 
 
 class AdapterSpec(Frozen):
-    """A LoRA adapter: `rank`, `alpha` (scaling is alpha / rank) and the suffixes of the linear modules it acts on."""
+    """A LoRA adapter: `rank`, `alpha` (scaling is alpha / rank) and the suffixes of the linear modules it acts on.
+
+    `activation` says on which tokens: `all`, or from the last occurrence of the token ids `invocation` on (`answer`:
+    PEFT's activated LoRA, arXiv 2504.12397).
+    """
 
     rank: int = Field(ge=1, le=64)
     alpha: Positive
     targets: tuple[str, ...] = Field(min_length=1)
+    activation: Activation = "all"
+    invocation: tuple[int, ...] = Field(default=(), max_length=64)
+
+    @model_validator(mode="after")
+    def _answer_has_an_invocation(self) -> "AdapterSpec":
+        if (self.activation == "answer") != bool(self.invocation):
+            raise ValueError("invocation belongs to activation 'answer', which needs it")
+        return self
 
 
 class MethodSpec(Frozen):

@@ -69,6 +69,8 @@ def example(encoded: Encoded) -> Example:
             for sequence, positions, targets in encoded.candidates
         ),
         label=encoded.label,
+        shared=encoded.shared,
+        start=encoded.start,
     )
 
 

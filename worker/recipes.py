@@ -14,7 +14,7 @@ from worker.zo.transforms import Adam, Momentum, Optimizer, Schedule, Sgd
 def layout(spec: JobSpec, base: Base) -> Layout:
     """The adapter of `spec` on `base`: modules that a target names, in model order. Raises `db.bases.UnknownTarget`."""
     modules = tuple(Module(*linear) for linear in base.select(spec.adapter.targets))
-    return Layout(rank=spec.adapter.rank, alpha=spec.adapter.alpha, modules=modules)
+    return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
 
 
 def method(spec: JobSpec, layout: Layout) -> Method[State]:

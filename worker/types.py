@@ -25,12 +25,14 @@ class Layout:
     """Where each tensor of an adapter lies in a `Params` vector: for each module A [rank, inputs], B [outputs, rank].
 
     The effective update of a module is (alpha / rank) * B @ A. The order of `modules` is the base model's own and part
-    of the contract: noise is a function of the tensor's index.
+    of the contract: noise is a function of the tensor's index. `invocation` are the token ids that switch the adapter
+    on (activation `answer`: it acts from the start of their last occurrence); empty, it acts on every token (`all`).
     """
 
     rank: int
     alpha: float
     modules: tuple[Module, ...]
+    invocation: tuple[int, ...] = ()
 
     @property
     def scaling(self) -> float:
@@ -72,16 +74,28 @@ class Candidate:
 @dataclass(frozen=True)
 class Example:
     """One row of a dataset, ready to be scored. `sequences` are what is forwarded: candidates share a sequence where
-    one's input is a prefix of the other's, so each forwarded token is paid for once."""
+    one's input is a prefix of the other's, and the first `shared` tokens are common to all sequences where there are
+    several (0 where there is one), so each forwarded token is paid for once.
+
+    `start` is where an adapter of activation `answer` begins to act, in every sequence (0 for activation `all`): the
+    tokens before it are the base model's alone and are computed once, whatever the probe.
+    """
 
     sequences: tuple[NDArray[np.int32], ...]
     candidates: tuple[Candidate, ...]
     label: int = 0
+    shared: int = 0
+    start: int = 0
 
     @cached_property
     def tokens(self) -> int:
-        """Scored tokens: forward positions paid for."""
-        return sum(len(s) for s in self.sequences)
+        """Scored tokens of a visit: forward positions paid for by every probe."""
+        return sum(map(len, self.sequences)) - (len(self.sequences) - 1) * self.shared - self.start
+
+    @property
+    def prompt(self) -> NDArray[np.int32]:
+        """The tokens before `start`, paid for once a job."""
+        return self.sequences[0][: self.start]
 
 
 @dataclass(frozen=True)
