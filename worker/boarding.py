@@ -64,11 +64,12 @@ def _load(station: Station, claim: Claim) -> Resident:
         train = leases.read_file(session, claim, spec.training_file)
         valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
         losses = journal.read(session, claim)[: claim.step]
+    invocation = spec.adapter.invocation
     rows = Dataset(
-        train=data.FileExamples(station.base, train),
-        valid=data.examples(station.base, valid, spec.eval_rows) if valid and spec.eval_rows else (),
+        train=data.FileExamples(station.base, train, invocation),
+        valid=data.examples(station.base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else (),
     )
-    run = trainer.start(claim.job_id, spec, station.base, rows)
+    run = trainer.start(claim.job_id, spec, station.base, rows, claim.tenant_id)
     snapshot = station.snapshots.newest(claim.job_id, spec, losses) if losses else None
     if snapshot is not None:
         run = replace(run, params=snapshot.params, state=snapshot.state)

@@ -26,18 +26,19 @@ class Dataset:
         return tuple(self.train[i] for i in sampling.minibatch(seed, step, len(self.train), batch))
 
 
-def examples(base: Base, raw: bytes, rows: int | None = None) -> tuple[Example, ...]:
-    """The examples of a JSONL file, or of its first `rows` rows. The file passed the API's own limits when it was
-    uploaded, so only what no model can be trained on is refused here: raises BadRow."""
-    return tuple(example(e) for e in islice(encode_rows(base, parse((raw,), _unlimited(raw))), rows))
+def examples(base: Base, raw: bytes, rows: int | None = None, invocation: tuple[int, ...] = ()) -> tuple[Example, ...]:
+    """The examples of a JSONL file, or of its first `rows` rows, for an adapter with this invocation. The file passed
+    the API's own limits when it was uploaded, so only what no model can be trained on is refused here: raises BadRow.
+    """
+    return tuple(example(e) for e in islice(encode_rows(base, parse((raw,), _unlimited(raw)), invocation), rows))
 
 
 class FileExamples(Sequence[Example]):
     """The same examples, each tokenised when it is first asked for: a run on a long file starts at once, and its step
     pays for its own rows only. Raises BadRow (line 1, for it sees one line) at the row that cannot be trained on."""
 
-    def __init__(self, base: Base, raw: bytes) -> None:
-        self._base, self._limits = base, _unlimited(raw)
+    def __init__(self, base: Base, raw: bytes, invocation: tuple[int, ...] = ()) -> None:
+        self._base, self._limits, self._invocation = base, _unlimited(raw), invocation
         self._lines = raw.rstrip().split(b"\n")  # blank lines are at the end only, or the API had refused the file
         self._made: dict[int, Example] = {}
 
@@ -55,7 +56,7 @@ class FileExamples(Sequence[Example]):
             return tuple(self[i] for i in range(*index.indices(len(self))))
         place = range(len(self))[index]  # counts from the end where negative, IndexError outside
         if place not in self._made:
-            (encoded,) = encode_rows(self._base, parse((self._lines[place],), self._limits))
+            (encoded,) = encode_rows(self._base, parse((self._lines[place],), self._limits), self._invocation)
             self._made[place] = example(encoded)
         return self._made[place]
 

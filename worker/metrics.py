@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from worker.scoring.base import Scorer
+from worker.scoring.prompts import PromptCache
 from worker.types import Loss, Trial
 
 MODEL = ("model",)
 TENANT = ("model", "tenant_class")
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 WAITS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0, 14400.0)
+OUTCOMES = ("found", "computed", "evicted")
 TENTHS = tuple(n / 10 for n in range(1, 11))
 
 scored_tokens = Counter("onward_scored_tokens_total", "Tokens whose forward pass was paid for.", TENANT)
@@ -26,6 +29,10 @@ adapters_per_batch = Histogram(
 queue_wait_seconds = Histogram(
     "onward_queue_wait_seconds", "From a job's creation to its first claim.", TENANT, buckets=WAITS
 )
+prompts = Counter(
+    "onward_prompts_total", "Prompts that activated adapters continue, found or computed.", (*MODEL, "outcome")
+)
+prompt_bytes = Gauge("onward_prompt_bytes", "Bytes of keys and values of prompts that are kept.", MODEL)
 lease_expiries = Counter("onward_lease_expiries_total", "Jobs taken over from a lease that had expired.", MODEL)
 fenced_writes = Counter("onward_fenced_writes_total", "Writes refused because the fencing token was old.", MODEL)
 nonfinite_losses = Counter("onward_nonfinite_losses_total", "Runs ended by losses that were not finite.", MODEL)
@@ -39,15 +46,19 @@ def zero(model: str) -> None:
     """Make every series of `model` visible before its first event, so that a rate starts from 0."""
     for family in (forwards, lease_expiries, fenced_writes, nonfinite_losses):
         family.labels(model)
+    for outcome in OUTCOMES:
+        prompts.labels(model, outcome)
+    prompt_bytes.labels(model).set(0)
     journal_lag_seconds.labels(model).set(0)
     resident_runs.labels(model).set(0)
 
 
 class MeteredScorer:
-    """A Scorer that counts what passes through another."""
+    """A Scorer that counts what passes through another, and what becomes of the prompts in its cache."""
 
-    def __init__(self, scorer: Scorer, model: str) -> None:
-        self._scorer, self._model = scorer, model
+    def __init__(self, scorer: Scorer, model: str, cache: PromptCache[Any] | None = None) -> None:
+        self._scorer, self._model, self._cache = scorer, model, cache
+        self._seen = dict.fromkeys(OUTCOMES, 0)
 
     @property
     def capacity(self) -> int:
@@ -64,7 +75,17 @@ class MeteredScorer:
         waves = -(-len(trials) // self.capacity)
         batch_fill.labels(self._model).observe(len(trials) / (waves * self.capacity))
         adapters_per_batch.labels(self._model).observe(min(len(trials), self.capacity))
+        self._count_prompts()
         return losses
+
+    def _count_prompts(self) -> None:
+        if self._cache is None:
+            return
+        now = {"found": self._cache.found, "computed": self._cache.missed, "evicted": self._cache.evicted}
+        for outcome, count in now.items():
+            prompts.labels(self._model, outcome).inc(count - self._seen[outcome])
+        self._seen = now
+        prompt_bytes.labels(self._model).set(self._cache.held)
 
     def close(self) -> None:
         self._scorer.close()

@@ -17,17 +17,22 @@ WEIGHTS, CONFIG, README = "adapter_model.safetensors", "adapter_config.json", "R
 def weights(layout: Layout, params: Params) -> bytes:
     """adapter_model.safetensors: float32 A [rank, inputs] and B [outputs, rank] of each module under PEFT's names.
 
-    Deterministic: safetensors orders tensors by itself and the metadata is fixed, so the SHA-256 names the adapter.
+    Deterministic: safetensors orders tensors by itself and the metadata is fixed, so the SHA-256 names the adapter. An
+    invocation is in the metadata too: the hash of an activated adapter is not that of a plain one of equal weights.
     """
     tensors: dict[str, np.ndarray] = {}
     for module, a, b in layout.pairs(params):
         tensors[f"base_model.model.{module.name}.lora_A.weight"] = np.ascontiguousarray(a, dtype="<f4")
         tensors[f"base_model.model.{module.name}.lora_B.weight"] = np.ascontiguousarray(b, dtype="<f4")
-    return save(tensors, metadata={"format": "pt"})
+    about = {"format": "pt"}
+    if layout.invocation:
+        about["alora_invocation_tokens"] = json.dumps(layout.invocation)
+    return save(tensors, metadata=about)
 
 
 def config(adapter: AdapterSpec, base_model: str) -> bytes:
-    """adapter_config.json, the fields of peft.LoraConfig that say what the weights mean."""
+    """adapter_config.json, the fields of peft.LoraConfig that say what the weights mean. With activation `answer` they
+    name the invocation: PEFT and llama.cpp act on it, and vLLM refuses to load such an adapter as a plain one."""
     alpha = int(adapter.alpha) if float(adapter.alpha).is_integer() else adapter.alpha
     fields = {
         "peft_type": "LORA",
@@ -45,12 +50,20 @@ def config(adapter: AdapterSpec, base_model: str) -> bytes:
         "use_rslora": False,
         "use_dora": False,
     }
+    if adapter.invocation:
+        fields["alora_invocation_tokens"] = list(adapter.invocation)
     return (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()
 
 
 def directory(adapter: AdapterSpec, layout: Layout, params: Params, base_model: str, title: str) -> dict[str, bytes]:
     """The files of a PEFT directory by name."""
-    readme = f"# {title}\n\nA LoRA adapter for {base_model}, trained by Onward with forward passes only.\n"
+    kind = "An activated LoRA (aLoRA)" if adapter.invocation else "A LoRA"
+    readme = f"# {title}\n\n{kind} adapter for {base_model}, trained by Onward with forward passes only.\n"
+    if adapter.invocation:
+        readme += (
+            f"\nIt acts from the last occurrence of the token ids {list(adapter.invocation)} on, and on nothing before: "
+            "it cannot be merged into the base model or served as a plain LoRA. PEFT loads it (tested with 0.21).\n"
+        )
     return {WEIGHTS: weights(layout, params), CONFIG: config(adapter, base_model), README: readme.encode()}
 
 

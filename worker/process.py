@@ -22,7 +22,6 @@ from db.session import make_engine, sessions
 from worker import metrics, tasks
 from worker.heartbeat import Heartbeat
 from worker.metrics import MeteredScorer
-from worker.scoring.base import Scorer
 from worker.settings import WorkerSettings
 from worker.station import Station
 
@@ -47,9 +46,7 @@ def run(settings: WorkerSettings) -> int:
     try:
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        station = Station(
-            settings, base, MeteredScorer(scorer, base.name), factory, worker_id, beats, ring, give_up=_give_up
-        )
+        station = Station(settings, base, scorer, factory, worker_id, beats, ring, give_up=_give_up)
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
         return _serve(app, station)
     finally:
@@ -63,14 +60,15 @@ def run(settings: WorkerSettings) -> int:
         log.info("ended", worker=worker_id)
 
 
-def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[Scorer, dict[str, Any]]:
+def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
     """The one engine of this process, checked, and what to tell about it."""
     weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
     about: dict[str, Any] = {"scorer": settings.scorer, "dtype": settings.dtype}
     if settings.scorer == "torch":
         from worker.scoring.torch_scorer import TorchScorer
 
-        return TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None), about
+        oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
+        return MeteredScorer(oracle, base.name), about
     from worker.scoring.vllm_scorer import VllmScorer
 
     engine = VllmScorer(
@@ -79,8 +77,10 @@ def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[Scorer, dict[str
         max_rank=settings.max_rank,
         max_tokens=settings.max_tokens,
         dtype=settings.dtype,
+        prompt_bytes=settings.prompt_bytes,
     )
-    return engine, about | (engine.self_check() if settings.self_check else engine.engine.versions())
+    about |= engine.self_check() if settings.self_check else engine.engine.versions()
+    return MeteredScorer(engine, base.name, engine.prompts), about
 
 
 def _serve(app: Celery, station: Station) -> int:

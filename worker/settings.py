@@ -12,14 +12,16 @@ class WorkerSettings(Settings):
     """`ONWARD_<FIELD>` sets a field. Times are seconds, sizes tokens or counts.
 
     `scorer` torch is the oracle on its own queue: transformers and PEFT, slow and plain. `threads` 0 leaves the
-    number of compute threads to the engine; `metrics_port` 0 serves no metrics.
+    number of compute threads to the engine; `worker_metrics_port` 0 serves no metrics. `prompt_bytes` bounds the keys
+    and values that jobs of activation `answer` keep of their prompts.
     """
 
     model: str = Field(min_length=1)
     scorer: Literal["vllm", "torch"] = "vllm"
     dtype: str = "float32"
     threads: int = Field(default=0, ge=0)
-    slots: int = Field(default=16, ge=1)
+    slots: int = Field(default=64, ge=1)
+    prompt_bytes: int = Field(default=2 << 30, ge=1 << 20)
     max_tokens: int = Field(default=4096, ge=1)
     cohort: int = Field(default=8, ge=1)
     residents: int = Field(default=32, ge=1)

@@ -36,6 +36,9 @@ class Run:
 
     `losses` is the journal row of step `run.step - 1`, None where the call took no step; `tokens` are the scored
     tokens of that row's probes, without `evaluation`'s own. `best` is (step, held-out loss).
+
+    What an adapter of activation `answer` does not act on is paid for once, whatever the engine keeps or has kept: by
+    the step that visits a row first, and by the evaluation at step 0.
     """
 
     job_id: str
@@ -50,6 +53,7 @@ class Run:
     tokens: int = 0
     evaluation: Evaluation | None = None
     evaluated: int = -1  # the last step whose adapter was evaluated
+    scope: str = ""  # whose it is, as trials say it
 
     @property
     def step(self) -> int:
@@ -76,12 +80,12 @@ class Run:
         return self.failed is not None or (self.step == self.spec.steps and not self.evaluation_due)
 
 
-def start(job_id: str, spec: JobSpec, base: Base, data: Dataset) -> Run:
+def start(job_id: str, spec: JobSpec, base: Base, data: Dataset, scope: str = "") -> Run:
     """The run before step 0. Raises `db.bases.UnknownTarget`."""
     layout = recipes.layout(spec, base)
     method = recipes.method(spec, layout)
     params, state = method.init()
-    return Run(job_id, spec, layout, method, data, params, state)
+    return Run(job_id, spec, layout, method, data, params, state, scope=scope)
 
 
 def replay(run: Run, journal: Sequence[Sequence[float]], best: tuple[int, float] | None = None) -> Run:
@@ -116,11 +120,11 @@ def _trials(run: Run) -> list[Trial]:
     trials: list[Trial] = []
     if run.evaluation_due:
         rows = run.data.valid[: run.spec.eval_rows]
-        trials.append(Trial(run.layout, run.params, rows, run.spec.objective))
+        trials.append(Trial(run.layout, run.params, rows, run.spec.objective, run.scope))
     if run.step < run.spec.steps:
         batch = run.data.minibatch(run.spec.seed, run.step, run.spec.batch_size)
         probes = run.method.ask(run.params, run.state)
-        trials += [Trial(run.layout, probe, batch, run.spec.objective) for probe in probes]
+        trials += [Trial(run.layout, probe, batch, run.spec.objective, run.scope) for probe in probes]
     return trials
 
 
@@ -133,14 +137,25 @@ def _told(run: Run, losses: list[Loss]) -> Run:
     run = replace(run, best=best, evaluation=evaluation, evaluated=evaluated, losses=None, tokens=0)
     if not losses:
         return run
+    tokens = sum(loss.tokens for loss in losses) + _first_met(run)
     row = tuple(loss.mean for loss in losses)
     params, state = run.method.tell(run.params, run.state, np.array(row, dtype=np.float64))
-    return replace(run, params=params, state=state, losses=row, tokens=sum(loss.tokens for loss in losses))
+    return replace(run, params=params, state=state, losses=row, tokens=tokens)
+
+
+def _first_met(run: Run) -> int:
+    """Prompt tokens of the rows that the step before `run` visits for the first time: an epoch visits each row once."""
+    first, rows = run.step * run.spec.batch_size, len(run.data.train)
+    if first >= rows or not run.layout.invocation:
+        return 0
+    met = run.data.minibatch(run.spec.seed, run.step, run.spec.batch_size)[: rows - first]
+    return sum(example.start for example in met)
 
 
 def _evaluation(run: Run, loss: Loss) -> Evaluation:
-    rows = min(run.spec.eval_rows, len(run.data.valid))
-    return Evaluation(run.step, loss.mean, loss.accuracy, rows, loss.tokens)
+    rows = run.data.valid[: run.spec.eval_rows]
+    tokens = loss.tokens + (0 if run.step else sum(example.start for example in rows))
+    return Evaluation(run.step, loss.mean, loss.accuracy, len(rows), tokens)
 
 
 def _better(best: tuple[int, float] | None, evaluation: Evaluation) -> tuple[int, float] | None:

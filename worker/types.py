@@ -97,15 +97,22 @@ class Example:
         """The tokens before `start`, paid for once a job."""
         return self.sequences[0][: self.start]
 
+    @cached_property
+    def prompt_key(self) -> bytes:
+        """What prompts are told apart by: their ids themselves, so that no two can be confused."""
+        return self.prompt.tobytes()
+
 
 @dataclass(frozen=True)
 class Trial:
-    """A probe and its minibatch, the unit the engine batches. `params` None is the bare base model."""
+    """A probe and its minibatch, the unit the engine batches. `params` None is the bare base model. `scope` says whose
+    it is: whether a prompt was computed before is known, and can be timed, within a scope only."""
 
     layout: Layout | None
     params: Params | None
     examples: tuple[Example, ...]
     objective: str  # "lm" | "choice": `worker.objectives` turns log-probabilities into the loss
+    scope: str = ""
 
     @property
     def tokens(self) -> int:

@@ -1,5 +1,6 @@
 """Random layouts, probes and examples for the scoring tests. Knows core types and a model folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,35 @@ def crowd(rng: np.random.Generator, modules: list[Module]) -> list[Trial]:
         else:
             out.append(lm(rng, shape, params, rows=12 if i == 5 else 3))
     return out
+
+
+INVOCATION = (7, 9)
+# PEFT's aLoRA cannot act on OPT's MLP, whose input transformers flattens: its mask has the batch's shape.
+ANSWERABLE = {"opt": ("q_proj", "k_proj", "v_proj", "out_proj")}
+
+
+def activated(shape: Layout) -> Layout:
+    """The same adapter, acting from INVOCATION on."""
+    return replace(shape, invocation=INVOCATION)
+
+
+def answer(rng: np.random.Generator, prompt: int, *tails: int) -> Example:
+    """`prompt` tokens, INVOCATION, then a candidate of each length in `tails`: candidates of one token share one
+    sequence, longer ones have what precedes them in common. The invocation is nowhere else."""
+    common = np.concatenate([_without_invocation(rng, prompt), np.array(INVOCATION, np.int32)])
+    last = len(common) - 1
+    if max(tails) == 1:
+        row = np.array([last], np.int32)
+        return Example((common,), tuple(Candidate(0, row, tokens(rng, 1)) for _ in tails), start=prompt)
+    sequences, candidates = [], []
+    for number, length in enumerate(tails):
+        more = _without_invocation(rng, length)
+        sequences.append(np.concatenate([common, more[:-1]]))
+        candidates.append(Candidate(number, np.arange(last, last + length, dtype=np.int32), more))
+    shared = len(common) if len(tails) > 1 else 0
+    return Example(tuple(sequences), tuple(candidates), label=0, shared=shared, start=prompt)
+
+
+def _without_invocation(rng: np.random.Generator, length: int) -> np.ndarray:
+    ids = tokens(rng, length)
+    return np.where(np.isin(ids, INVOCATION), 11, ids).astype(np.int32)

@@ -1,16 +1,20 @@
 """A published adapter does in PEFT and in stock vLLM what its numbers say: W + (alpha / rank) B A."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from db.spec import AdapterSpec
 from tests.worker.adapters import adapter, base, spec
 from worker import recipes
 from worker.checkpoints import Point, publish
@@ -53,6 +57,74 @@ def test_peft_loads_it(arch, tmp_path):
     bare = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
     worn = PeftModel.from_pretrained(bare, folder)
     assert logprobs(worn) == pytest.approx(merged, abs=1e-4)
+
+
+INVOCATION = (9, 44)
+
+
+def activated(arch, tmp_path, targets):
+    """(base, folder, log-probabilities by the definition): the base's keys and values up to the last invocation, and
+    merged weights from there on."""
+    own = base(arch, tmp_path)
+    plain = spec(arch, rank=4, targets=targets)
+    adapter_spec = AdapterSpec(**plain.adapter.model_dump() | {"activation": "answer", "invocation": INVOCATION})
+    job = plain.model_copy(update={"adapter": adapter_spec})
+    params = adapter(job, own)
+    folder = publish(tmp_path / "adapters", "ftjob-b", "n", job, own, Point(params, State())).path
+    ids = [3, 9, 44, 50, 120, 7, *INVOCATION, 301, 210, 77]
+    start = 6
+    bare = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
+    layout = recipes.layout(job, own)
+    with torch.inference_mode():
+        before = bare(torch.tensor([ids[:start]]), use_cache=True)
+        for module, a, b in layout.pairs(params):
+            merged.get_submodule(module.name).weight += layout.scaling * torch.from_numpy(b @ a)
+        after = merged(torch.tensor([ids[start:]]), past_key_values=before.past_key_values)
+        logits = torch.cat([before.logits[0], after.logits[0]]).float().log_softmax(-1)
+    return own, folder, ids, logits[range(len(ids) - 1), ids[1:]].numpy()
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "opt"])
+def test_peft_activates_it(arch, tmp_path):
+    """PEFT finds the last invocation by itself; the first, which is no invocation's end, is not taken."""
+    targets = ("q_proj", "v_proj", "out_proj") if arch == "opt" else TARGETS[arch]
+    own, folder, ids, expected = activated(arch, tmp_path, targets)
+    bare = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
+    worn = PeftModel.from_pretrained(bare, folder)
+    assert worn.active_peft_config.alora_invocation_tokens == list(INVOCATION)
+
+    def found() -> np.ndarray:
+        with torch.inference_mode():
+            rows = torch.log_softmax(worn(torch.tensor([ids])).logits[0].float(), dim=-1)
+        return rows[range(len(ids) - 1), ids[1:]].numpy()
+
+    assert found() == pytest.approx(expected, abs=1e-4)
+    worn.active_peft_config.alora_invocation_tokens = None
+    assert np.abs(found() - expected).max() > 0.1, "acting everywhere must be another model"
+
+
+def test_an_activated_adapter_has_a_hash_of_its_own(tmp_path):
+    """Equal weights, and yet not the same adapter; and it says in words what it is."""
+    own, folder, _, _ = activated("llama", tmp_path, ("q_proj",))
+    plain = spec("llama", rank=4, targets=("q_proj",))
+    other = publish(tmp_path / "adapters", "ftjob-a", "n", plain, own, Point(adapter(plain, own), State())).path
+    mine, theirs = (load_file(f"{x}/adapter_model.safetensors") for x in (folder, other))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    hashes = {hashlib.sha256(Path(x, "adapter_model.safetensors").read_bytes()).hexdigest() for x in (folder, other)}
+    assert len(hashes) == 2
+    assert "cannot be merged" in Path(folder, "README.md").read_text()
+
+
+def test_stock_vllm_refuses_an_activated_adapter(tmp_path):
+    """Rather than serve it as a plain one."""
+    from vllm.config import LoRAConfig
+    from vllm.lora.peft_helper import PEFTHelper
+
+    _, folder, _, _ = activated("llama", tmp_path, ("q_proj",))
+    helper = PEFTHelper.from_local_dir(folder, max_position_embeddings=256)
+    with pytest.raises(ValueError, match="aLoRA"):
+        helper.validate_legal(LoRAConfig(max_lora_rank=8))
 
 
 VLLM = """

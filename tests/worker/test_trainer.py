@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from db import pricing
+from db.spec import AdapterSpec
 from tests.worker.linear import BASE, LinearScorer, dataset, spec
 from worker import trainer
+from worker.data import Dataset
 from worker.trainer import NONFINITE_LIMIT, Run
 from worker.types import Trial
 
@@ -88,12 +90,48 @@ def test_without_held_out_rows_there_is_no_evaluation_and_no_best():
     assert not any(r.evaluation for r in seen)
 
 
-def test_tokens_are_the_price():
-    job, data = spec(steps=23), dataset(0)
+def counts(examples) -> pricing.Counts:
+    return pricing.Counts([e.tokens for e in examples], [e.start for e in examples])
+
+
+def answering(data: Dataset) -> Dataset:
+    """The same rows with prompts of 0 to 3 tokens before the adapter starts."""
+    train, valid = (tuple(replace(e, start=i % 4) for i, e in enumerate(x)) for x in (data.train, data.valid))
+    return Dataset(train, valid)
+
+
+@pytest.mark.parametrize("activation", ["all", "answer"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 23])  # 3 steps are one epoch
+def test_tokens_are_the_price(activation, steps):
+    job, data = spec(steps=steps), dataset(0)
+    if activation == "answer":
+        adapter = AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",), activation="answer", invocation=(5,))
+        job, data = job.model_copy(update={"adapter": adapter}), answering(data)
     _, seen = finish(trainer.start("ftjob-a", job, BASE, data), LinearScorer())
     paid = sum(r.tokens for r in seen), sum(r.evaluation.tokens for r in seen if r.evaluation)
-    price = pricing.price(job, [e.tokens for e in data.train], [e.tokens for e in data.valid])
+    price = pricing.price(job, counts(data.train), counts(data.valid))
     assert paid == (price.training, price.evaluation)
+
+
+def test_prompts_are_paid_for_once_however_often_a_run_changes_hands():
+    adapter = AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",), activation="answer", invocation=(5,))
+    job, data = spec(steps=9).model_copy(update={"adapter": adapter}), answering(dataset(0))
+    first = trainer.start("ftjob-a", job, BASE, data)
+    _, seen = finish(first, LinearScorer())
+    journal = [r.losses for r in seen if r.losses is not None]
+    tokens = []
+    for taken in range(len(journal)):
+        resumed = replace(trainer.replay(first, journal[:taken]), evaluated=taken)
+        (stepped,) = trainer.step([resumed], LinearScorer())
+        tokens.append(stepped.tokens)
+    assert tokens == [r.tokens for r in seen if r.losses is not None]
+
+
+def test_trials_say_whose_they_are():
+    scorer = LinearScorer()
+    run = trainer.start("ftjob-a", spec(), BASE, dataset(0), "tenant-a")
+    trainer.step([run], scorer)
+    assert {t.scope for t in scorer.trials} == {"tenant-a"}
 
 
 def test_a_run_that_stops_being_finite_fails_and_keeps_its_best():

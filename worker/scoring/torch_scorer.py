@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from worker.objectives import reduce
+from worker.scoring.dequantised import load_model
 from worker.scoring.packing import LogProbs, blank
 from worker.types import Layout, Loss, Trial
 
@@ -19,6 +19,7 @@ ADAPTERS = 8  # PEFT adapters kept, one for each layout; the oldest makes room
 
 class TorchScorer:
     """Scores trials with plain padded forward passes. Slow and simple on purpose: `VllmScorer` is tested against it.
+    Where an adapter has an invocation, it is PEFT that looks for it and says where the adapter acts.
 
     `path` is a local model folder, `dtype` a torch dtype's name, `threads` bounds torch's own threads (None: as is),
     `batch` is how many sequences are padded together.
@@ -29,7 +30,7 @@ class TorchScorer:
     def __init__(self, path: str | Path, dtype: str = "float32", threads: int | None = None, batch: int = 16) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        base: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=getattr(torch, dtype), local_files_only=True)
+        base: Any = load_model(path, dtype)
         self._base = base.eval().requires_grad_(False)
         self._peft: Any = None
         self._linears = {name for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -70,7 +71,10 @@ class TorchScorer:
     def _logits(self, trial: Trial, sequences: list[NDArray[np.int32]]) -> torch.Tensor:
         """[sequences, longest, vocab] logits of right-padded sequences; the padding lies behind what is read."""
         longest = max(len(ids) for ids in sequences)
-        ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+        # PEFT looks for the invocation in the padding as well.
+        invocation = () if trial.layout is None else trial.layout.invocation
+        filler = next(i for i in range(len(invocation) + 1) if i not in invocation)
+        ids = torch.full((len(sequences), longest), filler, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence)
@@ -111,6 +115,8 @@ class TorchScorer:
             target_modules=[m.name for m in layout.modules],
             lora_dropout=0.0,
             bias="none",
+            task_type="CAUSAL_LM",
+            alora_invocation_tokens=list(layout.invocation) or None,
         )
         if self._peft is None:
             self._peft = get_peft_model(self._base, config, adapter_name=name).eval()

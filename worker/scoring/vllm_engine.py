@@ -4,14 +4,20 @@ and in `vllm_lora`. Knows token ids and slots, no trials.
 KV ownership. A scoring forward computes whole sequences, so a layer's keys and values are written and read within that
 layer and never again. All layers therefore share one scratch cache that the engine's block pool has never seen: it is
 bound to the attention layers for the length of a forward and unbound after it. The scheduler keeps every block it
-owns, the engine can serve between scoring calls, and no KV outlives a forward.
+owns, the engine can serve between scoring calls, and no KV in blocks outlives a forward.
+
+Prompts that many probes continue are the exception, and touch no block: a forward of the bare base hands out its keys
+and values as tensors, and a later forward's attention is told to read them (`worker.scoring.attention`). Both work by
+standing in for the attention layers' own `forward`, which has been the same in every version of vLLM and on every
+device, where the layout of a paged cache has not.
 """
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,7 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import set_forward_context
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
+from worker.scoring.attention import BranchAttention
 from worker.scoring.vllm_lora import GroupedLora, ModuleLora, Worn
 
 TARGETS = {
@@ -36,6 +43,7 @@ TARGETS = {
     "opt": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
 }
 BLOCK = 32  # tokens in a KV block: the smallest the CPU attention kernels take, so that short texts waste little
+TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper than a call for each; long ones are not
 RANKS = (1, 8, 16, 32, 64, 128, 256)
 
 
@@ -80,40 +88,103 @@ class Engine:
         if len(self._runner.kv_cache_config.kv_cache_groups) != 1 or len(self._runner.attn_groups[0]) != 1:
             raise ValueError("the model mixes kinds of attention; one scratch cache cannot hold them")
         self._layers = [self._config.compilation_config.static_forward_context[n] for n in self._group.layer_names]
+        self.prompt_bytes = token_bytes  # of keys and values, a token
+        self.together = TOGETHER if self._runner.device.type == "cpu" else 1 << 62
         self._scratch = self._cache(0)
         self.device: torch.device = self._runner.device
         self.modules: dict[str, tuple[int, int]] = {}
         self._lora = self._install_lora()
 
-    def forward(self, sequences: Sequence[NDArray[np.int32]], worn: Sequence[Worn]) -> torch.Tensor:
-        """Hidden states [tokens, width] of `sequences` laid end to end, each attending to itself only."""
-        lengths = np.array([len(s) for s in sequences], np.int32)
-        blocks = -(-lengths // BLOCK)
+    def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
+        """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
+        attending to itself only."""
+        count = np.array(lengths, np.int32)
+        blocks = -(-count // BLOCK)
         first = np.cumsum(blocks) - blocks
-        ends = np.cumsum(lengths, dtype=np.int32)
-        tokens = int(ends[-1])
-        positions = np.arange(tokens, dtype=np.int64) - np.repeat(ends - lengths, lengths)
-        places = np.repeat(first * BLOCK, lengths) + positions
+        ends = np.cumsum(count, dtype=np.int32)
+        positions = np.arange(len(ids), dtype=np.int64) - np.repeat(ends - count, count)
+        places = np.repeat(first * BLOCK, count) + positions
         table = first[:, None] + np.minimum(np.arange(blocks.max()), blocks[:, None] - 1)
-        ids = self._to(np.concatenate(sequences).astype(np.int32))
         where = self._to(positions)
         slot_mapping = self._to(places.astype(np.int64))
         starts = np.concatenate([[0], ends]).astype(np.int32)
-        metadata = self._metadata(lengths, starts, table.astype(np.int32), slot_mapping, where)
+        metadata = self._metadata(count, starts, table.astype(np.int32), slot_mapping, where)
+        with self._bound(int(blocks.sum())):
+            return self._run(ids, where, worn, metadata, slot_mapping)
+
+    def prompts(self, sequences: Sequence[NDArray[np.int32]]) -> list[torch.Tensor]:
+        """Keys and values of whole sequences under the bare base, each [layers, 2, key heads, length, width]."""
+        lengths = [len(s) for s in sequences]
+        layer = self._layers[0]
+        size = (len(self._layers), 2, layer.num_kv_heads, sum(lengths), layer.head_size)
+        kept = torch.empty(size, dtype=self.dtype, device=self.device)
+
+        def keep(
+            number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+        ) -> torch.Tensor:
+            for part, given in enumerate((key, value)):
+                kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
+            own = self._layers[number]
+            out: torch.Tensor = type(own).forward(own, query, key, value, *args, **kwargs)
+            return out
+
+        with self._standing_in(keep):
+            self.forward(np.concatenate(sequences), lengths, ())
+        ends = np.cumsum(lengths)
+        return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
+
+    def forward_branched(
+        self,
+        ids: NDArray[np.int32],
+        positions: NDArray[np.int64],
+        attention: BranchAttention,
+        worn: Sequence[Worn],
+    ) -> torch.Tensor:
+        """Hidden states [tokens, width] of `ids` at `positions` [tokens] that see what `attention` says."""
+
+        def attend(
+            number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+        ) -> torch.Tensor:
+            own = self._layers[number]
+            q = query.view(-1, own.num_heads, own.head_size)
+            k, v = (x.view(-1, own.num_kv_heads, own.head_size) for x in (key, value))
+            return attention(number, q, k, v, own.impl.scale).reshape(query.shape)
+
+        with self._standing_in(attend):
+            return self._run(ids, self._to(positions), worn, None, None)
+
+    def _run(
+        self,
+        ids: NDArray[np.int32],
+        positions: torch.Tensor,
+        worn: Sequence[Worn],
+        metadata: Any,
+        slot_mapping: torch.Tensor | None,
+    ) -> torch.Tensor:
         names = self._group.layer_names
         with (
             torch.inference_mode(),
             self._lora.scoring(worn),
-            self._bound(int(blocks.sum())),
             set_forward_context(
-                dict.fromkeys(names, metadata),
+                None if metadata is None else dict.fromkeys(names, metadata),
                 self._config,
-                num_tokens=tokens,
-                slot_mapping=dict.fromkeys(names, slot_mapping),
+                num_tokens=len(ids),
+                slot_mapping=None if slot_mapping is None else dict.fromkeys(names, slot_mapping),
             ),
         ):
-            hidden: torch.Tensor = self._runner.model(input_ids=ids, positions=where)
+            hidden: torch.Tensor = self._runner.model(input_ids=self._to(ids), positions=positions)
         return hidden
+
+    @contextmanager
+    def _standing_in(self, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+        """Within this, attention layer i does `forward(i, query, key, value)`."""
+        try:
+            for number, layer in enumerate(self._layers):
+                layer.forward = partial(forward, number)
+            yield
+        finally:
+            for layer in self._layers:
+                vars(layer).pop("forward", None)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, vocab] logits of hidden states [rows, width], in the model's dtype."""

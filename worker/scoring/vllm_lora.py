@@ -14,14 +14,18 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from worker.types import Layout, Params
 
+SHORT = 64  # tokens: adapters that act on fewer each are multiplied together, for then calls cost more than products
+Pairs = dict[str, tuple[torch.Tensor, torch.Tensor]]  # module name -> (A [adapters, r, in], B [adapters, out, r])
+
 
 @dataclass(frozen=True)
 class Worn:
-    """An adapter acting on tokens `start` to `stop` of a forward: module name -> (A [r, in], B [out, r])."""
+    """Adapters of one layout acting on tokens `start` to `stop` of a forward, each on as many, one after the other."""
 
     start: int
     stop: int
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    adapters: int
+    pairs: Pairs
     scaling: float
 
 
@@ -35,25 +39,33 @@ class SlotBank:
     def __init__(self, slots: int, dtype: torch.dtype, device: torch.device) -> None:
         self.slots = slots
         self._rows = torch.empty(slots, 0, dtype=dtype, device=device)
-        self._views: dict[tuple[int, Layout], dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._views: dict[tuple[int, int, Layout], Pairs] = {}
 
-    def write(self, slot: int, layout: Layout, params: Params) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Overwrite a slot with `params` [layout.size]; returns module name -> (A, B), views into the slot."""
+    def write(self, slot: int, layout: Layout, params: Params) -> None:
+        """Overwrite a slot with `params` [layout.size]."""
         if layout.size > self._rows.shape[1]:
-            self._rows = torch.empty(self.slots, layout.size, dtype=self._rows.dtype, device=self._rows.device)
+            rows = self._rows.new_empty(self.slots, layout.size)
+            rows[:, : self._rows.shape[1]] = self._rows  # slots written for the same forward stay
+            self._rows = rows
             self._views.clear()
         writable = params if params.flags.writeable else params.copy()  # torch warns of arrays it might write to
         self._rows[slot, : layout.size].copy_(torch.from_numpy(writable))
-        key = (slot, layout)
+
+    def pairs(self, slot: int, adapters: int, layout: Layout) -> Pairs:
+        """The tensors of `adapters` slots from `slot` on that hold adapters of this layout: views into the slots."""
+        key = (slot, adapters, layout)
         if key not in self._views:
             if len(self._views) >= 64 * self.slots:
                 self._views.clear()
-            self._views[key] = dict(self._pairs(slot, layout))
+            self._views[key] = dict(self._tensors(slot, adapters, layout))
         return self._views[key]
 
-    def _pairs(self, slot: int, layout: Layout) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+    def _tensors(
+        self, slot: int, adapters: int, layout: Layout
+    ) -> Iterator[tuple[str, tuple[torch.Tensor, torch.Tensor]]]:
+        rows = self._rows[slot : slot + adapters]
         tensors = [
-            self._rows[slot, start:stop].view(shape)
+            rows[:, start:stop].view(adapters, *shape)
             for start, stop, shape in zip(layout.offsets, layout.offsets[1:], layout.shapes, strict=False)
         ]
         for i, module in enumerate(layout.modules):
@@ -139,7 +151,18 @@ class ModuleLora:
             offset = 0
             for name, width in zip(self._names, output_slices, strict=True):
                 if name in worn.pairs:
-                    a, b = worn.pairs[name]
-                    part = y[worn.start : worn.stop, offset : offset + width]
-                    part.addmm_(x[worn.start : worn.stop] @ a.T, b.T, alpha=worn.scaling)
+                    _add(y[worn.start : worn.stop, offset : offset + width], x[worn.start : worn.stop], name, worn)
                 offset += width
+
+
+def _add(y: torch.Tensor, x: torch.Tensor, name: str, worn: Worn) -> None:
+    """y [tokens, outputs] += scaling * x A^T B^T, in place, by each adapter on its own tokens."""
+    a, b = worn.pairs[name]
+    each = len(x) // worn.adapters
+    if each < SHORT and worn.adapters > 1:
+        x, y = (t.view(worn.adapters, each, t.shape[1]) for t in (x, y))
+        y.baddbmm_(torch.bmm(x, a.transpose(1, 2)), b.transpose(1, 2), alpha=worn.scaling)
+        return
+    for i in range(worn.adapters):
+        mine = slice(i * each, (i + 1) * each)
+        y[mine].addmm_(x[mine] @ a[i].T, b[i].T, alpha=worn.scaling)

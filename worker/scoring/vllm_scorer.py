@@ -1,7 +1,7 @@
 """Scores all trials of a wave in one forward pass of a resident vLLM engine. Knows trials and slots, no vLLM."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from worker.objectives import reduce
-from worker.scoring.packing import LogProbs, Wave, blank, wanted, waves
+from worker.scoring.attention import BranchAttention
+from worker.scoring.packing import Laid, LogProbs, Wave, blank, lay, waves
+from worker.scoring.probes import probes
+from worker.scoring.prompts import PromptCache
 from worker.scoring.torch_scorer import TorchScorer
 from worker.scoring.vllm_engine import Engine
 from worker.scoring.vllm_lora import SlotBank, Worn
-from worker.types import Candidate, Example, Layout, Loss, Module, Trial
+from worker.types import Example, Layout, Loss, Module, Trial
 
 LOGITS = 1 << 24  # logits held at once: 64 MiB in fp32
 
@@ -27,7 +30,8 @@ class VllmScorer:
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
-    model's; `serve_slots` adapters may be served by the same engine beside those scored.
+    model's; `serve_slots` adapters may be served by the same engine beside those scored. Keys and values of prompts
+    that adapters of activation `answer` continue take at most `prompt_bytes`, a quarter of it for the wave in hand.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class VllmScorer:
         max_tokens: int = 4096,
         dtype: str = "float32",
         serve_slots: int = 1,
+        prompt_bytes: int = 1 << 30,
     ) -> None:
         self._path = Path(path)
         self._max_rank = max_rank
@@ -47,6 +52,8 @@ class VllmScorer:
         self.engine = Engine(path, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots)
         self._bank = SlotBank(slots, self.engine.dtype, self.engine.device)
         self._checked: set[Layout] = set()
+        self.prompts: PromptCache[torch.Tensor] = PromptCache(prompt_bytes * 3 // 4)
+        self._max_prompts = prompt_bytes // 4 // self.engine.prompt_bytes
 
     @property
     def capacity(self) -> int:
@@ -60,10 +67,15 @@ class VllmScorer:
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""
+        known: set[int] = set()  # the same rows come once a probe
         for trial in trials:
+            if id(trial.examples) not in known:
+                for example in trial.examples:
+                    self._check_example(example)
+                known.add(id(trial.examples))
             self._check(trial)
         out = blank(trials)
-        for wave in waves(trials, self._bank.slots, self._max_tokens):
+        for wave in waves(trials, self._bank.slots, self._max_tokens, self._max_prompts):
             self._run(trials, wave, out)
         return out
 
@@ -77,7 +89,8 @@ class VllmScorer:
         Returns what to record of this engine: the largest difference of a log-probability (nats), dtype, versions.
         Raises SelfCheckFailed where it exceeds `tolerance`, which suits fp32 (measured: below 1e-5).
         """
-        trials = self._probes(np.random.default_rng(seed))
+        modules = tuple(Module(name, *shape) for name, shape in self.engine.modules.items())
+        trials = probes(modules, self._max_rank, self.engine.context, self.engine.vocab, seed)
         mine = self.logprobs(trials)
         oracle = TorchScorer(self._path, self._dtype)
         theirs = oracle.logprobs(trials)
@@ -99,24 +112,83 @@ class VllmScorer:
         return {"max_difference": worst, "dtype": self._dtype, **self.engine.versions()}
 
     def _run(self, trials: Sequence[Trial], wave: Wave, out: list[LogProbs]) -> None:
-        sequences: list[NDArray[np.int32]] = []
-        worn: list[Worn] = []
+        laid = lay(trials, wave)
+        if not laid.cuts:
+            return
+        worn = self._worn(trials, wave)
+        if wave.branched:
+            hidden = self.engine.forward_branched(laid.ids, laid.positions, self._attention(trials, wave, laid), worn)
+        else:
+            hidden = self.engine.forward(laid.ids, [stop - start for start, stop in laid.spans], worn)
+        chosen = self._gather(hidden, laid.rows, laid.which, laid.targets)
+        for trial_number, example, candidate, first, last in laid.cuts:
+            out[trial_number][example][candidate] = chosen[first:last]
+
+    def _worn(self, trials: Sequence[Trial], wave: Wave) -> list[Worn]:
+        """Write the wave's probes to slots; neighbours of one layout and length are worn together."""
+        runs: list[tuple[Layout, int, int, int]] = []  # layout, tokens of each, first token, first slot
         start = slot = 0
+        ends: list[int] = []
         for segment in wave.segments:
             trial = trials[segment.trial]
-            sequences.extend(trial.examples[e].sequences[s] for e, s in segment.places)
             if trial.layout is not None and trial.params is not None:
-                pairs = self._bank.write(slot, trial.layout, trial.params)
-                worn.append(Worn(start, start + segment.tokens, pairs, trial.layout.scaling))
+                self._bank.write(slot, trial.layout, trial.params)
+                alike = runs and runs[-1][:2] == (trial.layout, segment.tokens) and ends[-1] == start
+                if not alike:
+                    runs.append((trial.layout, segment.tokens, start, slot))
+                    ends.append(start)
+                ends[-1] = start + segment.tokens
                 slot += 1
             start += segment.tokens
-        want = wanted(trials, wave)
-        if not want.cuts:
-            return
-        hidden = self.engine.forward(sequences, worn)
-        chosen = self._gather(hidden, want.rows, want.which, want.targets)
-        for trial_number, example, candidate, first, last in want.cuts:
-            out[trial_number][example][candidate] = chosen[first:last]
+        return [
+            Worn(first, end, adapters, self._bank.pairs(at, adapters, layout), layout.scaling)
+            for (layout, tokens, first, at), end in zip(runs, ends, strict=True)
+            for adapters in [(end - first) // tokens]
+        ]
+
+    def _attention(self, trials: Sequence[Trial], wave: Wave, laid: Laid) -> BranchAttention:
+        """The attention of a branched wave, its prompts found or computed."""
+        wanted: dict[bytes, Example] = {}
+        missing: dict[tuple[str, bytes], Example] = {}
+        caches: dict[bytes, torch.Tensor] = {}
+        for piece in wave.pieces:
+            trial = trials[piece.trial]
+            example = trial.examples[piece.example]
+            claim = trial.scope, example.prompt_key
+            if not example.start or claim in missing:
+                continue
+            wanted[example.prompt_key] = example
+            found = self.prompts.get(*claim)
+            if found is None:
+                missing[claim] = example
+            else:
+                caches[example.prompt_key] = found
+        for claim, cache in self._computed(missing):
+            size = len(missing[claim].prompt) * self.engine.prompt_bytes
+            caches[claim[1]] = self.prompts.put(*claim, cache, size)
+        number = {key: i for i, key in enumerate(wanted)}
+        prompts = [number.get(trials[p.trial].examples[p.example].prompt_key, -1) for p in wave.pieces]
+        return BranchAttention(
+            laid.spans,
+            laid.positions,
+            laid.branches,
+            prompts,
+            [caches[key] for key in wanted],
+            self.engine.device,
+            self.engine.together,
+        )
+
+    def _computed(
+        self, missing: Mapping[tuple[str, bytes], Example]
+    ) -> Iterator[tuple[tuple[str, bytes], torch.Tensor]]:
+        """Each claim with its prompt's keys and values, as many prompts a forward pass as fit one."""
+        claims = list(missing)
+        while claims:
+            tokens, part = 0, list[tuple[str, bytes]]()
+            while claims and (not part or tokens + missing[claims[0]].start <= self._max_tokens):
+                tokens += missing[claims[0]].start
+                part.append(claims.pop(0))
+            yield from zip(part, self.engine.prompts([missing[c].prompt for c in part]), strict=True)
 
     def _gather(
         self, hidden: torch.Tensor, rows: NDArray[np.int64], which: NDArray[np.int64], targets: NDArray[np.int64]
@@ -137,21 +209,15 @@ class VllmScorer:
         return out
 
     def _check(self, trial: Trial) -> None:
-        for example in trial.examples:
-            for ids in example.sequences:
-                if not 0 < len(ids) <= self.engine.context:
-                    raise ValueError(f"a sequence has {len(ids)} tokens; the model takes 1 to {self.engine.context}")
-                if ids.min() < 0 or ids.max() >= self.engine.vocab:
-                    raise ValueError(f"a token id is outside the vocabulary of {self.engine.vocab}")
-            for c in example.candidates:
-                if len(c.targets) and (c.targets.min() < 0 or c.targets.max() >= self.engine.vocab):
-                    raise ValueError(f"a target id is outside the vocabulary of {self.engine.vocab}")
-                if len(c.positions) and not 0 <= c.positions.min() <= c.positions.max() < len(
-                    example.sequences[c.sequence]
-                ):
-                    raise ValueError("a scored position lies outside its sequence")
         if trial.params is None:
             return
+        invocation = () if trial.layout is None else trial.layout.invocation
+        for example in trial.examples:
+            if example.start and not invocation:
+                raise ValueError("an example says where its adapter starts, but the adapter acts on every token")
+            at = example.sequences[0][example.start : example.start + len(invocation)]
+            if invocation and tuple(at.tolist()) != invocation:
+                raise ValueError("the adapter would start at other tokens than its invocation")
         if trial.layout is None or trial.params.shape != (trial.layout.size,):
             raise ValueError("a probe's parameters do not fit its layout")
         if trial.layout in self._checked:
@@ -163,20 +229,20 @@ class VllmScorer:
                 raise ValueError(f"the engine has no linear {m.name!r} of {m.inputs} inputs and {m.outputs} outputs")
         self._checked.add(trial.layout)
 
-    def _probes(self, rng: np.random.Generator) -> list[Trial]:
-        """A base trial and two probes that fill every module, of different ranks, on random tokens."""
-        modules = tuple(Module(name, *shape) for name, shape in self.engine.modules.items())
-        length = min(24, self.engine.context)
-        examples = tuple(self._text(rng, n) for n in (length, length // 2, length))
-        out = [Trial(None, None, examples, "lm")]
-        for rank in (min(2, self._max_rank), min(8, self._max_rank)):
-            layout = Layout(rank, 16.0, modules)
-            params = np.concatenate(
-                [rng.standard_normal(int(np.prod(s))).astype(np.float32) / s[1] for s in layout.shapes]
-            )
-            out.append(Trial(layout, params, examples, "lm"))
-        return out
-
-    def _text(self, rng: np.random.Generator, length: int) -> Example:
-        ids = rng.integers(0, self.engine.vocab, length + 1, dtype=np.int32)
-        return Example((ids[:-1],), (Candidate(0, np.arange(length, dtype=np.int32), ids[1:]),))
+    def _check_example(self, example: Example) -> None:
+        for ids in example.sequences:
+            if not 0 < len(ids) <= self.engine.context:
+                raise ValueError(f"a sequence has {len(ids)} tokens; the model takes 1 to {self.engine.context}")
+            if ids.min() < 0 or ids.max() >= self.engine.vocab:
+                raise ValueError(f"a token id is outside the vocabulary of {self.engine.vocab}")
+        if not 0 <= example.start < min(map(len, example.sequences)):
+            raise ValueError("an adapter starts inside its sequence")
+        if len(example.sequences) > 1 and example.start > example.shared:
+            raise ValueError("an adapter starts within what its sequences have in common")
+        for c in example.candidates:
+            if len(c.targets) and (c.targets.min() < 0 or c.targets.max() >= self.engine.vocab):
+                raise ValueError(f"a target id is outside the vocabulary of {self.engine.vocab}")
+            if len(c.positions) and not (
+                example.start <= c.positions.min() <= c.positions.max() < len(example.sequences[c.sequence])
+            ):
+                raise ValueError("a scored position lies outside its sequence, or before its adapter starts")
