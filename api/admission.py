@@ -2,33 +2,34 @@
 files and the base model are, and writes nothing."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
-from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar
 
-from api import errors, tokens
+from api import activation, errors
 from api.context import Context
-from api.files import limits, pieces
 from api.wire import Hyperparameters, JobCreate, Onward
 from db import files
 from db.bases import Base, load
 from db.models import File
 from db.presets import resolve
-from db.pricing import Price, price, steps_within
-from db.rows import OBJECTIVES, Format, parse
+from db.pricing import Counts, Price, price, steps_within
+from db.rows import OBJECTIVES, Format
 from db.spec import JobSpec
 
 T = TypeVar("T")
 SEEDS = 2**31  # a seed we draw fits OpenAI's integer
-ELSEWHERE = ("seed", "token_budget")  # fields of `onward` that are no setting of the method or the run
+# Fields of `onward` that are no setting of the method or the run, or mean nothing without the rows.
+ELSEWHERE = ("seed", "token_budget", "activation", "invocation")
 LOZO_ONLY = ("nu", "window_rank", "refresh")
 
 
 @dataclass(frozen=True)
 class Admitted:
+    """`invocation` is the text that `spec.adapter.invocation` spells, None for activation `all`."""
+
     spec: JobSpec
     price: Price
+    invocation: str | None
 
 
 def admit(body: JobCreate, tenant: str, context: Context) -> Admitted:
@@ -43,18 +44,24 @@ def admit(body: JobCreate, tenant: str, context: Context) -> Admitted:
     validation = (
         None if body.validation_file is None else examples(body.validation_file, "validation_file", tenant, context)
     )
-    spec = contract(body, base, training, validation, context)
-    train_tokens = counted(training, "training_file", base, tenant, context)
-    valid_tokens = counted(validation, "validation_file", base, tenant, context) if validation is not None else ()
-    cost = price(spec, train_tokens, valid_tokens)
+    if body.onward.activation != "auto":  # what no row decides is refused before one is tokenised
+        placeholder = (0,) if body.onward.activation == "answer" else ()
+        contract(body, base, training, validation, placeholder, context)
+    named = [(training, "training_file"), *([] if validation is None else [(validation, "validation_file")])]
+    found = activation.settled(
+        body.onward, [activation.Source(file, param, base, tenant, context) for file, param in named]
+    )
+    spec = contract(body, base, training, validation, found.invocation, context)
+    train, valid = (*found.counts, Counts())[:2]
+    cost = price(spec, train, valid)
     if spec.token_budget is not None and cost.total > spec.token_budget:
-        fits = steps_within(spec.token_budget, spec, train_tokens, valid_tokens)
+        fits = steps_within(spec.token_budget, spec, train, valid)
         message = (
             f"The job costs {cost.total} scored tokens, more than the budget of {spec.token_budget}: "
             f"{fits} of its {spec.steps} steps would fit."
         )
         raise errors.invalid(message, "onward.token_budget", "token_budget_exceeded")
-    return Admitted(spec, cost)
+    return Admitted(spec, cost, found.text)
 
 
 def examples(file_id: str, param: str, tenant: str, context: Context) -> File:
@@ -65,22 +72,15 @@ def examples(file_id: str, param: str, tenant: str, context: Context) -> File:
     return file
 
 
-def counted(file: File, param: str, base: Base, tenant: str, context: Context) -> Sequence[int]:
-    """Scored tokens of every row, from memory where this content was counted for this model before."""
-    known = context.tokens.get((file.sha256, base.name))
-    if known is not None:
-        return known
-    with SpooledTemporaryFile(max_size=16 << 20) as copy, errors.blamed(param):
-        with context.sessions.begin() as session:
-            for piece in errors.found(files.content(tenant, session, file.id), errors.no_file(file.id, param)):
-                copy.write(piece)
-        copy.seek(0)
-        counts = tokens.count(base, parse(pieces(copy), limits(context.settings)))
-    context.tokens.put((file.sha256, base.name), counts)
-    return counts
-
-
-def contract(body: JobCreate, base: Base, training: File, validation: File | None, context: Context) -> JobSpec:
+def contract(
+    body: JobCreate,
+    base: Base,
+    training: File,
+    validation: File | None,
+    invocation: tuple[int, ...],
+    context: Context,
+) -> JobSpec:
+    """The spec of an adapter that acts from `invocation` on, on all tokens where it is empty. Raises ApiError 400."""
     asked = settings_of(body)
     formats = [(training, "training_file"), *([] if validation is None else [(validation, "validation_file")])]
     objective = fitting(asked.get("objective"), formats)
@@ -88,7 +88,8 @@ def contract(body: JobCreate, base: Base, training: File, validation: File | Non
     if validation is None and asked.get("eval_rows"):
         raise errors.invalid("'onward.eval_rows' needs a validation file.", "onward.eval_rows")
     values = resolve(
-        asked | {"objective": objective},
+        asked
+        | {"objective": objective, "activation": "answer" if invocation else "all", "invocation": invocation or None},
         base,
         _format(training),
         training.rows,
@@ -170,6 +171,9 @@ def within_limits(spec: JobSpec, base: Base, context: Context) -> None:
     ):
         if value > most:
             raise errors.invalid(f"'onward.{name}' is {value}: at most {most} here.", f"onward.{name}", "above_limit")
+    if spec.adapter.activation == "answer" and (never := base.everywhere_only(spec.adapter.targets)):
+        message = f"An adapter of activation 'answer' cannot act on {never[0]}: PEFT could not run it. Leave it out."
+        raise errors.invalid(message, "onward.targets", "invalid_value")
     for name, inputs, outputs in base.select(spec.adapter.targets):
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."

@@ -19,12 +19,14 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from db.bases import UnknownTarget
+from db.invocation import Unresolved
 from db.jobs import IdempotencyConflict, MissingFile, QuotaExceeded, WrongState
 from db.rows import BadRow
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+E = TypeVar("E", bound=Exception)
 INVALID = "invalid_request_error"
 # The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
 FINAL = {"x-should-retry": "false"}
@@ -139,13 +141,26 @@ def _path(error: Any, known: set[str]) -> str:
     return ".".join(keys)
 
 
+def bad_row(row: BadRow, param: str) -> ApiError:
+    """The request's field `param` names the file with this row."""
+    return invalid(f"Line {row.line}: {row.reason}", param, "invalid_file_format")
+
+
 @contextmanager
 def blamed(param: str) -> Iterator[None]:
-    """A bad row met in here is the fault of the request's field `param`, which names the file."""
+    """A bad row met in here is the fault of the request's field `param`."""
     try:
         yield
     except BadRow as error:
-        raise invalid(f"Line {error.line}: {error.reason}", param, "invalid_file_format") from error
+        raise bad_row(error, param) from error
+
+
+def outcome(call: Callable[[], T], kind: type[E]) -> T | E:
+    """What `call` returns, or the `kind` of error it raises, where that is an answer too."""
+    try:
+        return call()
+    except kind as error:
+        return error
 
 
 def reachable(probe: Callable[[], object]) -> bool:
@@ -164,7 +179,10 @@ def translate(error: Exception) -> ApiError:
         case ApiError():
             return error
         case BadRow():
-            return invalid(f"Line {error.line}: {error.reason}", "file", "invalid_file_format")
+            return bad_row(error, "file")
+        case Unresolved():
+            reason = str(error)
+            return invalid(f"{reason[0].upper()}{reason[1:]}.", "onward.invocation", "no_invocation")
         case UnknownTarget():
             return invalid(f"{error}.", "onward.targets", "unknown_target")
         case MissingFile():
@@ -215,7 +233,7 @@ def install(app: FastAPI) -> None:
     """Starlette looks handlers up by class: HTTPException and RequestValidationError have defaults to replace, and
     `Exception` is answered by the outermost middleware, which logs what it answers."""
     expected = (
-        ApiError, BadRow, UnknownTarget, MissingFile, QuotaExceeded, IdempotencyConflict, WrongState,
+        ApiError, BadRow, Unresolved, UnknownTarget, MissingFile, QuotaExceeded, IdempotencyConflict, WrongState,
         RequestValidationError, MultiPartException, ClientDisconnect, HTTPException, DataError, InterfaceError, 
         OperationalError, NoConnection, Exception,
     )  # fmt: skip

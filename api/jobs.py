@@ -47,12 +47,13 @@ def create(
     admitted = admission.admit(asked, tenant.id, context)
     request = asked.model_dump(mode="json", exclude_unset=True)
     price = {"training": admitted.price.training, "evaluation": admitted.price.evaluation}
+    found = {"price": price, "invocation": admitted.invocation}
     with context.sessions.begin() as session:
         job, created = jobs.create(
             tenant.id,
             session,
             spec=admitted.spec,
-            request=request | {"price": price},
+            request=request | found,
             request_hash=hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
             price_tokens=admitted.price.total,
             idempotency_key=idempotency_key,

@@ -11,7 +11,7 @@ from api.auth import Tenant
 from api.context import Context, Ctx
 from api.files import epoch
 from db import jobs
-from db.models import Adapter
+from db.models import Adapter, Job
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 MOST = 10_000  # adapters in the list, newest first: OpenAI's has no pages
@@ -37,8 +37,13 @@ def base(name: str, context: Context) -> ModelObject:
     return ModelObject(id=name, created=created, owned_by="onward", onward={"kind": "base"})
 
 
-def adapter(row: Adapter) -> ModelObject:
+def adapter(row: Adapter, of: Job) -> ModelObject:
+    """With `activation`, and of `answer` the token ids that switch the adapter on and their text."""
     about = {"kind": "adapter", "id": row.id, "job": row.job_id, "step": row.step, "sha256": row.sha256}
+    acts = of.spec["adapter"].get("activation", "all")
+    about |= {"activation": acts}
+    if acts == "answer":
+        about |= {"invocation": of.request.get("invocation"), "invocation_tokens": of.spec["adapter"]["invocation"]}
     return ModelObject(
         id=row.name, created=epoch(row.created_at), owned_by=row.tenant_id, onward=about | {"file": row.file_id}
     )
@@ -48,7 +53,8 @@ def adapter(row: Adapter) -> ModelObject:
 def list_models(tenant: Tenant, context: Ctx) -> Models:
     with context.sessions.begin() as session:
         found, _ = jobs.adapters(tenant.id, session, after=None, limit=MOST)
-        adapters = [adapter(row) for row in found]
+        made = jobs.made(tenant.id, session, found)
+        adapters = [adapter(row, made[row.job_id]) for row in found]
     return Models(data=[*(base(name, context) for name in sorted(context.settings.models)), *adapters])
 
 
@@ -57,4 +63,5 @@ def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
     if name in context.settings.models:
         return base(name, context)
     with context.sessions.begin() as session:
-        return adapter(errors.found(jobs.adapter(tenant.id, session, name), errors.no_model(name)))
+        row = errors.found(jobs.adapter(tenant.id, session, name), errors.no_model(name))
+        return adapter(row, jobs.made(tenant.id, session, [row])[row.job_id])

@@ -13,7 +13,7 @@ class Settings(Shared):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)  # 0 lets the system choose
     max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
-    token_cache_files: int = Field(default=256, ge=1)  # (file, model) pairs whose token counts stay in memory
+    token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
 
 
 @lru_cache

@@ -2,38 +2,59 @@
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from threading import Lock
 
 from db.bases import Base
 from db.encoding import encode_rows
+from db.invocation import Tail, joined
+from db.jsonl import BadRow
+from db.pricing import Counts
 from db.rows import Row
 
-Key = tuple[str, str]  # the file's SHA-256, the model
+Invocation = tuple[int, ...]
+Key = tuple[str, str, Invocation]  # the file's SHA-256, the model, the ids an adapter acts from
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A file under a model and an invocation: tokens of its rows, target tokens in all, and what its prompts end in."""
+
+    counts: Counts
+    targets: int
+    tail: Tail
 
 
 class TokenCounts:
-    """The last `capacity` answers, four bytes a row. Two requests may count one file at once; both are right."""
+    """The last `capacity` answers, eight bytes a row; a row that cannot be is an answer too. Two requests may count one
+    file at once; both are right."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity, self._lock = capacity, Lock()
-        self._known: OrderedDict[Key, Sequence[int]] = OrderedDict()
+        self._known: OrderedDict[Key, Counted | BadRow] = OrderedDict()
 
-    def get(self, key: Key) -> Sequence[int] | None:
+    def get(self, key: Key) -> Counted | BadRow | None:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
             return self._known.get(key)
 
-    def put(self, key: Key, counts: Sequence[int]) -> None:
+    def put(self, key: Key, counted: Counted | BadRow) -> None:
         with self._lock:
-            self._known[key] = counts
+            self._known[key] = counted
             self._known.move_to_end(key)
             while len(self._known) > self._capacity:
                 self._known.popitem(last=False)
 
 
-def count(base: Base, rows: Iterable[Row]) -> Sequence[int]:
-    """Forwarded tokens of each row [rows]. Raises BadRow with the line of a row that the model cannot be trained on,
-    as one longer than its context."""
-    return array("I", (encoded.tokens for encoded in encode_rows(base, rows)))
+def count(base: Base, rows: Iterable[Row], invocation: Invocation = ()) -> Counted:
+    """Counts a file in one pass. Raises BadRow with the line of a row that the model cannot be trained on: longer than
+    its context, or without the invocation."""
+    visit, once, targets, tail = array("I"), array("I"), 0, Tail(())
+    for line, row in enumerate(encode_rows(base, rows, invocation), start=1):
+        visit.append(row.tokens)
+        once.append(row.prompt)
+        targets += sum(len(scored) for _, _, scored in row.candidates)
+        tail = joined(tail if line > 1 else None, base, row, line)
+    return Counted(Counts(visit, once), targets, tail)

@@ -20,7 +20,8 @@ class JobError(BaseModel):
 
 
 class JobObject(Entry):
-    """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps."""
+    """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
+    the text of the tokens that switch the adapter on (None where it acts on all)."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -98,6 +99,7 @@ def job(row: Job, adapter: Adapter | None) -> JobObject:
             "best_loss": row.best_loss,
             "wish": row.wish,
             "adapter": about(adapter),
+            "invocation": row.request.get("invocation"),
             "spec": row.spec,
         },
     )

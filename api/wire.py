@@ -36,7 +36,13 @@ class Method(Strict):
 
 
 class Onward(Strict):
-    """Ours. Absent, null and "auto" mean the preset of the model and task."""
+    """Ours. Absent, null and "auto" mean the preset of the model and task.
+
+    The exception is `activation`: absent or null it is "all", a plain LoRA, which every PEFT runtime and an unmodified
+    vLLM serve. With "answer" the adapter acts from the last `invocation` on (PEFT's activated LoRA): a text that every
+    prompt has or, absent, null or "auto", the common end of all prompts. "auto" is "answer" where all rows allow it,
+    nothing to be learned is dropped and a visit to a row costs a quarter at most, else "all".
+    """
 
     method: Literal["mezo", "lozo", "auto"] | None = None
     objective: Literal["lm", "choice", "auto"] | None = None
@@ -46,6 +52,8 @@ class Onward(Strict):
     refresh: Literal["bank", "freeze", "recompress", "auto"] | None = None
     rank: int | Auto = None
     alpha: Finite | Auto = None
+    activation: Literal["all", "answer", "auto"] | None = None
+    invocation: Identifier | None = None
     targets: Annotated[list[Identifier], Field(min_length=1, max_length=64)] | Auto = None
     steps: int | Auto = None
     batch_size: Annotated[int, Field(ge=1)] | Auto = None

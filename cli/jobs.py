@@ -170,11 +170,18 @@ def _pairs(job: "FineTuningJob") -> None:
             ("scored tokens", f"{watch.tokens(job)} of {extra.get('price_tokens', '-')}"),
             ("objective", str(spec.get("objective", "-"))),
             ("method", _method(how)),
-            ("adapter of", ", ".join(f"{key} {value}" for key, value in adapter.items())),
+            ("adapter of", _adapter(adapter, extra.get("invocation"))),
             ("a step", f"{spec.get('batch_size', '-')} rows, evaluated every {spec.get('eval_every', '-')} steps"),
             *([("error", f"{job.error.code}: {job.error.message}")] if job.error and job.error.message else []),
         ]
     )
+
+
+def _adapter(spec: dict[str, Any], invocation: str | None) -> str:
+    """The adapter's settings, and from which text on it acts where it is not all."""
+    kept = {key: value for key, value in spec.items() if key not in {"activation", "invocation"}}
+    acts = [f"acting from the last {invocation!r} on"] if spec.get("activation") == "answer" else []
+    return ", ".join([*(f"{key} {value}" for key, value in kept.items()), *acts])
 
 
 def _method(how: dict[str, Any]) -> str:

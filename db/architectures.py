@@ -5,6 +5,8 @@ from typing import Any
 
 Linear = tuple[str, int, int]  # name as in transformers' state dict without `.weight`, inputs, outputs
 SUPPORTED = ("llama", "qwen2", "opt")
+# Linears whose input transformers flattens: PEFT's activated LoRA, which looks at a batch's shape, fails on them.
+FLATTENED = {"opt": ("fc1", "fc2")}
 
 
 def linears(config: Mapping[str, Any]) -> tuple[Linear, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import huggingface_hub
 from tokenizers import Tokenizer, processors
 
-from db.architectures import Linear, linears, size
+from db.architectures import FLATTENED, Linear, linears, size
 
 SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -72,6 +72,11 @@ class Base:
             if not any(_names(target, name) for name, _, _ in self.modules):
                 raise UnknownTarget(f"{self.name} has no module {target!r}; it has {', '.join(self.targets)}")
         return tuple(m for m in self.modules if any(_names(target, m[0]) for target in targets))
+
+    def everywhere_only(self, targets: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the modules that `targets` name which no adapter of activation `answer` may act on."""
+        flattened = FLATTENED.get(self.architecture, ())
+        return tuple(name for name, _, _ in self.select(targets) if name.rpartition(".")[2] in flattened)
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, BOS first where the tokenizer adds one. An EOS it would append is left out: what a

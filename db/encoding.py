@@ -1,12 +1,13 @@
 """From rows to token ids, and which of them are scored: the same in the API, which prices, and the worker, which pays.
 
 Token boundaries as in MeZO (Malladi et al., 2023): a continuation's ids are what is left of prompt + continuation
-after the prompt's ids; where those are no prefix, the continuation is encoded alone.
+after the prompt's ids; where those are no prefix, the continuation is encoded alone. The start of an adapter of
+activation `answer` is PEFT's (aLoRA, arXiv 2504.12397): that of the invocation's last occurrence in what is forwarded.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from tokenizers import Encoding
@@ -60,19 +61,20 @@ class Encoded:
         return self.start
 
 
-def encode(base: Base, row: Row) -> Encoded:
-    """One row. Raises Unencodable, TooLong."""
-    return next(_encode_chunk(base, [row]))
+def encode(base: Base, row: Row, invocation: tuple[int, ...] = ()) -> Encoded:
+    """One row, for an adapter that acts from the last occurrence of the ids `invocation` on, or everywhere where they
+    are none. What is scored before that occurrence is dropped. Raises Unencodable, TooLong."""
+    return _activated(base, row, next(_encode_chunk(base, [row])), invocation)
 
 
-def encode_rows(base: Base, rows: Iterable[Row]) -> Iterator[Encoded]:
+def encode_rows(base: Base, rows: Iterable[Row], invocation: tuple[int, ...] = ()) -> Iterator[Encoded]:
     """Every row of a file in order, tokenised in chunks. Raises BadRow with the line of the first that cannot be."""
     line, source = 1, iter(rows)
     while chunk := list(islice(source, CHUNK)):
         encoded = _encode_chunk(base, chunk)
-        for _ in chunk:
+        for row in chunk:
             try:
-                yield next(encoded)
+                yield _activated(base, row, next(encoded), invocation)
             except Unencodable as error:
                 raise BadRow(line, error.reason, error.param) from error
             line += 1
@@ -189,3 +191,47 @@ def _common(sequences: Sequence[tuple[int, ...]]) -> int:
         return 0
     first, last = min(sequences), max(sequences)  # what these two have in common, all have
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+
+
+def _activated(base: Base, row: Row, whole: Encoded, invocation: tuple[int, ...]) -> Encoded:
+    """`whole` for an adapter that acts from `invocation` on: every candidate in its own input, for which the last
+    occurrence must end before the first target kept. Candidates share their prompt, so they share the start."""
+    if not invocation:
+        return whole
+    start, candidates = 0, []
+    for i, (sequence, positions, targets) in enumerate(whole.candidates):
+        ids = whole.sequences[sequence][: positions[-1] + 1]
+        found = last_occurrence(ids, invocation)
+        if found is None:
+            reason = f"the invocation {decoded(base, invocation)!r} is not in the prompt: the adapter would never act"
+            raise Unencodable(reason, _param(row))
+        start, kept = found, bisect_left(positions, found)
+        # A kept target right after a dropped one is in the middle of an answer.
+        cut = kept > 0 and positions[kept - 1] == positions[kept] - 1
+        if cut or start + len(invocation) > positions[kept] + 1:
+            raise Unencodable(_misplaced(base, ids[: positions[0] + 1], invocation), _answer(row, i))
+        candidates.append((sequence, positions[kept:], targets[kept:]))
+    return replace(whole, candidates=tuple(candidates), start=start)
+
+
+def last_occurrence(ids: tuple[int, ...], part: tuple[int, ...]) -> int | None:
+    """Where the last occurrence of `part` in `ids` starts."""
+    return next((i for i in range(len(ids) - len(part), -1, -1) if ids[i : i + len(part)] == part), None)
+
+
+def decoded(base: Base, ids: Sequence[int]) -> str:
+    """The text of some ids, special tokens too: for people to read."""
+    return base.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+
+def _misplaced(base: Base, prompt: tuple[int, ...], invocation: tuple[int, ...]) -> str:
+    text = decoded(base, invocation)
+    if last_occurrence(prompt, invocation) is None:
+        return f"the invocation {text!r} is in the answer only: it must be in the prompt before it"
+    return f"the invocation {text!r} occurs again inside the answer: the adapter would start there"
+
+
+def _answer(row: Row, candidate: int) -> str:
+    if isinstance(row, Choice):
+        return f"choices[{candidate}]"
+    return "messages" if isinstance(row, Chat) else "completion"

@@ -211,6 +211,12 @@ def adapters(tenant: str, session: Session, *, after: str | None = None, limit: 
     return _cut(session.scalars(wanted.limit(limit + 1)).all(), limit)
 
 
+def made(tenant: str, session: Session, adapters: Sequence[Adapter]) -> dict[str, Job]:
+    """The tenant's jobs that published these adapters, by id."""
+    wanted = select(Job).where(Job.tenant_id == tenant, Job.id.in_([row.job_id for row in adapters]))
+    return {job.id: job for job in session.scalars(wanted)}
+
+
 def _cut(found: Sequence[Row], limit: int) -> tuple[list[Row], bool]:
     return list(found[:limit]), len(found) > limit
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from db.bases import Base
 from db.rows import OBJECTIVES, Format
-from db.spec import AdapterSpec, MethodSpec
+from db.spec import Activation, AdapterSpec, MethodSpec
 
 ADAPTER = tuple(AdapterSpec.model_fields)
 METHOD = tuple(name for name in MethodSpec.model_fields if name != "name")
 RUN = ("steps", "batch_size", "eval_every", "eval_rows", "token_budget", "suffix", "seed")
 MULTIPLIERS = ("n_epochs", "learning_rate_multiplier")  # OpenAI's words: in terms of the rows and of the preset
+ACTING = ("activation", "invocation")  # fields of AdapterSpec that no preset has
 SCALING = 2.0  # alpha / rank, of every preset
 ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
 
@@ -40,23 +41,32 @@ SMOLLM2 = Preset(
     method={"eps": 1e-2, "learning_rate": 2.5e-3, "schedule": "linear", "clip": 5.0},
 )
 
-# First match wins: (model name pattern, objective, method). Every line says where its numbers come from.
-TABLE: tuple[tuple[str, str, str, Preset], ...] = (
-    ("smollm2*", "choice", "mezo", SMOLLM2),
+# Activation `answer`: twice the rate of `all` until it is measured.
+SMOLLM2_ANSWER = replace(SMOLLM2, method={**SMOLLM2.method, "learning_rate": 5e-3})
+
+# First match wins: (model name pattern, objective, method, activation). Every line says where its numbers come from.
+TABLE: tuple[tuple[str, str, str, Activation, Preset], ...] = (
+    ("smollm2*", "choice", "mezo", "all", SMOLLM2),
+    ("smollm2*", "choice", "mezo", "answer", SMOLLM2_ANSWER),
     # LOZO: bench/results/lozo_refresh.json, on one layer only; three rates were tried.
-    ("smollm2*", "choice", "lozo", Preset(steps=600, method={"eps": 1e-3, "learning_rate": 3e-4})),
+    ("smollm2*", "choice", "lozo", "all", Preset(steps=600, method={"eps": 1e-3, "learning_rate": 3e-4})),
+    ("smollm2*", "choice", "lozo", "answer", Preset(steps=600, method={"eps": 1e-3, "learning_rate": 6e-4})),
     # Unknown models: MeZO's LoRA grid has eps 1e-2 (arXiv 2305.17333, appendix D); steps and rates are not measured.
-    ("*", "choice", "mezo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
-    ("*", "choice", "lozo", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 1e-4})),
-    ("*", "lm", "mezo", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 5e-4})),
-    ("*", "lm", "lozo", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 1e-4})),
+    ("*", "choice", "mezo", "all", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
+    ("*", "choice", "mezo", "answer", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 2e-3})),
+    ("*", "choice", "lozo", "all", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 1e-4})),
+    ("*", "choice", "lozo", "answer", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 2e-4})),
+    ("*", "lm", "mezo", "all", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 5e-4})),
+    ("*", "lm", "mezo", "answer", Preset(steps=1000, method={"eps": 1e-2, "learning_rate": 1e-3})),
+    ("*", "lm", "lozo", "all", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 1e-4})),
+    ("*", "lm", "lozo", "answer", Preset(steps=1000, method={"eps": 1e-3, "learning_rate": 2e-4})),
 )
 
 
-def preset(model: str, objective: str, method: str) -> Preset:
+def preset(model: str, objective: str, method: str, activation: str = "all") -> Preset:
     """The first line of the table that matches. Raises ValueError where none does."""
-    for pattern, for_objective, for_method, found in TABLE:
-        if fnmatchcase(model.lower(), pattern) and (for_objective, for_method) == (objective, method):
+    for pattern, *kind, found in TABLE:
+        if fnmatchcase(model.lower(), pattern) and kind == [objective, method, activation]:
             return found
     raise ValueError(f"there is no preset for objective {objective!r} with method {method!r}")
 
@@ -66,8 +76,9 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
 
     `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and MethodSpec, steps, batch_size,
     eval_every, eval_rows, seed, token_budget, suffix, and OpenAI's n_epochs and learning_rate_multiplier. A field that
-    is missing, None or "auto" takes the preset. `rows` and `valid_rows` count the files' rows. The result nests
-    adapter and method as JobSpec does; seed, token_budget and suffix are in it only where asked for.
+    is missing, None or "auto" takes the preset; `activation` is then "all", for what "answer" needs (the ids
+    `invocation`) is in the rows, which are not read here. `rows` and `valid_rows` count the files' rows. The result
+    nests adapter and method as JobSpec does; seed, token_budget and suffix are in it only where asked for.
     Raises ValueError for an unknown field, and for an objective that the file's format cannot train.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
@@ -77,8 +88,9 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     objective, method = given.get("objective", OBJECTIVES[format]), given.get("method", "mezo")
     if objective != OBJECTIVES[format]:
         raise ValueError(f"objective {objective!r} cannot train {format} rows: they take {OBJECTIVES[format]!r}")
-    found = preset(base.name, objective, method)
-    found = replace(found, **{key: given[key] for key in (*ADAPTER, *RUN[:4]) if key in given})
+    activation = given.get("activation", "all")
+    found = preset(base.name, objective, method, activation)
+    found = replace(found, **{key: given[key] for key in (*ADAPTER, *RUN[:4]) if key in given and key not in ACTING})
     if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
         found = replace(found, alpha=SCALING * found.rank)
     rates = {**found.method, **{key: given[key] for key in METHOD if key in given}}
@@ -90,7 +102,13 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size))
     return {
         "objective": objective,
-        "adapter": {"rank": found.rank, "alpha": found.alpha, "targets": tuple(found.targets)},
+        "adapter": {
+            "rank": found.rank,
+            "alpha": found.alpha,
+            "targets": tuple(found.targets),
+            "activation": activation,
+            "invocation": tuple(given.get("invocation", ())),
+        },
         "method": {"name": method, **rates},
         "steps": found.steps,
         "batch_size": found.batch_size,

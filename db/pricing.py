@@ -10,6 +10,15 @@ from db.spec import JobSpec, MethodSpec
 
 
 @dataclass(frozen=True)
+class Counts:
+    """Scored tokens of every row of a file [rows], in its order: `visit` are paid by each probe that sees the row
+    (`Encoded.tokens`), `once` by the first of a job that does (`Encoded.prompt`)."""
+
+    visit: Sequence[int] = ()
+    once: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Price:
     """Scored tokens: forward positions paid for, in all, by probes and by evaluations."""
 
@@ -35,31 +44,35 @@ def evaluations(spec: JobSpec, steps: int | None = None) -> int:
     return steps // spec.eval_every + 1 + (steps % spec.eval_every != 0)
 
 
-def price(spec: JobSpec, train_tokens: Sequence[int], valid_tokens: Sequence[int], steps: int | None = None) -> Price:
+def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None) -> Price:
     """The price of the job, or of its first `steps` steps, ended there.
 
-    `train_tokens` and `valid_tokens` are the forwarded tokens of every row (`Encoded.tokens`), in file order. A step
-    pays each row of its minibatch once a probe; an evaluation pays the first `eval_rows` validation rows once.
+    A step pays each row of its minibatch once a probe, an evaluation the first `eval_rows` validation rows. What a row
+    costs once is paid at the first step that visits it, and for validation rows at the first evaluation.
     """
     steps = spec.steps if steps is None else steps
-    counts = np.asarray(train_tokens, dtype=np.int64)
+    visit, once = _whole(train.visit), _whole(train.once)
     # An epoch visits each row once, so whole epochs need no order; only the last, begun one does.
-    epochs, begun = divmod(steps * spec.batch_size, len(counts))
-    walked = epochs * int(counts.sum())
-    if begun:
-        walked += int(counts[permutation(spec.seed, epochs, len(counts))[:begun]].sum())
-    return Price(
-        training=probes(spec.method) * walked,
-        evaluation=evaluations(spec, steps) * sum(valid_tokens[: spec.eval_rows]),
-    )
+    epochs, begun = divmod(steps * spec.batch_size, len(visit))
+    rows = permutation(spec.seed, epochs, len(visit))[:begun]
+    walked = epochs * int(visit.sum()) + int(visit[rows].sum())
+    first = int((once if epochs else once[rows]).sum())
+    # Without an evaluation there are no rows to evaluate.
+    evaluated = evaluations(spec, steps) * int(_whole(valid.visit[: spec.eval_rows]).sum())
+    evaluated += int(_whole(valid.once[: spec.eval_rows]).sum())
+    return Price(training=probes(spec.method) * walked + first, evaluation=evaluated)
 
 
-def steps_within(budget: int, spec: JobSpec, train_tokens: Sequence[int], valid_tokens: Sequence[int]) -> int:
+def _whole(tokens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.asarray(tokens, dtype=np.int64)
+
+
+def steps_within(budget: int, spec: JobSpec, train: Counts, valid: Counts) -> int:
     """The most steps, up to spec.steps, whose price fits `budget` scored tokens; 0 where not one step does."""
     low, high = 0, spec.steps
     while low < high:
         middle = (low + high + 1) // 2
-        if price(spec, train_tokens, valid_tokens, middle).total <= budget:
+        if price(spec, train, valid, middle).total <= budget:
             low = middle
         else:
             high = middle - 1

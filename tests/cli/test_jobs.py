@@ -38,6 +38,16 @@ def test_submit_says_all_it_was_told(onward, rows):
     assert job["validation_file"] != job["training_file"]
 
 
+def test_an_adapter_that_acts_on_the_answer_can_be_asked_for_and_is_shown(onward, rows):
+    job = submit(onward, rows, "--set", "activation=answer", "--set", "invocation= was")
+    assert (job["onward"]["spec"]["adapter"]["activation"], job["onward"]["invocation"]) == ("answer", " was")
+    assert "acting from the last ' was' on" in onward("jobs", "show", job["id"]).stdout
+    plain = onward("jobs", "show", submit(onward, rows)["id"]).stdout
+    assert "alpha" in plain
+    assert "acti" not in plain
+    assert "onward.invocation" in complaint(onward("jobs", "submit", str(rows), "--set", "invocation=x", ok=False))
+
+
 def test_submit_takes_a_file_that_is_there(onward, rows):
     file = read(onward("files", "upload", str(rows), "--json"))["id"]
     assert read(onward("jobs", "submit", file, "--steps", "2", "--json"))["training_file"] == file

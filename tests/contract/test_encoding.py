@@ -1,6 +1,7 @@
 """Which ids are forwarded and which are scored, against transformers' own tokenizer and chat templates."""
 
 from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -48,7 +49,10 @@ def test_choices_are_scored_as_each_alone_would_be(tiny_bases, prompt: str, choi
             assert found.sequences[sequence][: positions[-1] + 1] == tuple(head + tail)[:-1]
         inputs = {tuple(head + tail)[:-1] for head, tail in expected}
         assert set(found.sequences) == {i for i in inputs if not any(o != i and o[: len(i)] == i for o in inputs)}
-        assert found.tokens == sum(len(s) for s in found.sequences) == example(found).tokens
+        columns = zip(*found.sequences, strict=False)
+        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        assert (found.shared, found.start, found.prompt) == (common if len(found.sequences) > 1 else 0, 0, 0)
+        assert found.tokens == common + sum(len(s) - common for s in found.sequences) == example(found).tokens
 
 
 def test_one_token_choices_cost_their_prompt_once(llama: Base):

@@ -23,12 +23,14 @@ def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method
 
 
 def test_every_line_of_the_table_is_reachable_and_a_spec(llama: Base):
-    for pattern, objective, method, found in TABLE:
+    for pattern, objective, method, activation, found in TABLE:
         name = pattern.replace("*", "x")
-        assert presets.preset(name, objective, method) is found
+        assert presets.preset(name, objective, method, activation) is found
         named = Base(**{**{f: getattr(llama, f) for f in Base.__dataclass_fields__}, "name": name})
         format = "choice" if objective == "choice" else "chat"
-        spec = _spec(resolve({"method": method}, named, format, rows=1000, valid_rows=1000))
+        asked = {"method": method} | ({"activation": "answer", "invocation": [5, 6]} if activation == "answer" else {})
+        spec = _spec(resolve(asked, named, format, rows=1000, valid_rows=1000))
+        assert (spec.adapter.activation, spec.adapter.invocation) == (activation, (5, 6) * (activation == "answer"))
         assert (spec.steps, spec.batch_size, spec.eval_rows) == (found.steps, found.batch_size, found.eval_rows)
         assert (spec.adapter.rank, spec.adapter.alpha, spec.adapter.targets) == (found.rank, found.alpha, found.targets)
         assert spec.method.model_dump().items() >= dict(found.method).items()
@@ -36,6 +38,24 @@ def test_every_line_of_the_table_is_reachable_and_a_spec(llama: Base):
 
 def test_a_model_with_a_line_of_its_own_takes_it():
     assert presets.preset("SmolLM2-135M", "choice", "mezo") is not presets.preset("other", "choice", "mezo")
+
+
+def test_without_a_word_about_activation_an_adapter_acts_on_all_tokens(llama: Base):
+    for asked in ({}, {"activation": "auto"}, {"activation": None, "invocation": None}, {"activation": "all"}):
+        found = resolve(asked, llama, "choice", rows=5)
+        assert (found["adapter"]["activation"], found["adapter"]["invocation"]) == ("all", ())
+        assert JobSpec(**{"model": "m", "training_file": "file-1", "seed": 0, **found})
+
+
+def test_an_answer_takes_its_own_preset_and_what_is_asked_for_stays(llama: Base):
+    acting = {"activation": "answer", "invocation": (7,)}
+    own = presets.preset(llama.name, "choice", "mezo", "answer")
+    assert own is not presets.preset(llama.name, "choice", "mezo", "all")
+    found = resolve(acting, llama, "choice", rows=5)
+    assert found["method"]["learning_rate"] == own.method["learning_rate"]
+    assert resolve({**acting, "rank": 4, "learning_rate": 1e-4}, llama, "choice", rows=5)["adapter"] == {
+        "rank": 4, "alpha": 8.0, "targets": own.targets, "activation": "answer", "invocation": (7,),
+    }  # fmt: skip
 
 
 ASKED = {
