@@ -63,18 +63,25 @@ def _board(station: Station, picked: Sequence[Waiting]) -> list[Held | None]:
 
 
 def _advance(station: Station, held: list[Held]) -> None:
-    """Step `held` until the slice is over or none is left; then commit and release. At least one step is taken."""
+    """Step `held` until the slice is over or none is left; then commit and release. At least one step is taken, and
+    a round that was begun is ended, so that runs of cheap steps get their share beside a long one."""
     ends = time.monotonic() + station.settings.slice_seconds
     scored = dict.fromkeys((h.job_id for h in held), 0)
+    left: dict[str, int] = {}  # steps of this round
     live = _settled(station, held)  # a wish, or nothing left to do, may be known already
     try:
         while live:
+            if not any(left.values()):
+                left = dict(zip((h.job_id for h in live), scheduler.turns([h.run.tokens for h in live]), strict=True))
+            waiting = [h for h in live if not left[h.job_id]]
             before = {h.job_id: h.ledger.tokens for h in live}
-            live = _step(station, live)
-            for h in live:
+            stepped = _step(station, [h for h in live if left[h.job_id]])
+            for h in stepped:
                 scored[h.job_id] += h.ledger.tokens - before[h.job_id]
-            live = _settled(station, live)
-            if time.monotonic() >= ends or station.heartbeat.draining.is_set():
+            live = _settled(station, waiting + stepped)
+            left = {h.job_id: max(0, left[h.job_id] - 1) for h in live}
+            over = time.monotonic() >= ends and not any(left.values())
+            if over or not stepped or station.heartbeat.draining.is_set():
                 break
     finally:
         for h in live:

@@ -64,7 +64,7 @@ def station(factory, database_url, tmp_path):
 
 @pytest.fixture
 def submit(factory):
-    def create(rank: int) -> str:
+    def create(rank: int, batch_size: int = 2) -> str:
         with factory.begin() as session:
             tenant = tenants.create(session, f"tenant of {rank} {np.random.default_rng().integers(2**62)}")
             about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
@@ -76,7 +76,7 @@ def submit(factory):
                 method=MethodSpec(name="mezo", eps=1e-2, learning_rate=1e-3),
                 training_file=file.id,
                 steps=STEPS,
-                batch_size=2,
+                batch_size=batch_size,
                 eval_every=100,
                 seed=rank,
             )
@@ -106,6 +106,17 @@ def test_a_cohort_runs_to_its_end_in_one_slice(station, factory, submit):
     made = [submit(2), submit(3)]
     assert take(station) is False
     assert [state(factory, job) for job in made] == [("succeeded", STEPS)] * 2
+
+
+def test_a_job_of_cheap_steps_is_not_held_back_by_one_of_dear_steps(station, factory, submit):
+    """Steps of 2 rows beside steps of 64: the cheap job ends long before the other's sixth step, in the same slice."""
+    dear, cheap = submit(2, batch_size=64), submit(3)
+    batches: list[set[int]] = []
+    station.scorer.fails = lambda trials: batches.append({t.layout.rank for t in trials})
+    assert take(station) is False
+    assert [state(factory, job) for job in (dear, cheap)] == [("succeeded", STEPS)] * 2
+    assert batches[:2] == [{2, 3}] * 2  # what a step costs is known after the first
+    assert batches[2:] == [{3}] * (STEPS - 2) + [{2}] * (STEPS - 2)
 
 
 def test_a_run_the_engine_refuses_fails_alone_and_the_others_finish(station, factory, submit):
