@@ -61,7 +61,7 @@ def directory(adapter: AdapterSpec, layout: Layout, params: Params, base_model: 
     readme = f"# {title}\n\n{kind} adapter for {base_model}, trained by Onward with forward passes only.\n"
     if adapter.invocation:
         readme += (
-            f"\nIt acts from the last occurrence of the token ids {list(adapter.invocation)} on, and on nothing before: "
+            f"\nIt acts from the last occurrence of the token ids {list(adapter.invocation)} on, on nothing before: "
             "it cannot be merged into the base model or served as a plain LoRA. PEFT loads it (tested with 0.21).\n"
         )
     return {WEIGHTS: weights(layout, params), CONFIG: config(adapter, base_model), README: readme.encode()}
