@@ -25,9 +25,19 @@ def weights(layout: Layout, params: Params) -> bytes:
         tensors[f"base_model.model.{module.name}.lora_A.weight"] = np.ascontiguousarray(a, dtype="<f4")
         tensors[f"base_model.model.{module.name}.lora_B.weight"] = np.ascontiguousarray(b, dtype="<f4")
     about = {"format": "pt"}
-    if layout.invocation:
-        about["alora_invocation_tokens"] = json.dumps(layout.invocation)
-    return save(tensors, metadata=about)
+    if not layout.invocation:
+        return save(tensors, metadata=about)
+    return _ordered(save(tensors, metadata=about | {"alora_invocation_tokens": json.dumps(layout.invocation)}))
+
+
+def _ordered(file: bytes) -> bytes:
+    """The same safetensors file with its metadata in order: the library writes several entries in a random one."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + size :]
 
 
 def config(adapter: AdapterSpec, base_model: str) -> bytes:

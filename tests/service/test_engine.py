@@ -52,6 +52,31 @@ def test_two_tenants_train_in_one_cohort_and_peft_agrees(stage, engine, pair, sa
         client.files.content(file)
 
 
+def test_activated_adapters_from_post_to_peft(stage, engine, client, second, submit, saved, tmp_path):
+    """Two tenants with the same texts: each computes its own prompts, once; PEFT activates what comes out."""
+    computed, found = (f'onward_prompts_total{{model="engine",outcome="{x}"}}' for x in ("computed", "found"))
+    before = engine.metric(computed)
+    jobs = [(who, submit(who, "engine", activation="answer", seed=seed)) for who, seed in ((client, 1), (second, 2))]
+    assert len({stage.whole(who, job) for who, job in jobs}) == 2
+    assert engine.metric(computed) - before == 2 * (32 + 16)
+    assert engine.metric(found) > 20 * engine.metric(computed)
+    plain = submit(client, "engine", seed=1, steps=1)
+    assert stage.job(jobs[0][1]).price_tokens < stage.job(plain).price_tokens * 250 / 2
+    valid = tmp_path / "valid.jsonl"
+    valid.write_bytes(rows(16, start=100))
+    for who, job in jobs:
+        spec = who.fine_tuning.jobs.retrieve(job).onward["spec"]
+        config = json.loads((saved(who, job) / "adapter_config.json").read_text())
+        assert config["alora_invocation_tokens"] == spec["adapter"]["invocation"] != []
+        best = min(
+            who.fine_tuning.jobs.checkpoints.list(job, limit=100).data,
+            key=lambda c: (c.metrics.valid_loss, c.step_number),
+        )
+        assert best.step_number > 0
+        outside = held_out(str(stage.base), saved(who, job), valid, 16)
+        assert outside.loss == pytest.approx(best.metrics.valid_loss, abs=1e-4)
+
+
 def test_sigkill_of_the_engine_in_the_middle_of_a_step(stage, engine, client, submit):
     jobs = [submit(client, "engine", seed=seed, steps=1000) for seed in (1, 2)]
     for job in jobs:

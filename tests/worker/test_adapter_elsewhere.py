@@ -18,6 +18,7 @@ from db.spec import AdapterSpec
 from tests.worker.adapters import adapter, base, spec
 from worker import recipes
 from worker.checkpoints import Point, publish
+from worker.peft_files import weights
 from worker.zo.base import State
 
 IDS = [3, 50, 120, 7, 301, 44, 9, 210]
@@ -63,8 +64,8 @@ INVOCATION = (9, 44)
 
 
 def activated(arch, tmp_path, targets):
-    """(base, folder, log-probabilities by the definition): the base's keys and values up to the last invocation, and
-    merged weights from there on."""
+    """(base, folder, spec, ids, their log-probabilities by the definition): the base's keys and values up to the last
+    invocation, and merged weights from there on."""
     own = base(arch, tmp_path)
     plain = spec(arch, rank=4, targets=targets)
     adapter_spec = AdapterSpec(**plain.adapter.model_dump() | {"activation": "answer", "invocation": INVOCATION})
@@ -82,14 +83,14 @@ def activated(arch, tmp_path, targets):
             merged.get_submodule(module.name).weight += layout.scaling * torch.from_numpy(b @ a)
         after = merged(torch.tensor([ids[start:]]), past_key_values=before.past_key_values)
         logits = torch.cat([before.logits[0], after.logits[0]]).float().log_softmax(-1)
-    return own, folder, ids, logits[range(len(ids) - 1), ids[1:]].numpy()
+    return own, folder, job, ids, logits[range(len(ids) - 1), ids[1:]].numpy()
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "opt"])
 def test_peft_activates_it(arch, tmp_path):
     """PEFT finds the last invocation by itself; the first, which is no invocation's end, is not taken."""
     targets = ("q_proj", "v_proj", "out_proj") if arch == "opt" else TARGETS[arch]
-    own, folder, ids, expected = activated(arch, tmp_path, targets)
+    own, folder, _, ids, expected = activated(arch, tmp_path, targets)
     bare = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
     worn = PeftModel.from_pretrained(bare, folder)
     assert worn.active_peft_config.alora_invocation_tokens == list(INVOCATION)
@@ -106,9 +107,11 @@ def test_peft_activates_it(arch, tmp_path):
 
 def test_an_activated_adapter_has_a_hash_of_its_own(tmp_path):
     """Equal weights, and yet not the same adapter; and it says in words what it is."""
-    own, folder, _, _ = activated("llama", tmp_path, ("q_proj",))
+    own, folder, job, _, _ = activated("llama", tmp_path, ("q_proj",))
     plain = spec("llama", rank=4, targets=("q_proj",))
     other = publish(tmp_path / "adapters", "ftjob-a", "n", plain, own, Point(adapter(plain, own), State())).path
+    layout = recipes.layout(job, own)
+    assert len({weights(layout, adapter(job, own)) for _ in range(20)}) == 1, "the same bytes every time"
     mine, theirs = (load_file(f"{x}/adapter_model.safetensors") for x in (folder, other))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     hashes = {hashlib.sha256(Path(x, "adapter_model.safetensors").read_bytes()).hexdigest() for x in (folder, other)}
@@ -121,7 +124,7 @@ def test_stock_vllm_refuses_an_activated_adapter(tmp_path):
     from vllm.config import LoRAConfig
     from vllm.lora.peft_helper import PEFTHelper
 
-    _, folder, _, _ = activated("llama", tmp_path, ("q_proj",))
+    _, folder, *_ = activated("llama", tmp_path, ("q_proj",))
     helper = PEFTHelper.from_local_dir(folder, max_position_embeddings=256)
     with pytest.raises(ValueError, match="aLoRA"):
         helper.validate_legal(LoRAConfig(max_lora_rank=8))
