@@ -57,6 +57,7 @@ class Onward(Strict):
     targets: Annotated[list[Identifier], Field(min_length=1, max_length=64)] | Auto = None
     steps: int | Auto = None
     batch_size: Annotated[int, Field(ge=1)] | Auto = None
+    repeat: int | Auto = None
     learning_rate: Finite | Auto = None
     warmup_steps: int | Auto = None
     eps: Finite | Auto = None

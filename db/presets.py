@@ -11,7 +11,7 @@ from db.spec import Activation, AdapterSpec, MethodSpec
 
 ADAPTER = tuple(AdapterSpec.model_fields)
 METHOD = tuple(name for name in MethodSpec.model_fields if name != "name")
-RUN = ("steps", "batch_size", "eval_every", "eval_rows", "token_budget", "suffix", "seed")
+RUN = ("steps", "batch_size", "repeat", "eval_every", "eval_rows", "token_budget", "suffix", "seed")
 MULTIPLIERS = ("n_epochs", "learning_rate_multiplier")  # OpenAI's words: in terms of the rows and of the preset
 ACTING = ("activation", "invocation")  # fields of AdapterSpec that no preset has
 SCALING = 2.0  # alpha / rank, of every preset
@@ -24,6 +24,7 @@ class Preset:
 
     steps: int
     batch_size: int = 16
+    repeat: int = 1
     eval_every: int = 50
     eval_rows: int = 200
     rank: int = 8
@@ -74,7 +75,7 @@ def preset(model: str, objective: str, method: str, activation: str = "all") -> 
 def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, valid_rows: int = 0) -> dict[str, Any]:
     """Completes a request: the fields of JobSpec beside model, files and what is not asked for.
 
-    `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and MethodSpec, steps, batch_size,
+    `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and MethodSpec, steps, batch_size, repeat,
     eval_every, eval_rows, seed, token_budget, suffix, and OpenAI's n_epochs and learning_rate_multiplier. A field that
     is missing, None or "auto" takes the preset; `activation` is then "all", for what "answer" needs (the ids
     `invocation`) is in the rows, which are not read here. `rows` and `valid_rows` count the files' rows. The result
@@ -90,7 +91,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         raise ValueError(f"objective {objective!r} cannot train {format} rows: they take {OBJECTIVES[format]!r}")
     activation = given.get("activation", "all")
     found = preset(base.name, objective, method, activation)
-    found = replace(found, **{key: given[key] for key in (*ADAPTER, *RUN[:4]) if key in given and key not in ACTING})
+    found = replace(found, **{key: given[key] for key in (*ADAPTER, *RUN[:5]) if key in given and key not in ACTING})
     if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
         found = replace(found, alpha=SCALING * found.rank)
     rates = {**found.method, **{key: given[key] for key in METHOD if key in given}}
@@ -99,7 +100,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     if "learning_rate_multiplier" in given and "learning_rate" not in given:
         rates["learning_rate"] *= given["learning_rate_multiplier"]
     if "n_epochs" in given and "steps" not in given:
-        found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size))
+        found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size) * found.repeat)
     return {
         "objective": objective,
         "adapter": {
@@ -112,9 +113,10 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         "method": {"name": method, **rates},
         "steps": found.steps,
         "batch_size": found.batch_size,
+        "repeat": found.repeat,
         "eval_every": found.eval_every,
         "eval_rows": min(found.eval_rows, valid_rows),
-        **{key: given[key] for key in RUN[4:] if key in given},
+        **{key: given[key] for key in RUN[5:] if key in given},
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from db.sampling import permutation
 from db.spec import JobSpec, MethodSpec
@@ -47,23 +48,29 @@ def evaluations(spec: JobSpec, steps: int | None = None) -> int:
 def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None) -> Price:
     """The price of the job, or of its first `steps` steps, ended there.
 
-    A step pays each row of its minibatch once a probe, an evaluation the first `eval_rows` validation rows. What a row
+    A step pays each row of its minibatch (`repeat` steps share one) once a probe, an evaluation the first `eval_rows` validation rows. What a row
     costs once is paid at the first step that visits it, and for validation rows at the first evaluation.
     """
     steps = spec.steps if steps is None else steps
     visit, once = _whole(train.visit), _whole(train.once)
-    # An epoch visits each row once, so whole epochs need no order; only the last, begun one does.
-    epochs, begun = divmod(steps * spec.batch_size, len(visit))
-    rows = permutation(spec.seed, epochs, len(visit))[:begun]
-    walked = epochs * int(visit.sum()) + int(visit[rows].sum())
-    first = int((once if epochs else once[rows]).sum())
+    whole, extra = divmod(steps, spec.repeat)
+    walked = (spec.repeat - extra) * _walk(spec, visit, whole) + extra * _walk(spec, visit, whole + 1)
+    met = (whole + (extra > 0)) * spec.batch_size
+    first = int(once[permutation(spec.seed, 0, len(once))[:met]].sum())
     # Without an evaluation there are no rows to evaluate.
     evaluated = evaluations(spec, steps) * int(_whole(valid.visit[: spec.eval_rows]).sum())
     evaluated += int(_whole(valid.once[: spec.eval_rows]).sum())
     return Price(training=probes(spec.method) * walked + first, evaluation=evaluated)
 
 
-def _whole(tokens: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _walk(spec: JobSpec, tokens: NDArray[np.int64], minibatches: int) -> int:
+    """Tokens of the rows of so many minibatches. An epoch visits each row once, so whole epochs need no order; only the
+    last, begun one does."""
+    epochs, begun = divmod(minibatches * spec.batch_size, len(tokens))
+    return epochs * int(tokens.sum()) + int(tokens[permutation(spec.seed, epochs, len(tokens))[:begun]].sum())
+
+
+def _whole(tokens: Sequence[int]) -> NDArray[np.int64]:
     return np.asarray(tokens, dtype=np.int64)
 
 

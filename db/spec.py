@@ -67,6 +67,7 @@ class MethodSpec(Frozen):
 class JobSpec(Frozen):
     """What a tenant asked for, every `auto` resolved. `steps` counts ask-score-tell rounds; tokens are scored tokens.
 
+    Each minibatch of `batch_size` rows serves `repeat` steps in a row, with fresh directions each.
     Evaluation happens at step 0, every `eval_every` steps and after the last step, on the first `eval_rows` rows of
     the validation file; 0 rows where there is none.
     """
@@ -79,6 +80,7 @@ class JobSpec(Frozen):
     validation_file: str | None = None
     steps: int = Field(ge=1, le=1_000_000)
     batch_size: int = Field(ge=1, le=1024)
+    repeat: int = Field(default=1, ge=1, le=1000)
     eval_every: int = Field(ge=1)
     eval_rows: int = Field(default=0, ge=0)
     seed: int = Field(ge=0, lt=2**63)

@@ -21,9 +21,9 @@ class Dataset:
     train: Sequence[Example]
     valid: tuple[Example, ...] = ()
 
-    def minibatch(self, seed: int, step: int, batch: int) -> tuple[Example, ...]:
-        """The [batch] examples of a step: see `db.sampling.minibatch`."""
-        return tuple(self.train[i] for i in sampling.minibatch(seed, step, len(self.train), batch))
+    def minibatch(self, seed: int, step: int, batch: int, repeat: int = 1) -> tuple[Example, ...]:
+        """The [batch] examples of a step, where each minibatch serves `repeat` steps: see `db.sampling.minibatch`."""
+        return tuple(self.train[i] for i in sampling.minibatch(seed, step // repeat, len(self.train), batch))
 
 
 def examples(base: Base, raw: bytes, rows: int | None = None, invocation: tuple[int, ...] = ()) -> tuple[Example, ...]:

@@ -12,7 +12,7 @@ from db.spec import JobSpec
 from worker import recipes
 from worker.data import Dataset
 from worker.scoring.base import Scorer
-from worker.types import Layout, Loss, Params, Trial
+from worker.types import Example, Layout, Loss, Params, Trial
 from worker.zo.base import Method, State
 
 NONFINITE_LIMIT: Final = 5  # steps in a row without finite losses after which a run has failed
@@ -59,6 +59,10 @@ class Run:
     def step(self) -> int:
         """Steps taken."""
         return self.state.step
+
+    def minibatch(self) -> tuple[Example, ...]:
+        """The examples of the next step."""
+        return self.data.minibatch(self.spec.seed, self.step, self.spec.batch_size, self.spec.repeat)
 
     @property
     def failed(self) -> str | None:
@@ -122,7 +126,7 @@ def _trials(run: Run) -> list[Trial]:
         rows = run.data.valid[: run.spec.eval_rows]
         trials.append(Trial(run.layout, run.params, rows, run.spec.objective, run.scope))
     if run.step < run.spec.steps:
-        batch = run.data.minibatch(run.spec.seed, run.step, run.spec.batch_size)
+        batch = run.minibatch()
         probes = run.method.ask(run.params, run.state)
         trials += [Trial(run.layout, probe, batch, run.spec.objective, run.scope) for probe in probes]
     return trials
@@ -145,11 +149,11 @@ def _told(run: Run, losses: list[Loss]) -> Run:
 
 def _first_met(run: Run) -> int:
     """Prompt tokens of the rows that the step before `run` visits for the first time: an epoch visits each row once."""
-    first, rows = run.step * run.spec.batch_size, len(run.data.train)
-    if first >= rows or not run.layout.invocation:
+    number, again = divmod(run.step, run.spec.repeat)
+    first, rows = number * run.spec.batch_size, len(run.data.train)
+    if again or first >= rows or not run.layout.invocation:
         return 0
-    met = run.data.minibatch(run.spec.seed, run.step, run.spec.batch_size)[: rows - first]
-    return sum(example.start for example in met)
+    return sum(example.start for example in run.minibatch()[: rows - first])
 
 
 def _evaluation(run: Run, loss: Loss) -> Evaluation:

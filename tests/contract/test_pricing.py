@@ -33,6 +33,7 @@ specs = st.builds(
     training_file=st.just("file-1"),
     steps=st.integers(1, 60),
     batch_size=st.integers(1, 40),
+    repeat=st.integers(1, 7),
     eval_every=st.integers(1, 70),
     eval_rows=st.integers(0, 12),
     seed=st.integers(0, 2**63 - 1),
@@ -51,7 +52,7 @@ def _walk(spec: JobSpec, train: Counts, valid: Counts, steps: int) -> Price:
                 evaluation += valid.visit[row] + (0 if measured else valid.once[row])
             measured = True
         if step < steps:
-            batch = minibatch(spec.seed, step, len(train.visit), spec.batch_size)
+            batch = minibatch(spec.seed, step // spec.repeat, len(train.visit), spec.batch_size)
             sides = 2 * spec.method.queries if spec.method.estimator == "two_point" else spec.method.queries + 1
             for _ in range(sides):
                 training += sum(train.visit[i] for i in batch)

@@ -101,9 +101,10 @@ def answering(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("activation", ["all", "answer"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 23])  # 3 steps are one epoch
-def test_tokens_are_the_price(activation, steps):
-    job, data = spec(steps=steps), dataset(0)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 23])  # 3 minibatches are one epoch
+@pytest.mark.parametrize("repeat", [1, 2, 5])
+def test_tokens_are_the_price(activation, steps, repeat):
+    job, data = spec(steps=steps, repeat=repeat), dataset(0)
     if activation == "answer":
         adapter = AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",), activation="answer", invocation=(5,))
         job, data = job.model_copy(update={"adapter": adapter}), answering(data)
@@ -125,6 +126,17 @@ def test_prompts_are_paid_for_once_however_often_a_run_changes_hands():
         (stepped,) = trainer.step([resumed], LinearScorer())
         tokens.append(stepped.tokens)
     assert tokens == [r.tokens for r in seen if r.losses is not None]
+
+
+def test_a_minibatch_serves_as_many_steps_as_asked_with_fresh_directions():
+    run, scorer, seen = start(steps=7, repeat=3, data=dataset(0, valid=0)), LinearScorer(), []
+    while not run.done:
+        (run,) = trainer.step([run], scorer)
+        seen.append(scorer.trials)
+    rows = [[id(e) for e in trials[0].examples] for trials in seen]
+    assert rows[0] == rows[1] == rows[2] != rows[3] == rows[4] == rows[5] != rows[6]
+    ups = [(trials[0].params - trials[1].params).tobytes() for trials in seen]
+    assert len(set(ups)) == 7
 
 
 def test_trials_say_whose_they_are():
