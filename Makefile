@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo up test test-all check format bench lock clean
+.PHONY: help install demo up test test-all check format bench bench-check lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -37,8 +37,12 @@ format: install  ## rewrite files as ruff wants them
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: install  ## the numbers of the README, as a table and JSON
+bench: install  ## why not a training loop? The numbers of the README, as a table and JSON (about 40 minutes)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-check: install  ## a quick bench, and whether a ratio is a quarter worse than the committed one
+	@$(BIN)/python -m bench --quick --out .onward/bench-check.json $(ARGS)
+	@$(BIN)/python -m bench.guard .onward/bench-check.json
 
 lock:  ## pin every dependency again (torch has its own file: see requirements/install.sh)
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 \

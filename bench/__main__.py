@@ -1,92 +1,155 @@
-"""`python -m bench`: every figure of the main job in one run, as a table and as JSON in bench/results/."""
+"""`python -m bench`: every figure of the main job in one run, as a table and as JSON in bench/results/.
+
+Sections say their figures as they are measured and write them at once, so that a run that is stopped keeps what it has.
+"""
 
 import argparse
 import json
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import table
 from bench.measure import machine
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("replay", "engine", "first step", "service", "api")
+SECTIONS = ("replay", "compare", "memory", "first step", "service", "api")
+QUICK_SECTIONS = ("compare", "service")
+QUICK = ("sentences", "32 jobs", "sentences, answer")  # workloads
+MEMORY = ("sentences", "reviews", "reviews, answer")
+
+
+@dataclass
+class Bench:
+    """What is asked, and the figures so far."""
+
+    home: Path
+    out: Path
+    quick: bool
+    only: tuple[str, ...]
+    workloads: tuple[str, ...]
+    figures: dict[str, Any] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed(self) -> str:
+        return f"{time.monotonic() - self.begun:.0f} s so far"
+
+    def keep(self, section: str, found: dict[str, Any]) -> None:
+        """Enter a section's figures, the machine and the time beside them, print and write them."""
+        self.figures[section] = {**found, "machine": machine()} if section != "compare" else found
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.out.write_text(json.dumps(self.figures, indent=1) + "\n")
+        if section not in ("compare", "memory"):
+            print(f"\n{section}, {self.elapsed}", *table.lines(found, "  "), sep="\n", flush=True)
 
 
 def main() -> None:
-    """Prints the table and writes the JSON. `--quick` takes fewer rounds and 1,000 queued jobs instead of 10,000."""
+    """Prints the tables and writes the JSON. `--quick` takes some workloads, two rounds each, and 1,000 queued jobs."""
+    from bench.workloads import WORKLOADS
+
+    names = tuple(w.name for w in WORKLOADS)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".onward"))
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="keep the file's other sections")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="keep the file's other sections")
+    parser.add_argument("--workloads", nargs="+", choices=names, help="of compare and memory; keep the file's others")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench.json")
-    arguments = parser.parse_args()
-    # The engine wants its environment before anything of it is imported: the same as the worker's.
+    asked = parser.parse_args()
+    # The engine wants its environment before anything of it is imported: the same as the worker's. And Intel's OpenMP
+    # binds whatever a process forks to one core, the service's worker among it, unless it is told not to bind at all.
+    os.environ.setdefault("OMP_PROC_BIND", "false")
     from worker.environment import prepare
 
     prepare(0, "bench")
-    rounds, queued = (3, 1_000) if arguments.quick else (8, 10_000)
-    found = run(arguments.home, rounds, queued, set(arguments.only))
-    kept = json.loads(arguments.out.read_text()) if arguments.only != SECTIONS and arguments.out.exists() else {}
-    figures = {**kept, **found}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"written to {arguments.out}")
+    bench = Bench(
+        asked.home,
+        asked.out,
+        asked.quick,
+        tuple(asked.only or (QUICK_SECTIONS if asked.quick else SECTIONS)),
+        tuple(asked.workloads or (QUICK if asked.quick else names)),
+    )
+    if (asked.only or asked.workloads) and asked.out.exists():
+        bench.figures = json.loads(asked.out.read_text())
+    sections: dict[str, Callable[[Bench], None]] = {
+        "replay": replay,
+        "compare": compared,
+        "memory": memory,
+        "first step": served,
+    }
+    for name, measure in sections.items():
+        if name in bench.only or (measure is served and {"service", "api"} & set(bench.only)):
+            measure(bench)
+    print(*table.rows(bench.figures), sep="\n")
+    print(f"\n{bench.elapsed}; written to {bench.out}")
 
 
-def run(home: Path, rounds: int, queued: int, only: set[str]) -> dict[str, Any]:
-    """The figures of the sections in `only`, each printed as it is measured, the machine and the time beside it."""
+def replay(bench: Bench) -> None:
+    from bench.engine import replay_seconds
+
+    bench.keep("replay", replay_seconds(_demo(bench)))
+
+
+def compared(bench: Bench) -> None:
+    """Contenders in turn, each workload entered as it is done."""
+    from bench.compare import compare, environment
+    from bench.workloads import WORKLOADS
+
+    def say(name: str, found: dict[str, Any]) -> None:
+        kept = bench.figures.get("compare", {})
+        bench.keep("compare", {**kept, name: {**found, "environment": environment(), "machine": machine()}})
+        print(*table.block(name, found, {}, {}), sep="\n")
+        print(f"  ({bench.elapsed})", flush=True)
+
+    compare(bench.home, [w for w in WORKLOADS if w.name in bench.workloads], bench.quick, say)
+
+
+def memory(bench: Bench) -> None:
+    """A process a contender."""
+    from bench.memory import measure
+    from bench.workloads import WORKLOADS
+
+    kept = bench.figures.get("memory", {})
+    chosen = [w for w in WORKLOADS if w.name in bench.workloads and w.name in MEMORY]
+    bench.keep("memory", {**kept, **measure(bench.home, chosen)})
+
+
+def served(bench: Bench) -> None:
+    """First step, service against bare engine, and the API under load: of one service."""
     from bench import engine, service
-    from cli.assets import DEMO_MODEL, demo_model
-    from db.bases import open_base
     from worker import trainer
     from worker.scoring.vllm_scorer import VllmScorer
 
-    base = open_base(DEMO_MODEL, str(demo_model(home)))
-    figures: dict[str, Any] = {}
-    if "replay" in only:
-        say("replay", figures, engine.replay_seconds(base))
-    scorer = VllmScorer(str(base.source)) if only & {"engine", "service"} else None
-    if scorer is not None and "engine" in only:
-        say("engine", figures, engine.measure(base, scorer, rounds))
-    bare = [trainer.start("bare", engine.spec(base), base, engine.dataset(base))]
+    base = _demo(bench)
+    rounds, queued = (2, 1_000) if bench.quick else (4, 10_000)
+    with service.service(base) as (stack, client):
+        if "first step" in bench.only:
+            bench.keep("first step", service.post_to_first_step(stack, client, base.name, 4 * rounds))
+        if "service" in bench.only:
+            scorer = VllmScorer(str(base.source))
+            runs = [trainer.start("bare", engine.spec(base), base, engine.dataset(base))]
 
-    def bare_step() -> None:
-        assert scorer is not None
-        bare[:] = trainer.step(bare, scorer)
+            def bare(steps: int) -> None:
+                """The same steps as the service's job: from its start, on the same rows."""
+                runs[:] = [trainer.start("bare", engine.spec(base), base, runs[0].data)]
+                for _ in range(steps):
+                    runs[:] = trainer.step(runs, scorer)
 
-    if only & {"first step", "service", "api"}:
-        with service.service(base) as (stack, client):
-            if "first step" in only:
-                say("first step", figures, service.post_to_first_step(stack, client, base.name, 2 * rounds))
-            if "service" in only:
-                found = service.step_over_bare(stack, client, base.name, bare_step, max(2, rounds // 3), 12)
-                say("service", figures, found)
-            if "api" in only:
-                say("api", figures, service.api_under_load(stack, client, base, queued))
-    if scorer is not None:
-        scorer.close()
-    return figures
+            bare(1)
+            bench.keep("service", service.step_over_bare(stack, client, base.name, bare, rounds, 12))
+            scorer.close()
+        if "api" in bench.only:
+            bench.keep("api", service.api_under_load(stack, client, base, queued))
 
 
-def say(name: str, figures: dict[str, Any], found: dict[str, Any]) -> None:
-    figures[name] = {**found, "machine": machine()}
-    print(f"\n{name}")
-    for line in rows(found):
-        print("  " + line)
+def _demo(bench: Bench) -> Any:
+    from bench.workloads import base_of
+    from cli.assets import DEMO_MODEL
 
-
-def rows(found: dict[str, Any], indent: str = "") -> list[str]:
-    """One line a figure; a spread as its median and quartiles."""
-    out = []
-    for key, value in found.items():
-        if isinstance(value, dict) and "median" in value:
-            extra = f"  p95 {value['p95']:.4g}" if "p95" in value else ""
-            out.append(f"{indent}{key:<36} {value['median']:.4g}  [{value['q1']:.4g} .. {value['q3']:.4g}]{extra}")
-        elif isinstance(value, dict):
-            out += [f"{indent}{key}", *rows(value, indent + "  ")]
-        else:
-            out.append(f"{indent}{key:<36} {value:.4g}" if isinstance(value, float) else f"{indent}{key:<36} {value}")
-    return out
+    return base_of(DEMO_MODEL, bench.home)
 
 
 if __name__ == "__main__":

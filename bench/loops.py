@@ -1,7 +1,4 @@
-"""What Onward is measured against: a batched transformers loop and a MeZO-style loop. Knows torch, no engine.
-
-Both are written from the formulas (MeZO, arXiv 2305.17333, algorithm 1) and do the work of the same trials.
-"""
+"""What torch loops are made of, and a batched transformers loop as a scorer. Knows torch, no engine."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -104,57 +101,3 @@ def candidate_rows(examples: Sequence[Example]) -> Rows:
             out.append((first + c.sequence, positions, torch.from_numpy(c.targets.astype(np.int64))))
         first += len(example.sequences)
     return out
-
-
-class MezoLoop:
-    """The official style: LoRA parameters perturbed in place three times (+eps, -2 eps, +eps) from a seed, two
-    sequential padded forwards in which every candidate is a sequence of its own, logits at every position, then the
-    update, parameter by parameter."""
-
-    def __init__(self, path: str, layout: Layout, params: Any, eps: float, learning_rate: float) -> None:
-        self._model = base_model(path)
-        self._layout, self._eps, self._rate = layout, eps, learning_rate
-        self._tensors = [torch.from_numpy(layout.tensor(params, i).copy()) for i in range(len(layout.shapes))]
-        for index, linear in enumerate(linears(self._model, layout)):
-            linear.forward = self._adapted(linear, index)  # type: ignore[method-assign]
-
-    def step(self, examples: Sequence[Example], seed: int) -> float:
-        """One MeZO step on `examples` with the choice objective; returns L+, as the official code logs."""
-        self._perturb(seed, self._eps)
-        plus = self._forward(examples)
-        self._perturb(seed, -2 * self._eps)
-        minus = self._forward(examples)
-        self._perturb(seed, self._eps)
-        self._perturb(seed, -self._rate * (plus - minus) / (2 * self._eps))
-        return plus
-
-    def _perturb(self, seed: int, scale: float) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        for tensor in self._tensors:
-            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=scale)
-
-    def _forward(self, examples: Sequence[Example]) -> float:
-        texts = [
-            (e.sequences[c.sequence][: int(c.positions[-1]) + 1], c.positions, c.targets)
-            for e in examples
-            for c in e.candidates
-        ]
-        with torch.inference_mode():
-            ids, mask = padded([t[0] for t in texts])
-            logprobs = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
-            means = [
-                logprobs[row, torch.from_numpy(p.astype(np.int64)), torch.from_numpy(t.astype(np.int64))].mean()
-                for row, (_, p, t) in enumerate(texts)
-            ]
-            scores = torch.stack(means).view(len(examples), -1).double()
-            labels = torch.tensor([e.label for e in examples])
-            return float(F.cross_entropy(scores, labels))
-
-    def _adapted(self, linear: torch.nn.Linear, index: int) -> Any:
-        weight, bias, scaling = linear.weight, linear.bias, self._layout.scaling
-
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            a, b = self._tensors[2 * index], self._tensors[2 * index + 1]
-            return F.linear(x, weight, bias) + scaling * F.linear(F.linear(x, a), b)
-
-        return forward

@@ -4,12 +4,16 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from db.bases import Base
+from worker.scoring.base import Scorer
+from worker.types import Loss, Module, Trial
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -30,18 +34,73 @@ def interleaved(contenders: Mapping[str, Callable[[int], None]], rounds: int, wa
     return seconds
 
 
-def gemm_rate(seconds: float = 2.0) -> float:
-    """This machine's best float32 matrix-multiply rate in FLOP/s, at the shapes of the demo model's MLP."""
-    import torch
+class Timed:
+    """A scorer that counts the seconds spent in it."""
 
-    x, w = torch.randn(1024, 576), torch.randn(1536, 576)
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self.seconds = scorer, 0.0
+
+    @property
+    def capacity(self) -> int:
+        return self._scorer.capacity
+
+    def close(self) -> None:
+        self._scorer.close()
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
         begun = time.perf_counter()
-        for _ in range(8):
-            torch.nn.functional.linear(x, w)
-        best = max(best, 8 * 2 * 1024 * 576 * 1536 / (time.perf_counter() - begun))
-    return best
+        losses = self._scorer.score(trials)
+        self.seconds += time.perf_counter() - begun
+        return losses
+
+
+class Floor:
+    """The least a step can take here: its multiplications at the best rate seen of either of torch's float32 GEMMs, or
+    one read of the weights at the best rate seen of a copy, whichever is longer. Attention and norms are left out."""
+
+    def __init__(self) -> None:
+        self.rate = self.bandwidth = 0.0
+        self.gemm(2.0)
+        self._read(0.5)
+
+    def gemm(self, seconds: float) -> None:
+        """Try for better for so long, at the shapes of the demo model's MLP."""
+        import torch
+
+        x, w = torch.randn(1024, 576), torch.randn(1536, 576)
+        ways: list[Callable[[], Any]] = [lambda: torch.nn.functional.linear(x, w)]
+        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            packed = torch.ops.mkldnn._reorder_linear_weight(w, 1024)
+            ways.append(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for way in ways:
+                begun = time.perf_counter()
+                way()
+                way()
+                self.rate = max(self.rate, 2 * 2 * 1024 * 576 * 1536 / (time.perf_counter() - begun))
+
+    def _read(self, seconds: float) -> None:
+        import torch
+
+        source = torch.ones(1 << 26)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            begun = time.perf_counter()
+            source.sum()
+            self.bandwidth = max(self.bandwidth, 4 * source.numel() / (time.perf_counter() - begun))
+
+    def seconds(self, base: Base, tokens: int, rows: int, rank: int, adapted: Sequence[Module]) -> float:
+        """Of a step of `tokens` scored tokens with logits at `rows` of them."""
+        body = sum(i * o for _, i, o in base.modules)
+        head = base.vocab * _hidden(base)
+        low = sum(rank * (m.inputs + m.outputs) for m in adapted)
+        return max(2 * ((body + low) * tokens + head * rows) / self.rate, 4 * (body + head) / self.bandwidth)
+
+
+def _hidden(base: Base) -> int:
+    """The width of the residual stream: what q is given."""
+    return next(i for name, i, _ in base.modules if name.endswith("q_proj"))
 
 
 def machine() -> dict[str, Any]:

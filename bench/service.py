@@ -27,27 +27,18 @@ from db.bases import Base
 from db.models import Job, JournalStep
 
 UNSERVED = "unserved"
-CORES = os.sched_getaffinity(0)  # at import, before an engine of this process binds its main thread to one core
-
-
-@contextmanager
-def every_core() -> Iterator[None]:
-    """Processes started within get every core: a child inherits what the parent's thread is bound to."""
-    bound = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, CORES)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, bound)
 
 
 @contextmanager
 def service(base: Base) -> Iterator[tuple[Stack, OpenAI]]:
-    """The whole service in a temporary home, and a client of its one tenant."""
+    """The whole service in a temporary home, and a client of its one tenant. Raises RuntimeError where its processes do
+    not have this process's cores: Intel's OpenMP binds a forked child to one core unless OMP_PROC_BIND is false."""
     with ExitStack() as started:
-        with every_core():
-            home = Path(started.enter_context(tempfile.TemporaryDirectory()))
-            stack = started.enter_context(running(home, {base.name: str(base.source)}, 0))
+        home = Path(started.enter_context(tempfile.TemporaryDirectory()))
+        stack = started.enter_context(running(home, {base.name: str(base.source)}, 0))
+        for process in stack.processes:
+            if (cores := os.sched_getaffinity(process.popen.pid)) != os.sched_getaffinity(0):
+                raise RuntimeError(f"{process.name} is bound to cores {cores}: set OMP_PROC_BIND=false")
         with stack.sessions.begin() as session:
             tenant = tenants.create(session, "bench", max_jobs=100_000)
             _, key = tenants.create_key(session, tenant.id)
@@ -94,10 +85,14 @@ def wait_for(stack: Stack, job_id: str, reached: Callable[[Job], bool], every: f
     raise TimeoutError(job_id)
 
 
-def seconds_a_step(stack: Stack, client: OpenAI, model: str, file: str, steps: int) -> float:
-    """Of one job alone on the worker, from its first journal flush to its last."""
+def seconds_a_step(stack: Stack, client: OpenAI, model: str, file: str, steps: int) -> tuple[float, float]:
+    """Of one job alone on the worker: wall-clock seconds from its first journal flush to its last, and the processor
+    seconds of the whole worker process from submission to the end, both by steps."""
+    (worker,) = [p.popen.pid for p in stack.processes if p.name.startswith("worker")]
+    busy = processor_seconds(worker)
     job_id = submit(client, model, file, steps, 16)
     wait_for(stack, job_id, lambda job: job.state == "succeeded", every=1.0)
+    busy = processor_seconds(worker) - busy
     with stack.sessions.begin() as session:
         rows = session.execute(
             select(JournalStep.created_at, JournalStep.step).where(JournalStep.job_id == job_id)
@@ -106,25 +101,35 @@ def seconds_a_step(stack: Stack, client: OpenAI, model: str, file: str, steps: i
     for at, step in rows:
         flushes[at] = max(step, flushes.get(at, -1))
     (first, s0), (last, s1) = min(flushes.items()), max(flushes.items())
-    return float((last - first).total_seconds() / (s1 - s0))
+    return float((last - first).total_seconds() / (s1 - s0)), busy / steps
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process's threads so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def step_over_bare(
-    stack: Stack, client: OpenAI, model: str, bare_step: Callable[[], None], rounds: int, steps: int
+    stack: Stack, client: OpenAI, model: str, bare_steps: Callable[[int], None], rounds: int, steps: int
 ) -> dict[str, Any]:
-    """Service and bare engine in turn: medians of seconds a step, and their ratio round by round."""
+    """Service and bare engine in turn, a job of `steps` steps each: medians of seconds a step, and their ratio round by
+    round, in wall-clock and in processor time (which other work on the machine hardly moves)."""
     file = upload(client, 1000)
-    served, bare = [], []
+    served, bare, busy_served, busy_bare = [], [], [], []
     for _ in range(rounds):
-        served.append(seconds_a_step(stack, client, model, file, steps))
-        begun = time.perf_counter()
-        for _ in range(steps):
-            bare_step()
+        wall, busy = seconds_a_step(stack, client, model, file, steps)
+        served.append(wall)
+        busy_served.append(busy)
+        busy, begun = time.process_time(), time.perf_counter()
+        bare_steps(steps)
         bare.append((time.perf_counter() - begun) / steps)
+        busy_bare.append((time.process_time() - busy) / steps)
     return {
         "service seconds a step": spread(served),
         "bare engine seconds a step": spread(bare),
         "service over bare": spread([a / b for a, b in zip(served, bare, strict=True)]),
+        "service over bare, processor time": spread([a / b for a, b in zip(busy_served, busy_bare, strict=True)]),
     }
 
 
@@ -154,8 +159,7 @@ def api_under_load(stack: Stack, client: OpenAI, base: Base, jobs: int, threads:
         "ONWARD_PORT": str(port),
     }
     url = f"http://127.0.0.1:{port}"
-    with every_core():
-        api = start("api-load", [sys.executable, "-m", "api"], env, stack.home / "logs")
+    api = start("api-load", [sys.executable, "-m", "api"], env, stack.home / "logs")
     try:
         wait_ready(api, lambda: _up(url), 60, "starting an API for the load")
         file = upload(client, 64)

@@ -75,11 +75,12 @@ def preset(model: str, objective: str, method: str, activation: str = "all") -> 
 def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, valid_rows: int = 0) -> dict[str, Any]:
     """Completes a request: the fields of JobSpec beside model, files and what is not asked for.
 
-    `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and MethodSpec, steps, batch_size, repeat,
-    eval_every, eval_rows, seed, token_budget, suffix, and OpenAI's n_epochs and learning_rate_multiplier. A field that
-    is missing, None or "auto" takes the preset; `activation` is then "all", for what "answer" needs (the ids
-    `invocation`) is in the rows, which are not read here. `rows` and `valid_rows` count the files' rows. The result
-    nests adapter and method as JobSpec does; seed, token_budget and suffix are in it only where asked for.
+    `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and MethodSpec, steps, batch_size,
+    repeat, eval_every, eval_rows, seed, token_budget, suffix, and OpenAI's n_epochs (visits of a row, `repeat` times
+    each) and learning_rate_multiplier. A field that is missing, None or "auto" takes the preset; `activation` is then
+    "all", for what "answer" needs (the ids `invocation`) is in the rows, which are not read here. `rows` and
+    `valid_rows` count the files' rows. The result nests adapter and method as JobSpec does; seed, token_budget and
+    suffix are in it only where asked for.
     Raises ValueError for an unknown field, and for an objective that the file's format cannot train.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}

@@ -48,8 +48,9 @@ def evaluations(spec: JobSpec, steps: int | None = None) -> int:
 def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None) -> Price:
     """The price of the job, or of its first `steps` steps, ended there.
 
-    A step pays each row of its minibatch (`repeat` steps share one) once a probe, an evaluation the first `eval_rows` validation rows. What a row
-    costs once is paid at the first step that visits it, and for validation rows at the first evaluation.
+    A step pays each row of its minibatch, which `repeat` steps share, once a probe; an evaluation pays the first
+    `eval_rows` validation rows. What a row costs once is paid at the first step that visits it, and for validation rows
+    at the first evaluation.
     """
     steps = spec.steps if steps is None else steps
     visit, once = _whole(train.visit), _whole(train.once)
