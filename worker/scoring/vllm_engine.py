@@ -35,7 +35,9 @@ from vllm.forward_context import set_forward_context
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
 from worker.scoring.attention import BranchAttention
+from worker.scoring.dequantised import quantisation_of
 from worker.scoring.vllm_lora import GroupedLora, ModuleLora, Worn
+from worker.scoring.vllm_quantised import prepare
 
 TARGETS = {
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -66,6 +68,7 @@ class Engine:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         token_bytes = 2 * config.num_hidden_layers * heads * width * self.dtype.itemsize
+        prepare(quantisation_of(path), dtype)
         self.llm = vllm.LLM(
             model=str(path),
             dtype=dtype,

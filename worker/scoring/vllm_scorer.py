@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from worker.objectives import reduce
 from worker.scoring.attention import BranchAttention
+from worker.scoring.dequantised import remark
+from worker.scoring.dequantised import tolerance as allowed
 from worker.scoring.packing import Laid, LogProbs, Wave, blank, lay, waves
 from worker.scoring.probes import probes
 from worker.scoring.prompts import PromptCache
@@ -83,12 +85,14 @@ class VllmScorer:
         """Stop the engine and give its memory back."""
         self.engine.close()
 
-    def self_check(self, seed: int = 0, tolerance: float = 1e-4) -> dict[str, float | str]:
+    def self_check(self, seed: int = 0, tolerance: float | None = None) -> dict[str, float | str]:
         """Score a few random probes here and with transformers and PEFT, loaded for the occasion and dropped again.
 
         Returns what to record of this engine: the largest difference of a log-probability (nats), dtype, versions.
-        Raises SelfCheckFailed where it exceeds `tolerance`, which suits fp32 (measured: below 1e-5).
+        Raises SelfCheckFailed where it exceeds `tolerance` (None: what the dtype and the base's format allow).
         """
+        if tolerance is None:
+            tolerance = allowed(self._path, self._dtype)
         modules = tuple(Module(name, *shape) for name, shape in self.engine.modules.items())
         trials = probes(modules, self._max_rank, self.engine.context, self.engine.vocab, seed)
         mine = self.logprobs(trials)
@@ -107,7 +111,7 @@ class VllmScorer:
         if not worst <= tolerance:
             raise SelfCheckFailed(
                 f"log-probabilities differ from transformers by up to {worst:.3g} nats (tolerance {tolerance:g}, "
-                f"{self._dtype}, {self.engine.versions()}): this engine must not train"
+                f"{self._dtype}, {self.engine.versions()}): this engine must not train{remark(self._path)}"
             )
         return {"max_difference": worst, "dtype": self._dtype, **self.engine.versions()}
 
