@@ -34,6 +34,7 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import set_forward_context
 from vllm.v1.attention.backend import CommonAttentionMetadata
 
+from worker.scoring import vllm_kernels
 from worker.scoring.attention import BranchAttention
 from worker.scoring.dequantised import quantisation_of
 from worker.scoring.vllm_lora import GroupedLora, ModuleLora, Worn
@@ -97,6 +98,7 @@ class Engine:
         self.device: torch.device = self._runner.device
         self.modules: dict[str, tuple[int, int]] = {}
         self._lora = self._install_lora()
+        vllm_kernels.use(self._runner.model, self.device)
 
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
