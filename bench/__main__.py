@@ -16,7 +16,7 @@ from bench import table
 from bench.measure import machine
 
 RESULTS = Path(__file__).parent / "results"
-SECTIONS = ("replay", "compare", "memory", "first step", "service", "api")
+SECTIONS = ("replay", "compare", "quality", "memory", "first step", "service", "api")
 QUICK_SECTIONS = ("compare", "service")
 QUICK = ("sentences", "32 jobs", "sentences, answer")  # workloads
 MEMORY = ("sentences", "reviews", "reviews, answer")
@@ -43,7 +43,7 @@ class Bench:
         self.figures[section] = {**found, "machine": machine()} if section != "compare" else found
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(self.figures, indent=1) + "\n")
-        if section not in ("compare", "memory"):
+        if section not in ("compare", "quality", "memory"):
             print(f"\n{section}, {self.elapsed}", *table.lines(found, "  "), sep="\n", flush=True)
 
 
@@ -77,6 +77,7 @@ def main() -> None:
     sections: dict[str, Callable[[Bench], None]] = {
         "replay": replay,
         "compare": compared,
+        "quality": quality,
         "memory": memory,
         "first step": served,
     }
@@ -105,6 +106,13 @@ def compared(bench: Bench) -> None:
         print(f"  ({bench.elapsed})", flush=True)
 
     compare(bench.home, [w for w in WORKLOADS if w.name in bench.workloads], bench.quick, say)
+
+
+def quality(bench: Bench) -> None:
+    """What the presets learn, against the seconds that each contender took for their steps."""
+    from bench.quality import section
+
+    bench.keep("quality", section(bench.home, bench.figures.get("compare", {}), lambda line: print(line, flush=True)))
 
 
 def memory(bench: Bench) -> None:

@@ -24,7 +24,7 @@ def trials(base: Any, activation: str, eps: float, directions: int) -> list[Any]
     """Both signs of every direction at one point, on the first ROWS sentiment rows."""
     import tempfile
 
-    from bench.quality import invocation
+    from bench.workloads import invocation_of
     from cli.datasets import write
     from db.presets import resolve
     from db.spec import JobSpec
@@ -34,7 +34,7 @@ def trials(base: Any, activation: str, eps: float, directions: int) -> list[Any]
 
     with tempfile.TemporaryDirectory() as folder:
         raw = write(Path(folder))["sentiment_train"].read_bytes()
-    ids = invocation(base, [raw]) if activation == "answer" else ()
+    ids = invocation_of(base, raw) if activation == "answer" else ()
     given = {"activation": activation, "invocation": ids, "seed": 0}
     spec = JobSpec(model=base.name, training_file="noise", **resolve(given, base, "choice", ROWS))
     layout = recipes.layout(spec, base)

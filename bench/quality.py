@@ -18,7 +18,9 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 TASKS = ("sentiment", "topic")
+ACTIVATIONS = ("answer", "all")
 SEEDS = (0, 1, 2)
+ROWS, EVERY = 150, 40  # held-out rows, steps between evaluations
 
 
 @dataclass
@@ -32,26 +34,15 @@ class Curve:
     points: list[tuple[int, float, float]] = field(default_factory=list)
     failed: str | None = None
     tokens: int = 0  # scored by its probes
-
-
-def invocation(base: Any, files: Sequence[bytes]) -> tuple[int, ...]:
-    """What `auto` means for these JSONL files, as the API finds it."""
-    from db import invocation as ours
-    from db.encoding import encode_rows
-    from db.rows import parse
-
-    tails = []
-    for raw in files:
-        tail = None
-        for line, row in enumerate(encode_rows(base, parse((raw,))), start=1):
-            tail = ours.joined(tail, base, row, line)
-        assert tail is not None
-        tails.append(("file", tail))
-    return ours.shared(base, tails)
+    rows: int = 0  # of its training file
+    batch: int = 0
+    repeat: int = 1
+    prompt: float = 0.0  # tokens before the invocation, a row
 
 
 def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -> None:
     """Fill the curves: all of them as one cohort, evaluated on the first `rows` held-out rows."""
+    from bench.workloads import invocation_of
     from cli.datasets import write
     from db.presets import resolve
     from db.spec import JobSpec
@@ -63,14 +54,17 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
         files = {name: path.read_bytes() for name, path in write(Path(folder)).items()}
     for number, curve in enumerate(asked):
         parts = [files[f"{curve.task}_{part}"] for part in ("train", "valid")]
-        ids = invocation(base, parts) if curve.activation == "answer" else ()
+        ids = invocation_of(base, *parts) if curve.activation == "answer" else ()
         ids = ids[len(ids) - curve.fields.get("ends", len(ids)) :]
         given = {k: v for k, v in curve.fields.items() if k != "ends"}
         given |= {"activation": curve.activation, "invocation": ids, "seed": curve.seed}
         key = curve.task, ids
         if key not in datasets:
             datasets[key] = Dataset(*(examples(base, part, None, ids) for part in parts))
-        whole = resolve(given, base, "choice", len(datasets[key].train), rows)
+        rows_there = datasets[key].train
+        whole = resolve(given, base, "choice", len(rows_there), rows)
+        curve.rows, curve.batch, curve.repeat = len(rows_there), whole["batch_size"], whole["repeat"]
+        curve.prompt = sum(e.start for e in rows_there) / len(rows_there)
         spec = JobSpec(model=base.name, training_file=curve.task, validation_file=curve.task, **whole)
         runs.append(trainer.start(str(number), spec, base, datasets[key], "bench"))
     begun = time.monotonic()
@@ -105,13 +99,90 @@ def best(curve: Curve) -> float:
     return min(loss for _, loss, _ in curve.points)
 
 
+def mean(curves: Sequence[Curve]) -> list[tuple[int, float, float]]:
+    """(steps, loss, accuracy) in the mean over seeds, as far as all of them go."""
+    return [
+        (points[0][0], sum(p[1] for p in points) / len(points), sum(p[2] for p in points) / len(points))
+        for points in zip(*(c.points for c in curves), strict=False)
+    ]
+
+
+def settled(curves: Sequence[Curve], compare: dict[str, Any]) -> dict[str, Any]:
+    """Wall-clock of every contender to a task's target, and its curve: steps times its seconds a step on the preset's
+    workload, and for activation `answer` the prompts met so far at its seconds a prompt token. A task's target is where
+    the mean curve of activation `all` ends. Evaluations and start-up are left out for everyone."""
+    out: dict[str, Any] = {"target": {}, "to target": {}, "mean": {}, "wall-clock": {}}
+    for task in dict.fromkeys(c.task for c in curves):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        ends = mean([c for c in curves if (c.task, c.activation) == (task, "all")])
+        target = out["target"][task] = ends[-1][1]
+        for activation in ("all", "answer"):
+            own = [c for c in curves if (c.task, c.activation) == (task, activation)]
+            name = f"preset, {task}" + (", answer" if activation == "answer" else "")
+            points = mean(own)
+            out["mean"][f"{task}, {activation}"] = points
+            reached = steps_to(points, target)
+            for who, c in compare.get(name, {}).get("contenders", {}).items():
+                prompts = c.get("prompt seconds", 0) / c["prompt tokens"] if "prompt tokens" in c else 0.0
+                if activation == "answer" and not prompts and who not in ("official style", "strongest loop"):
+                    continue
+
+                def seconds(steps: float, c: Any = c, prompts: float = prompts, curve: Curve = own[0]) -> float:
+                    return float(steps * c["seconds a step"]["median"] + prompts * met(curve, steps))
+
+                lines[f"{who}, {activation}"] = [(seconds(s), loss) for s, loss, _ in points]
+                if reached is not None:
+                    out["to target"].setdefault(name, {})[who] = seconds(reached)
+        out["wall-clock"][task] = lines
+    return out
+
+
+def met(curve: Curve, steps: float) -> float:
+    """Prompt tokens that so many steps of a run meet for the first time, in the mean."""
+    rows = min(-(-steps // curve.repeat) * curve.batch, curve.rows)
+    return rows * curve.prompt
+
+
+def trained(home: Path, asked: Sequence[Curve], rows: int, say: Any) -> list[Curve]:
+    """The curves filled, those of one activation as one cohort, on an engine of their own."""
+    from cli.assets import DEMO_MODEL, demo_model
+    from db.bases import open_base
+    from worker.scoring.vllm_scorer import VllmScorer
+
+    base = open_base(DEMO_MODEL, str(demo_model(home)))
+    scorer = VllmScorer(str(base.source), prompt_bytes=4 << 30, slots=64)
+    for activation in ACTIVATIONS:
+        if some := [c for c in asked if c.activation == activation]:
+            train(base, scorer, some, rows, say)
+    scorer.close()
+    return list(asked)
+
+
+def section(home: Path, compare: dict[str, Any], say: Any, curves: Sequence[Curve] | None = None) -> dict[str, Any]:
+    """The quality section of `bench`: the presets' curves (those given, or trained now), what they come to and their
+    pictures."""
+    from bench.plots import loss_against_time
+
+    if curves is None:
+        asked = [
+            Curve(task, activation, seed, {"eval_every": EVERY})
+            for activation in ACTIVATIONS
+            for task in TASKS
+            for seed in (SEEDS if activation == "answer" else SEEDS[:2])
+        ]
+        curves = trained(home, asked, ROWS, say)
+    found = settled(curves, compare)
+    loss_against_time(found["wall-clock"], target=found["target"])
+    return {**found, "held-out rows": ROWS, "curves": [asdict(c) for c in curves]}
+
+
 def main() -> None:
-    """Trains presets (or the grid of KEY=JSON-LIST arguments) and writes the curves."""
+    """Trains the grid of KEY=JSON-LIST arguments, presets without one, and writes the curves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--activations", nargs="+", default=["answer", "all"])
+    parser.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=ACTIVATIONS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--rows", type=int, default=150, help="held-out rows")
+    parser.add_argument("--rows", type=int, default=ROWS, help="held-out rows")
     parser.add_argument("--grid", nargs="*", default=[], help='candidates, as learning_rate="[1e-3,2e-3]"')
     parser.add_argument("--home", type=Path, default=Path(".onward"))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -120,23 +191,15 @@ def main() -> None:
 
     prepare(0, "bench.quality")
     from bench.measure import machine
-    from cli.assets import DEMO_MODEL, demo_model
-    from db.bases import open_base
-    from worker.scoring.vllm_scorer import VllmScorer
 
-    base = open_base(DEMO_MODEL, str(demo_model(arguments.home)))
     keys = [word.partition("=")[0] for word in arguments.grid]
     values = [json.loads(word.partition("=")[2]) for word in arguments.grid]
-    scorer = VllmScorer(str(base.source), prompt_bytes=4 << 30, slots=64)
-    curves: list[Curve] = []
-    for activation in arguments.activations:
-        some = [
-            Curve(task, activation, seed, dict(zip(keys, chosen, strict=True)))
-            for task, chosen, seed in product(arguments.tasks, product(*values), arguments.seeds)
-        ]
-        train(base, scorer, some, arguments.rows, lambda line: print(line, flush=True))
-        curves += some
-    scorer.close()
+    asked = [
+        Curve(task, activation, seed, dict(zip(keys, chosen, strict=True)))
+        for activation in arguments.activations
+        for task, chosen, seed in product(arguments.tasks, product(*values), arguments.seeds)
+    ]
+    curves = trained(arguments.home, asked, arguments.rows, lambda line: print(line, flush=True))
     for curve in curves:
         last = curve.points[-1]
         print(

@@ -139,3 +139,11 @@ def test_self_check_passes_and_notices_a_wrong_weight(pair: Pair) -> None:
             pair.vllm.self_check()
     finally:
         weight.data.copy_(kept)
+
+
+def test_norms_and_activations_call_the_compiled_kernels(pair: Pair) -> None:
+    """Two norms and one activation a layer and the last norm, on a CPU; OPT's are PyTorch's own."""
+    model = pair.vllm.engine._runner.model
+    ours = [m for m in model.modules() if "_rms_norm" in str(vars(m).get("_forward_method"))]
+    gates = [m for m in model.modules() if "_silu_and_mul" in str(vars(m).get("_forward_method"))]
+    assert (len(ours), len(gates)) == ((0, 0) if "opt" in pair.path.name else (5, 2))

@@ -1,0 +1,149 @@
+"""Why not a training loop? Every contender's step on every workload, taken in turn in one process, as ratios.
+
+Knows the contenders' face, clocks and floors; how each one works is `contenders`'.
+"""
+
+import gc
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench import workloads
+from bench.contenders import Contender, Jobs, contender
+from bench.measure import Floor, Timed, spread
+from bench.strong import Loaded, load
+from bench.workloads import ENGINE, Workload
+from db.bases import Base
+
+TOLERANCE = 2e-4  # nats between contenders' losses: float32 summed in another order (measured: below 1e-5)
+PROMPT_BYTES = 4 << 30
+
+
+class Resident:
+    """A base model and what contenders keep of it between workloads."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._scorer: Timed | None = None
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        return load(str(self.base.source))
+
+    @property
+    def scorer(self) -> Timed:
+        if self._scorer is None:
+            from worker.scoring.vllm_scorer import VllmScorer
+
+            self._scorer = Timed(VllmScorer(str(self.base.source), slots=64, prompt_bytes=PROMPT_BYTES))
+        return self._scorer
+
+    def close(self) -> None:
+        if self._scorer is not None:
+            self._scorer.close()
+
+
+def compare(
+    home: Path, chosen: Sequence[Workload], quick: bool, say: Callable[[str, dict[str, Any]], None]
+) -> dict[str, Any]:
+    """The figures of each workload by name, said as they come. `quick` takes at most 2 rounds of each."""
+    found: dict[str, Any] = {}
+    floor = Floor()
+    for model in dict.fromkeys(w.model for w in chosen):
+        resident = Resident(workloads.base_of(model, home))
+        for w in (w for w in chosen if w.model == model):
+            found[w.name] = measure(w, resident, floor, min(w.rounds, 2) if quick else w.rounds)
+            say(w.name, found[w.name])
+            gc.collect()
+        resident.close()
+        del resident
+        gc.collect()
+    return found
+
+
+def measure(w: Workload, resident: Resident, floor: Floor, rounds: int) -> dict[str, Any]:
+    """One workload: a round that is not counted, then `rounds` in which all take turns, odd ones in reverse order."""
+    base = resident.base
+    jobs = Jobs(w, base)
+    steps = range(rounds + 1)
+    them: dict[str, Contender] = {
+        name: contender(name, jobs, str(base.source), lambda: resident.loaded, lambda: resident.scorer)
+        for name in w.who
+    }
+    prompts = {name: _prompts(c, steps) for name, c in them.items()}
+    difference = agreed({name: c.first() for name, c in them.items()})
+    wall: dict[str, list[float]] = {name: [] for name in them}
+    cpu: dict[str, list[float]] = {name: [] for name in them}
+    outside: list[float] = []
+    for number in steps:
+        for name in list(them)[:: 1 if number % 2 == 0 else -1]:
+            inside = resident.scorer.seconds if name == ENGINE else 0.0
+            busy, begun = time.process_time(), time.perf_counter()
+            them[name].step(number)
+            took, busy = time.perf_counter() - begun, time.process_time() - busy
+            if number:
+                wall[name].append(took)
+                cpu[name].append(busy)
+                if name == ENGINE:
+                    outside.append(1 - (resident.scorer.seconds - inside) / took)
+        floor.gemm(0.3)
+    tokens = [jobs.tokens(i) for i in steps[1:]]
+    least = [
+        floor.seconds(base, t, jobs.rows(i), w.rank, jobs.runs[0].layout.modules)
+        for i, t in zip(steps[1:], tokens, strict=True)
+    ]
+    mean = sum(tokens) / len(tokens)
+    found: dict[str, Any] = {
+        "workload": w.say(),
+        "rounds": rounds,
+        "scored tokens a step": mean,
+        "floor seconds a step": sum(least) / len(least),
+        "largest difference of losses": difference,
+        "contenders": {},
+    }
+    for name in them:
+        found["contenders"][name] = {
+            "seconds a step": spread(wall[name]),
+            "cpu seconds a step": spread(cpu[name]),
+            "cores used": spread([c / t for c, t in zip(cpu[name], wall[name], strict=True)]),
+            "scored tokens/s": spread([n / t for n, t in zip(tokens, wall[name], strict=True)]),
+            "fraction of the floor": spread([f / t for f, t in zip(least, wall[name], strict=True)]),
+            "times onward's step": spread([a / b for a, b in zip(wall[name], wall[ENGINE], strict=True)]),
+            "times onward's processor time": spread([a / b for a, b in zip(cpu[name], cpu[ENGINE], strict=True)]),
+            **prompts[name],
+        }
+    if outside:
+        found["contenders"][ENGINE]["outside scoring, share of a step"] = spread(outside)
+    return found
+
+
+def _prompts(c: Contender, steps: Sequence[int]) -> dict[str, Any]:
+    """What prompts that are computed once a job cost, where there are any: counted apart from the steps."""
+    begun = time.perf_counter()
+    tokens = c.warm(steps)
+    return {"prompt tokens": tokens, "prompt seconds": time.perf_counter() - begun} if tokens else {}
+
+
+def agreed(first: dict[str, list[float]]) -> float:
+    """The largest difference of losses on the first minibatch. Raises AssertionError where the contenders do not do the
+    same work."""
+    longest = max(first.values(), key=len)
+    worst = max(abs(a - b) for own in first.values() for a, b in zip(own, longest, strict=False))
+    if not worst < TOLERANCE:
+        raise AssertionError(f"the contenders do not do the same work: {first}")
+    return worst
+
+
+def environment() -> dict[str, Any]:
+    """What every contender of this process computes under."""
+    import torch
+
+    names = ("LD_PRELOAD", "KMP_BLOCKTIME", "KMP_TPAUSE", "OMP_NUM_THREADS", "OMP_PROC_BIND")
+    return {
+        "threads": torch.get_num_threads(),
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "environment": {n: os.environ[n] for n in names if n in os.environ},
+    }
