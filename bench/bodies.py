@@ -25,10 +25,10 @@ class Packed:
     linear, measured); several linears of one input are one GEMM."""
 
     def __init__(self, linears: Sequence[Any]) -> None:
-        weight = torch.cat([x.weight.detach() for x in linears])
+        weight = torch.cat([x.weight.detach() for x in linears]) if len(linears) > 1 else linears[0].weight.detach()
         biases = [x.bias for x in linears]
         self.bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
-        self.prepacked = weight.device.type == "cpu" and ONEDNN
+        self.prepacked = weight.device.type == "cpu" and ONEDNN and weight.dtype != torch.float16
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1024) if self.prepacked else weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,8 @@ class Packed:
 def add_rms(stream: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float) -> Any:
     """The residual stream with `delta` added, and its RMS norm."""
     stream = stream + delta
-    return stream, stream * torch.rsqrt(stream.square().mean(-1, keepdim=True) + eps) * weight
+    wide = stream.float()
+    return stream, (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(stream.dtype) * weight
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -121,8 +122,8 @@ class LlamaBody(Body):
         self, ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor, adapt: Adapt, attend: Attend
     ) -> torch.Tensor:
         angles = positions[:, None].float() * self._inverse
-        cos, sin = angles.cos()[:, None], angles.sin()[:, None]
         stream, own = self._embed[ids], self._own
+        cos, sin = angles.cos()[:, None].to(stream.dtype), angles.sin()[:, None].to(stream.dtype)
         delta = torch.zeros_like(stream)
         for i in range(self.layers):
             first, second = self._norms[i]

@@ -4,10 +4,14 @@ from collections.abc import Callable
 
 import torch
 
+from bench.loops import PLACE
+
 Stream = Callable[[int], Callable[[tuple[int, ...]], torch.Tensor]]  # seed -> (shape -> the stream's next normals)
 
 
 def seeded(seed: int) -> Callable[[tuple[int, ...]], torch.Tensor]:
-    """torch's own generator, as the official code draws: the same seed gives the same numbers again."""
-    generator = torch.Generator().manual_seed(seed)
-    return lambda shape: torch.randn(shape, generator=generator)
+    """torch's own generator, as the official code draws: the same seed gives the same numbers again. float32,
+    on the device that `loops.placed` says."""
+    device, _ = PLACE.get()
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda shape: torch.randn(shape, generator=generator, device=device)

@@ -1,6 +1,8 @@
 """What torch loops are made of, and a batched transformers loop as a scorer. Knows torch, no engine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,23 @@ from worker.types import Example, Layout, Loss, Trial
 Rows = list[tuple[int, torch.Tensor, torch.Tensor]]  # (sequence row, positions [n], targets [n]), one a candidate
 
 
+PLACE: ContextVar[tuple[str, torch.dtype]] = ContextVar("place", default=("cpu", torch.float32))
+
+
+@contextmanager
+def placed(device: str = "cpu", dtype: str = "float32") -> Iterator[None]:
+    """Inside, `base_model` puts models on `device` in `dtype` (torch's name of it), and `seeded` draws on `device`."""
+    before = PLACE.set((device, getattr(torch, dtype)))
+    try:
+        yield
+    finally:
+        PLACE.reset(before)
+
+
 def base_model(path: str) -> Any:
-    """The float32 transformers model at `path`, gradients off."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
+    """The transformers model at `path` where and in the dtype that `placed` says, gradients off."""
+    device, dtype = PLACE.get()
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval().requires_grad_(False)
 
 
 def padded(sequences: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:

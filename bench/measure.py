@@ -55,21 +55,33 @@ class Timed:
 
 
 class Floor:
-    """The least a step can take here: its multiplications at the best rate seen of either of torch's float32 GEMMs, or
+    """The least a step can take here: its multiplications at the best rate seen of either of torch's GEMMs in `dtype`, or
     one read of the weights at the best rate seen of a copy, whichever is longer. Attention and norms are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu", dtype: str = "float32") -> None:
+        import torch
+
+        self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         self.rate = self.bandwidth = 0.0
         self.gemm(2.0)
         self._read(0.5)
 
-    def gemm(self, seconds: float) -> None:
-        """Try for better for so long, at the shapes of the demo model's MLP."""
+    def settle(self) -> None:
+        """Wait for what the device was given to do; on a CPU it is done already."""
         import torch
 
-        x, w = torch.randn(1024, 576), torch.randn(1536, 576)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def gemm(self, seconds: float) -> None:
+        """Try for better for so long, at the shapes of the demo model's MLP; on a GPU at larger ones, that fill it."""
+        import torch
+
+        n, i, o = (8192, 4096, 4096) if self.device.type == "cuda" else (1024, 576, 1536)
+        x, w = (torch.randn(rows, i, device=self.device, dtype=self.dtype) for rows in (n, o))
         ways: list[Callable[[], Any]] = [lambda: torch.nn.functional.linear(x, w)]
-        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        if onednn and self.device.type == "cpu" and self.dtype != torch.float16:
             packed = torch.ops.mkldnn._reorder_linear_weight(w, 1024)
             ways.append(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
         end = time.perf_counter() + seconds
@@ -78,16 +90,19 @@ class Floor:
                 begun = time.perf_counter()
                 way()
                 way()
-                self.rate = max(self.rate, 2 * 2 * 1024 * 576 * 1536 / (time.perf_counter() - begun))
+                self.settle()
+                self.rate = max(self.rate, 2 * 2 * n * i * o / (time.perf_counter() - begun))
 
     def _read(self, seconds: float) -> None:
         import torch
 
-        source = torch.ones(1 << 26)
+        source = torch.ones(1 << (28 if self.device.type == "cuda" else 26), device=self.device)  # float32: bytes count
+        self.settle()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             begun = time.perf_counter()
             source.sum()
+            self.settle()
             self.bandwidth = max(self.bandwidth, 4 * source.numel() / (time.perf_counter() - begun))
 
     def seconds(self, base: Base, tokens: int, rows: int, rank: int, adapted: Sequence[Module]) -> float:
@@ -95,7 +110,10 @@ class Floor:
         body = sum(i * o for _, i, o in base.modules)
         head = base.vocab * _hidden(base)
         low = sum(rank * (m.inputs + m.outputs) for m in adapted)
-        return max(2 * ((body + low) * tokens + head * rows) / self.rate, 4 * (body + head) / self.bandwidth)
+        return max(
+            2 * ((body + low) * tokens + head * rows) / self.rate,
+            self.dtype.itemsize * (body + head) / self.bandwidth,
+        )
 
 
 def _hidden(base: Base) -> int:

@@ -8,6 +8,7 @@ materialised for each in every pass. As in both codes every candidate of a choic
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -43,12 +44,17 @@ class Official:
         with torch.inference_mode():
             for first in range(0, len(texts), self._batch):
                 part = texts[first : first + self._batch]
-                ids, mask = padded([t[0] for t in part])
+                ids, mask = (x.to(self.model.device) for x in padded([t[0] for t in part]))
                 self._acting(mask, [t[2] for t in part])
                 logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
                 logprobs = logits.float().log_softmax(-1)
-                for row, (_, c, _) in enumerate(part):
-                    terms.append(logprobs[row, torch.tensor(c.positions), torch.tensor(c.targets)])
+                lengths = [len(c.targets) for _, c, _ in part]
+                rows = torch.arange(len(part)).repeat_interleave(torch.tensor(lengths))
+                columns = [
+                    torch.from_numpy(np.concatenate(x)) for x in zip(*((c.positions, c.targets) for _, c, _ in part))
+                ]
+                wanted = [x.to(logprobs.device) for x in (rows, *columns)]
+                terms += logprobs[tuple(wanted)].cpu().split(lengths)
             if objective == "lm":
                 return float(-torch.cat(terms).double().mean())
             scores = iter([t.mean().double() for t in terms])
@@ -73,7 +79,8 @@ class MezoLoop(Official):
     ) -> None:
         super().__init__(path, layout, eps, rate)
         self._noise = noise
-        self.tensors = [torch.from_numpy(layout.tensor(start, i).copy()) for i in range(len(layout.shapes))]
+        own = [torch.from_numpy(layout.tensor(start, i).copy()) for i in range(len(layout.shapes))]
+        self.tensors = [x.to(self.model.device, self.model.dtype) for x in own]
         self._mask: torch.Tensor | None = None
         for index, linear in enumerate(linears(self.model, layout)):
             linear.forward = self._adapted(linear, index)  # type: ignore[method-assign]
@@ -81,12 +88,13 @@ class MezoLoop(Official):
     def _perturb(self, step: int, scale: float) -> None:
         draw = self._noise(step)
         for tensor in self.tensors:
-            tensor.add_(draw(tuple(tensor.shape)), alpha=scale)
+            tensor.add_(draw(tuple(tensor.shape)).to(tensor), alpha=scale)
 
     def _acting(self, mask: torch.Tensor, starts: Sequence[int]) -> None:
         self._mask = None
         if any(starts):
-            self._mask = (torch.arange(mask.shape[1]) >= torch.tensor(starts)[:, None])[..., None].float()
+            acting = torch.arange(mask.shape[1]) >= torch.tensor(starts)[:, None]
+            self._mask = acting[..., None].to(mask.device, self.model.dtype)
 
     def _adapted(self, linear: torch.nn.Linear, index: int) -> Any:
         weight, bias, scaling = linear.weight, linear.bias, self.layout.scaling
@@ -116,10 +124,10 @@ class LozoLoop(Official):
     def step(self, examples: Sequence[Example], step: int, objective: str) -> list[float]:
         if step % self._nu == 0 or not self._v:
             draw = self._right(step // self._nu)
-            self._v = [draw((self._rank, w.shape[1])) for w in self.weights]
+            self._v = [draw((self._rank, w.shape[1])).to(w) for w in self.weights]
         return super().step(examples, step, objective)
 
     def _perturb(self, step: int, scale: float) -> None:
         draw = self._left(step)
         for weight, v in zip(self.weights, self._v, strict=True):
-            weight.add_(draw((weight.shape[0], self._rank)) @ v, alpha=scale)
+            weight.add_(draw((weight.shape[0], self._rank)).to(weight) @ v, alpha=scale)

@@ -29,6 +29,7 @@ class Loaded:
     body: Body
     outputs: dict[tuple[int, str], int]
     device: torch.device
+    dtype: torch.dtype
     compiled: bool
 
 
@@ -36,14 +37,14 @@ def load(path: str, compiled: bool | None = None) -> Loaded:
     """The model at `path`, its pieces compiled where that can be done here, or as asked."""
     model, own = base_model(path), pieces(compiled)
     outputs = {_place(n): m.out_features for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    return Loaded(body(model, own), outputs, model.device, own.compiled)
+    return Loaded(body(model, own), outputs, model.device, model.dtype, own.compiled)
 
 
 class Scoring:
     """Scores probes of adapters of one layout: the part of the loop that costs."""
 
     def __init__(self, base: Loaded, layout: Layout, full: float = ragged.FULL) -> None:
-        self.device, self.layout, self._full = base.device, layout, full
+        self.device, self.dtype, self.layout, self._full = base.device, base.dtype, layout, full
         self._body, self._outputs = base.body, base.outputs
         self._where = {_place(m.name): i for i, m in enumerate(layout.modules)}
 
@@ -51,7 +52,7 @@ class Scoring:
         """The mean loss of each probe, float32 [probes, P], on the same examples."""
         with torch.inference_mode():
             laid, attend = self._lay(examples, len(probes))
-            chosen = self._chosen(probes, laid, attend).cpu().numpy().astype(np.float64)
+            chosen = self._chosen(probes.to(self.device, self.dtype), laid, attend).cpu().numpy().astype(np.float64)
         return [mean_loss(row, laid, examples, objective) for row in chosen]
 
     def _lay(self, examples: Sequence[Example], probes: int) -> tuple[Batch, Attend]:

@@ -46,13 +46,13 @@ class Workload:
     who: tuple[str, ...] = (OFFICIAL, STRONG, ENGINE)
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
-    def say(self) -> str:
+    def say(self, dtype: str = "float32") -> str:
         """The entry in words, for the table and the results."""
         jobs = f"{self.jobs} jobs of batch {self.batch}" if self.jobs > 1 else f"batch {self.batch}"
         method = self.method if self.method == "mezo" else f"lozo (r {self.window})"
         return (
             f"{self.model}, {self.texts}, {self.objective}, {method}, {jobs}, rank {self.rank} on "
-            f"{' and '.join(self.targets)}, activation {self.activation}, float32"
+            f"{' and '.join(self.targets)}, activation {self.activation}, {dtype}"
         )
 
 

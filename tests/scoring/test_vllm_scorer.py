@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.scoring.cases import CONTEXT, VOCAB, choice, crowd, layout, lm, probe, text
 from tests.scoring.conftest import Pair
 from worker.scoring.packing import LogProbs
+from worker.scoring.vllm_lora import SlotBank
 from worker.scoring.vllm_scorer import SelfCheckFailed
 from worker.types import Candidate, Example, Layout, Module, Trial
 
@@ -147,3 +149,25 @@ def test_norms_and_activations_call_the_compiled_kernels(pair: Pair) -> None:
     ours = [m for m in model.modules() if "_rms_norm" in str(vars(m).get("_forward_method"))]
     gates = [m for m in model.modules() if "_silu_and_mul" in str(vars(m).get("_forward_method"))]
     assert (len(ours), len(gates)) == ((0, 0) if "opt" in pair.path.name else (5, 2))
+
+
+def test_wide_adapters_have_fewer_slots_and_the_same_losses(pair: Pair) -> None:
+    rng = np.random.default_rng(9)
+    wide, narrow = layout(pair.modules, 8, 16.0), layout(pair.modules, 1, 1.0, "q_proj")
+    bank = SlotBank(64, torch.float32, torch.device("cpu"), limit=8 * wide.size)
+    assert bank.fit(narrow.size) == 64
+    assert bank.fit(wide.size) == 2
+    assert bank.fit(narrow.size) == 64
+    assert bank.fit(100 * wide.size) == 1
+    trials = [lm(rng, shape, probe(rng, shape)) for shape in (wide, narrow, wide, narrow)]
+    expected = flat(pair.oracle.logprobs(trials))
+    kept = pair.vllm._bank
+    pair.vllm._bank = SlotBank(kept.slots, torch.float32, torch.device("cpu"), limit=8 * wide.size)
+    try:
+        np.testing.assert_allclose(flat(pair.vllm.logprobs(trials)), expected, rtol=0, atol=TOKEN)
+        again = [trials[1], trials[3]]  # narrow ones alone: more slots in the same memory
+        np.testing.assert_allclose(
+            flat(pair.vllm.logprobs(again)), flat(pair.oracle.logprobs(again)), rtol=0, atol=TOKEN
+        )
+    finally:
+        pair.vllm._bank = kept

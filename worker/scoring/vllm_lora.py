@@ -33,21 +33,25 @@ class SlotBank:
     """Adapters being scored, one per row of a [slots, width] matrix in the model's dtype, on its device.
 
     A row is the probe's own flat vector, so writing a slot is one copy whatever the rank and modules; modules that a
-    layout lacks are not visited, so nothing is padded or zeroed and nothing of an earlier occupant can be read.
+    layout lacks are not visited, so nothing is padded or zeroed and nothing of an earlier occupant can be read. The
+    matrix takes at most `limit` bytes: where adapters are wide there are fewer slots, down to one.
     """
 
-    def __init__(self, slots: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.slots = slots
+    def __init__(self, slots: int, dtype: torch.dtype, device: torch.device, limit: int = 1 << 30) -> None:
+        self.slots, self._limit = slots, limit
         self._rows = torch.empty(slots, 0, dtype=dtype, device=device)
         self._views: dict[tuple[int, int, Layout], Pairs] = {}
 
-    def write(self, slot: int, layout: Layout, params: Params) -> None:
-        """Overwrite a slot with `params` [layout.size]."""
-        if layout.size > self._rows.shape[1]:
-            rows = self._rows.new_empty(self.slots, layout.size)
-            rows[:, : self._rows.shape[1]] = self._rows  # slots written for the same forward stay
-            self._rows = rows
+    def fit(self, width: int) -> int:
+        """Make room for adapters of up to `width` parameters, forgetting what slots hold; how many slots there are."""
+        slots = min(self.slots, max(1, self._limit // (max(1, width) * self._rows.element_size())))
+        if width > self._rows.shape[1] or slots > len(self._rows):
+            self._rows = self._rows.new_empty(slots, width)
             self._views.clear()
+        return len(self._rows)
+
+    def write(self, slot: int, layout: Layout, params: Params) -> None:
+        """Overwrite a slot with `params` [layout.size], for which `fit` has made room."""
         writable = params if params.flags.writeable else params.copy()  # torch warns of arrays it might write to
         self._rows[slot, : layout.size].copy_(torch.from_numpy(writable))
 

@@ -77,7 +77,8 @@ class VllmScorer:
                 known.add(id(trial.examples))
             self._check(trial)
         out = blank(trials)
-        for wave in waves(trials, self._bank.slots, self._max_tokens, self._max_prompts):
+        slots = self._bank.fit(max((t.layout.size for t in trials if t.layout is not None), default=0))
+        for wave in waves(trials, slots, self._max_tokens, self._max_prompts):
             self._run(trials, wave, out)
         return out
 
