@@ -18,8 +18,10 @@ from bench.strong import Loaded, load
 from bench.workloads import ENGINE, Workload
 from db.bases import Base
 
-# Nats between contenders' losses: float32 summed in another order (measured: below 1e-5); XXX
-TOLERANCES = {"float32": 2e-4, "float16": 0.02, "bfloat16": 0.02}
+# Nats between contenders' losses, by dtype. What was measured on a CPU, two probes of batch 16: float32 below 1e-5;
+# bfloat16 9e-3 (SmolLM2-135M; OPT-125M's shape 1.4e-3), which is what the probes themselves differ by, so that it says
+# no more than that the base does the same; float16 3.3e-4 (OPT-125M's shape, batch 2, loops only).
+TOLERANCES = {"float32": 2e-4, "float16": 5e-3, "bfloat16": 2e-2}
 PROMPT_BYTES = 4 << 30
 
 

@@ -1,7 +1,7 @@
 """`python -m bench.gpu`: the same code on a CUDA device: random-weight OPT of the published sizes, contenders in turn.
 
-The authors of arXiv 2605.28760 timed batches of 16 to 128 SST-2 sentences on a GPU they do not name; their seconds (LOZO,
-rank 2, classification, June) stand beside ours. Weights are random: speed does not depend on what they say. With
+The authors of arXiv 2605.28760 timed batches of 16 to 128 SST-2 sentences on a GPU they do not name; their seconds
+(LOZO, rank 2, classification, June) stand beside ours. Weights are random: speed does not depend on what they say. With
 `--device cpu --sizes tiny` it runs anywhere, which says that it runs and nothing about a GPU.
 """
 
@@ -94,6 +94,13 @@ def measure(name: str, folder: Path, dtype: str, device: str, rounds: int, batch
     return found
 
 
+def _device(asked: str) -> str:
+    """The device by its maker's name, where it has one."""
+    import torch
+
+    return str(torch.cuda.get_device_name(asked)) if asked.startswith("cuda") else asked
+
+
 def main() -> None:
     """Measures every size asked for and writes the JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,7 +117,7 @@ def main() -> None:
     prepare(0, "bench.gpu")
     from bench.measure import machine
 
-    found: dict[str, Any] = {"device": asked.device, "dtype": asked.dtype, "machine": machine()}
+    found: dict[str, Any] = {"device": _device(asked.device), "dtype": asked.dtype, "machine": machine()}
     for name in asked.sizes:
         folder = made(name, asked.home, asked.dtype)
         found[name] = measure(name, folder, asked.dtype, asked.device, asked.rounds, asked.batches)

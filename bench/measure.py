@@ -55,13 +55,14 @@ class Timed:
 
 
 class Floor:
-    """The least a step can take here: its multiplications at the best rate seen of either of torch's GEMMs in `dtype`, or
-    one read of the weights at the best rate seen of a copy, whichever is longer. Attention and norms are left out."""
+    """The least a step can take here: its multiplications at the best rate seen of either of torch's GEMMs in `dtype`,
+    or one read of the weights at the best rate seen of a copy, whichever is longer. Attention and norms are out."""
 
     def __init__(self, device: str = "cpu", dtype: str = "float32") -> None:
         import torch
 
-        self.device, self.dtype = torch.device(device), getattr(torch, dtype)
+        self.device = torch.device(device)
+        self.dtype: torch.dtype = getattr(torch, dtype)
         self.rate = self.bandwidth = 0.0
         self.gemm(2.0)
         self._read(0.5)

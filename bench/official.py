@@ -50,11 +50,10 @@ class Official:
                 logprobs = logits.float().log_softmax(-1)
                 lengths = [len(c.targets) for _, c, _ in part]
                 rows = torch.arange(len(part)).repeat_interleave(torch.tensor(lengths))
-                columns = [
-                    torch.from_numpy(np.concatenate(x)) for x in zip(*((c.positions, c.targets) for _, c, _ in part))
-                ]
-                wanted = [x.to(logprobs.device) for x in (rows, *columns)]
-                terms += logprobs[tuple(wanted)].cpu().split(lengths)
+                positions = torch.from_numpy(np.concatenate([c.positions for _, c, _ in part]))
+                targets = torch.from_numpy(np.concatenate([c.targets for _, c, _ in part]))
+                wanted = tuple(x.to(logprobs.device) for x in (rows, positions, targets))
+                terms += logprobs[wanted].cpu().split(lengths)
             if objective == "lm":
                 return float(-torch.cat(terms).double().mean())
             scores = iter([t.mean().double() for t in terms])

@@ -38,7 +38,10 @@ class Task:
     onward: dict[str, Any] = field(default_factory=dict)
 
 
-TASKS = (Task("ada", "sentiment", gain=0.1), Task("ben", "topic", gain=0.0, onward={"rank": 4}))
+TASKS = (  # one adapter of each activation, in one engine
+    Task("ada", "sentiment", gain=0.1, onward={"activation": "answer"}),
+    Task("ben", "topic", gain=0.0, onward={"rank": 4}),
+)
 
 
 @dataclass
