@@ -15,7 +15,7 @@ from bench import workloads
 from bench.contenders import Contender, Jobs, contender
 from bench.measure import Floor, Timed, spread
 from bench.strong import Loaded, load
-from bench.workloads import ENGINE, Workload
+from bench.workloads import CACHED, ENGINE, STRONG, Workload
 from db.bases import Base
 
 # Nats between contenders' losses, by dtype. What was measured on a CPU, two probes of batch 16: float32 below 1e-5;
@@ -122,6 +122,8 @@ def measure(w: Workload, resident: Resident, floor: Floor, rounds: int) -> dict[
         }
     if outside:
         found["contenders"][ENGINE]["outside scoring, share of a step"] = spread(outside)
+    for name in {STRONG, CACHED} & set(them):
+        found["contenders"][name]["compiled"] = resident.loaded.compiled
     return found
 
 

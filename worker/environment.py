@@ -12,6 +12,7 @@ WANTED = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "KMP_BLOCKTIME": "5",
     "KMP_TPAUSE": "0",
+    "OMP_PROC_BIND": "false",  # Intel's OpenMP binds what this process forks to one core (bench/NOTES.md)
     "TOKENIZERS_PARALLELISM": "false",
 }
 RELOADED = "ONWARD_OPENMP_LOADED"
