@@ -109,15 +109,15 @@ def mean(curves: Sequence[Curve]) -> list[tuple[int, float, float]]:
 
 def settled(curves: Sequence[Curve], compare: dict[str, Any]) -> dict[str, Any]:
     """Wall-clock of every contender to a task's target, and its curve: steps times its seconds a step on the preset's
-    workload, and for activation `answer` the prompts met so far at its seconds a prompt token. A task's target is where
-    the mean curve of activation `all` ends. Evaluations and start-up are left out for everyone."""
+    workload, and for activation `answer` the prompts met so far at its seconds a prompt token. A task's target is the
+    lowest loss that the mean curves of both activations reach. Evaluations and start-up are left out for everyone."""
     out: dict[str, Any] = {"target": {}, "to target": {}, "mean": {}, "wall-clock": {}}
     for task in dict.fromkeys(c.task for c in curves):
         lines: dict[str, list[tuple[float, float]]] = {}
-        ends = mean([c for c in curves if (c.task, c.activation) == (task, "all")])
-        target = out["target"][task] = ends[-1][1]
-        for activation in ("all", "answer"):
-            own = [c for c in curves if (c.task, c.activation) == (task, activation)]
+        by = {a: [c for c in curves if (c.task, c.activation) == (task, a)] for a in ACTIVATIONS}
+        by = {a: own for a, own in by.items() if own}
+        target = out["target"][task] = max(min(loss for _, loss, _ in mean(own)) for own in by.values())
+        for activation, own in by.items():
             name = f"preset, {task}" + (", answer" if activation == "answer" else "")
             points = mean(own)
             out["mean"][f"{task}, {activation}"] = points

@@ -27,7 +27,7 @@ def test_prompts_are_met_once_a_minibatch_and_once_a_row():
 
 
 def test_wall_clock_is_steps_and_prompts_by_each_contenders_clock():
-    whole = Curve("t", "all", 0, {}, [(0, 1.0, 0.5), (100, 0.5, 0.7)])
+    whole = Curve("t", "all", 0, {}, [(0, 1.0, 0.5), (100, 0.5, 0.7)])  # ends above the other: the target
     some = Curve("t", "answer", 0, {}, [(0, 1.0, 0.5), (40, 0.4, 0.8)], rows=100, batch=8, repeat=4, prompt=10.0)
     compare = {
         "preset, t": {"contenders": {"onward": {"seconds a step": {"median": 2.0}}}},
