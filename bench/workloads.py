@@ -67,11 +67,13 @@ WORKLOADS: Final = (
     Workload("sentences, rank 32", rank=32, rounds=4, who=FAIR),
     Workload("sentences, batch 128", batch=128, rounds=2, who=FAIR),
     Workload("reviews", texts="reviews", batch=4, rounds=3),
+    Workload("reviews, batch 16", texts="reviews", batch=16, rounds=1, who=(ENGINE,)),
     Workload("8 jobs", jobs=8, batch=4, rounds=3, who=FAIR),
     Workload("32 jobs", jobs=32, batch=1, rounds=3, who=FAIR),
     Workload("sentences, answer", activation="answer", rounds=6, who=ANSWER),
     Workload("sentences, answer, batch 128", activation="answer", batch=128, rounds=4, who=(CACHED, ENGINE)),
     Workload("reviews, answer", texts="reviews", activation="answer", batch=4, rounds=4, who=ANSWER),
+    Workload("reviews, answer, batch 16", texts="reviews", activation="answer", rounds=3, who=(CACHED, ENGINE)),
     Workload("32 jobs, answer", activation="answer", jobs=32, batch=1, rounds=4, who=(CACHED, ENGINE)),
     Workload("opt-125m", model=OPT, rounds=3),
     # What the demo model's presets ask for: the quality section's curves are of these.
