@@ -9,7 +9,14 @@ Curve = Sequence[tuple[float, float]]  # (seconds, held-out loss in nats), as it
 
 RESULTS = Path(__file__).parent / "results"
 # Contenders keep colour and dash whatever the task, and are told apart without colour too.
-STYLES: Final = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", "-"))
+STYLES: Final = (
+    ("#0072B2", "-"),
+    ("#D55E00", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#000000", "-"),
+    ("#999999", "--"),
+)
 
 
 def loss_against_time(

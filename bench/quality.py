@@ -130,7 +130,8 @@ def settled(curves: Sequence[Curve], compare: dict[str, Any]) -> dict[str, Any]:
                 def seconds(steps: float, c: Any = c, prompts: float = prompts, curve: Curve = own[0]) -> float:
                     return float(steps * c["seconds a step"]["median"] + prompts * met(curve, steps))
 
-                lines[f"{who}, {activation}"] = [(seconds(s), loss) for s, loss, _ in points]
+                if activation == "all" or prompts:  # without a cache `answer` saves a loop nothing
+                    lines[f"{who}, {activation}"] = [(seconds(s), loss) for s, loss, _ in points]
                 if reached is not None:
                     out["to target"].setdefault(name, {})[who] = seconds(reached)
         out["wall-clock"][task] = lines

@@ -46,3 +46,4 @@ def test_wall_clock_is_steps_and_prompts_by_each_contenders_clock():
     assert found["to target"]["preset, t, answer"]["onward"] == pytest.approx(0.1 * steps + prompts)
     assert found["to target"]["preset, t, answer"]["strongest loop"] == pytest.approx(1.9 * steps)
     assert found["wall-clock"]["t"]["onward, all"] == [(0.0, 1.0), (200.0, 0.5)]
+    assert set(found["wall-clock"]["t"]) == {"onward, all", "onward, answer"}
