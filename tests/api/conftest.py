@@ -61,7 +61,7 @@ def settings(database_url: str, redis_url: str, base_folder: Path) -> Settings:
     return Settings(
         database_url=database_url,
         redis_url=redis_url,
-        models={MODEL: str(base_folder), "tiny-opt": str(tiny("opt", base_folder.parent))},
+        models={MODEL: str(base_folder)},
         max_file_bytes=60 << 20,
         max_rows=2000,
     )

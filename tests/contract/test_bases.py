@@ -25,7 +25,7 @@ from transformers import (
 from db.architectures import linears
 from db.bases import Base, UnknownBase, UnknownTarget, UnusableBase, load, open_base
 from tests.contract.conftest import fast_tokenizer
-from tests.models import tokenizer
+from tests.models import tiny, tokenizer
 
 CONFIGS = {
     "llama": LlamaConfig(num_hidden_layers=2),
@@ -182,3 +182,11 @@ def test_the_contract_loads_no_model_code():
         "print([m for m in ('torch', 'transformers', 'vllm', 'peft', 'sqlalchemy', 'celery') if m in sys.modules])"
     )
     assert _python(code).stdout.strip() == "[]"
+
+
+def test_opts_mlp_can_only_be_acted_on_everywhere(tmp_path):
+    base = open_base("tiny-opt", str(tiny("opt", tmp_path)))
+    assert base.everywhere_only(("q_proj", "out_proj")) == ()
+    assert base.everywhere_only(("q_proj", "fc2")) == tuple(f"model.decoder.layers.{i}.fc2" for i in range(2))
+    llama = open_base("tiny-llama", str(tiny("llama", tmp_path)))
+    assert llama.everywhere_only(llama.targets) == ()
