@@ -149,9 +149,10 @@ def environment() -> dict[str, Any]:
     """What every contender of this process computes under."""
     import torch
 
-    names = ("LD_PRELOAD", "KMP_BLOCKTIME", "KMP_TPAUSE", "OMP_NUM_THREADS", "OMP_PROC_BIND")
+    names = ("KMP_BLOCKTIME", "KMP_TPAUSE", "OMP_NUM_THREADS", "OMP_PROC_BIND")
     return {
         "threads": torch.get_num_threads(),
         "affinity": sorted(os.sched_getaffinity(0)),
+        "preloaded": [Path(p).name for p in os.environ.get("LD_PRELOAD", "").split(":") if p],
         "environment": {n: os.environ[n] for n in names if n in os.environ},
     }
