@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 
 .PHONY: help install demo up test test-all check format bench bench-check lock clean
 
@@ -15,16 +16,20 @@ $(STAMP): requirements/torch.lock requirements/all.lock requirements/install.sh 
 	@bash requirements/install.sh $(VENV)
 	@touch $@
 
+$(TOOLS): $(STAMP) requirements/tools.sh
+	@bash requirements/tools.sh $(VENV)
+	@touch $@
+
 demo: install  ## two tenants, two jobs, one engine: the whole service in about a quarter of an hour
 	@$(BIN)/onward demo $(ARGS)
 
 up: install  ## the service in the foreground, with a key and a snippet to paste; Ctrl-C stops it
 	@$(BIN)/onward up $(ARGS)
 
-test: install  ## the tests a change must pass, on real PostgreSQL, Valkey, Celery and vLLM
+test: $(TOOLS)  ## the tests a change must pass, on real PostgreSQL, Valkey, Celery and vLLM
 	@$(BIN)/pytest -m "not slow and not gpu" $(ARGS)
 
-test-all: install  ## the slow ones too
+test-all: $(TOOLS)  ## the slow ones too
 	@$(BIN)/pytest -m "not gpu" $(ARGS)
 
 check: install  ## lint, format, types and the import contracts
@@ -44,10 +49,15 @@ bench-check: install  ## a quick bench, and whether a ratio is a quarter worse t
 	@$(BIN)/python -m bench --quick --out .onward/bench-check.json $(ARGS)
 	@$(BIN)/python -m bench.guard .onward/bench-check.json
 
-lock:  ## pin every dependency again (torch has its own file: see requirements/install.sh)
-	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 \
-	  --python-platform x86_64-manylinux_2_28 --overrides requirements/overrides.txt --no-emit-package torch \
-	  --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS) -o requirements/all.lock
+COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+  --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS)
+CPU = --overrides requirements/overrides.txt --no-emit-package torch
+
+lock:  ## pin every dependency again (torch on a CPU has its own file: see requirements/install.sh)
+	$(COMPILE) $(CPU) --extra worker --extra embedded --extra cli --extra demo --extra dev -o requirements/all.lock
+	$(COMPILE) --extra cli -c requirements/all.lock -o requirements/api.lock
+	$(COMPILE) $(CPU) --extra worker --extra cli -c requirements/all.lock -o requirements/worker.lock
+	$(COMPILE) --extra cuda --extra cli -c requirements/api.lock -o requirements/cuda.lock
 
 clean:  ## caches; .venv and .onward (data, base model) stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info
