@@ -55,10 +55,11 @@ def compare(
 ) -> dict[str, Any]:
     """The figures of each workload by name, said as they come. `quick` takes at most 2 rounds of each."""
     found: dict[str, Any] = {}
-    floor = Floor()
-    for model in dict.fromkeys(w.model for w in chosen):
-        resident = Resident(workloads.base_of(model, home))
-        for w in (w for w in chosen if w.model == model):
+    floors: dict[str, Floor] = {}
+    for model, dtype in dict.fromkeys((w.model, w.dtype) for w in chosen):
+        floor = floors.setdefault(dtype, Floor(dtype=dtype))
+        resident = Resident(workloads.base_of(model, home), dtype)
+        for w in (w for w in chosen if (w.model, w.dtype) == (model, dtype)):
             found[w.name] = measure(w, resident, floor, min(w.rounds, 2) if quick else w.rounds)
             say(w.name, found[w.name])
             gc.collect()

@@ -45,6 +45,7 @@ class Workload:
     rounds: int = 3
     who: tuple[str, ...] = (OFFICIAL, STRONG, ENGINE)
     targets: tuple[str, ...] = ("q_proj", "v_proj")
+    dtype: str = "float32"  # of the engine; loops stay in float32, so that no other is timed beside a lower one
 
     def say(self, dtype: str = "float32") -> str:
         """The entry in words, for the table and the results."""
@@ -75,6 +76,7 @@ WORKLOADS: Final = (
     Workload("reviews, answer", texts="reviews", activation="answer", batch=4, rounds=4, who=ANSWER),
     Workload("reviews, answer, batch 16", texts="reviews", activation="answer", rounds=3, who=(CACHED, ENGINE)),
     Workload("32 jobs, answer", activation="answer", jobs=32, batch=1, rounds=4, who=(CACHED, ENGINE)),
+    Workload("sentences, bfloat16", dtype="bfloat16", rounds=6, who=(ENGINE,)),
     Workload("opt-125m", model=OPT, rounds=3),
     # What the demo model's presets ask for: the quality section's curves are of these.
     Workload("preset, sentiment", batch=8, targets=PRESET, rounds=4),
