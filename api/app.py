@@ -3,20 +3,22 @@
 import sys
 from typing import Any
 
-import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from prometheus_client import CollectorRegistry
+from prometheus_client import start_http_server
+from pydantic import ValidationError
 
-from api import errors, files, health, jobs, models
+from api import errors, files, health, jobs, metrics, models
 from api.context import Context
-from api.metrics import HttpMetrics, QueueMetrics
+from api.requests import Requests
 from api.settings import Settings, get_settings
 from api.tokens import TokenCounts
 from api.wire import JobCreate
+from db import logs, traces
 from db.queue import celery_app, ringer
 from db.session import sessions
+from db.version import VERSION
 
 DRAIN_SECONDS = 20
 ABOUT = (
@@ -28,17 +30,22 @@ ABOUT = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An app of its own, with its own metrics; opens no connection before the first request."""
     settings = settings or get_settings()
-    factory, registry = sessions(settings.database_url), CollectorRegistry()
-    registry.register(QueueMetrics(factory, sorted(settings.models)))
-    app = FastAPI(title="Onward", version="0.1.0", description=ABOUT, redirect_slashes=False)
-    ring = ringer(celery_app(settings.redis_url))
+    factory = sessions(settings.database_url)
+    registry, http = metrics.registry(factory, settings)
+    app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
+    ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
     app.state.context = Context(settings, factory, TokenCounts(settings.token_cache_files), ring)
     app.state.registry = registry
-    app.add_middleware(HttpMetrics, registry=registry)
+    app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
     for room in (files, jobs, models, health):
         app.include_router(room.router)
+    if not settings.api_metrics_port:
+        app.include_router(health.scraped)
     app.openapi = lambda: described(app)  # type: ignore[method-assign]
+    # What answers unforeseen errors stands outside of every middleware that can be added; an id is given further out.
+    inside = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Requests(inside())  # type: ignore[method-assign]
     return app
 
 
@@ -55,20 +62,25 @@ def described(app: FastAPI) -> dict[str, Any]:
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT, then finishes the requests in hand, for at most `DRAIN_SECONDS`."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    settings = get_settings()
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    try:
+        settings = get_settings()
+    except ValidationError as error:
+        print(f"the API's settings (ONWARD_*) are wrong: {error}", file=sys.stderr)
+        sys.exit(2)
+    logs.configure("api", settings.log_format, settings.log_level)
+    finish = traces.configure("api")
+    app = create_app(settings)
+    if settings.api_metrics_port:
+        start_http_server(settings.api_metrics_port, registry=app.state.registry)
+    try:
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    finally:
+        finish()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import errors
@@ -19,7 +19,9 @@ class Caller:
     name: str
 
 
-def caller(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)], context: Ctx) -> Caller:
+def caller(
+    request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)], context: Ctx
+) -> Caller:
     """The tenant whose key was sent; 401 for none, a wrong or a revoked one, which look alike. A transaction of its
     own: the request's body may be slow, and nothing is held while it is read."""
     challenge = {"www-authenticate": "Bearer"}
@@ -30,6 +32,7 @@ def caller(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
         tenant = tenants.authenticate(session, sent.credentials)
         if tenant is None:
             raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
+        request.scope["tenant"] = tenant.id  # for the log's line
         return Caller(tenant.id, tenant.name)
 
 

@@ -1,29 +1,25 @@
-"""What Prometheus reads from the API: HTTP by route template, and the queue as PostgreSQL has it at the scrape."""
+"""What Prometheus reads from the API: HTTP by route template, doorbells, and the queue as PostgreSQL has it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import errors
-from db.models import Job
+from api.gauges import Gauges
+from api.settings import Settings
+from db.version import VERSION
 
 METHODS = frozenset(("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"))
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-LIVE = ("queued", "running", "paused")
 
 
-class HttpMetrics:
-    """ASGI middleware that counts every answer. Labels are bounded: the route's template, never the path."""
+class HttpCounts:
+    """Labels are bounded: the route's template, never the path."""
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self.app = app
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "onward_http_requests", "Requests answered.", ("method", "route", "status"), registry=registry
         )
@@ -34,6 +30,13 @@ class HttpMetrics:
             registry=registry,
             buckets=BUCKETS,
         )
+
+
+class HttpMetrics:
+    """ASGI middleware that counts every answer."""
+
+    def __init__(self, app: ASGIApp, counts: HttpCounts) -> None:
+        self.app, self.counts = app, counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,50 +53,29 @@ class HttpMetrics:
         def count() -> None:
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = getattr(scope.get("route"), "path", "unknown")
-            self.requests.labels(method, route, str(status)).inc()
-            self.seconds.labels(method, route).observe(time.perf_counter() - began)
+            self.counts.requests.labels(method, route, str(status)).inc()
+            self.counts.seconds.labels(method, route).observe(time.perf_counter() - began)
 
         with ExitStack() as last:
             last.callback(count)
             await self.app(scope, receive, watched)
 
 
-class QueueMetrics(Collector):
-    """Jobs by model and state and the age of the oldest queued one; models without live jobs show zeros."""
+def registry(factory: sessionmaker[Session], settings: Settings) -> tuple[CollectorRegistry, HttpCounts]:
+    """A registry of this app's own: the process, the build, the queue's gauges, and what the middleware counts in."""
+    made = CollectorRegistry()
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    build = Gauge("onward_build_info", "1; the labels say what runs.", ("component", "version"), registry=made)
+    build.labels("api", VERSION).set(1)
+    made.register(Gauges(factory, sorted(settings.models), settings.redis_url))
+    return made, HttpCounts(made)
 
-    def __init__(self, sessions: sessionmaker[Session], models: list[str]) -> None:
-        self.sessions, self.models = sessions, models
 
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        jobs = GaugeMetricFamily("onward_jobs", "Jobs that have not ended.", labels=("model", "state"))
-        age = GaugeMetricFamily(
-            "onward_oldest_queued_age_seconds", "How long the oldest queued job waits.", labels=("model",)
-        )
-        up = GaugeMetricFamily("onward_database_up", "1 where PostgreSQL answered this scrape.")
-        counts: dict[tuple[str, str], int] = {(model, state): 0 for model in self.models for state in LIVE}
-        ages: dict[str, float] = dict.fromkeys(self.models, 0.0)
-
-        def read() -> None:
-            waited = func.extract("epoch", func.clock_timestamp() - func.min(Job.created_at))
-            wanted = select(Job.model, Job.state, func.count(), waited)
-            with self.sessions.begin() as session:
-                for model, state, count, seconds in session.execute(
-                    wanted.where(Job.state.in_(LIVE)).group_by(Job.model, Job.state)
-                ):
-                    counts[model, state] = count
-                    if state == "queued":
-                        ages[model] = float(seconds)
-
-        answered = errors.reachable(read)
-        up.add_metric((), float(answered))
-        yield up
-        if answered:
-            for (model, state), count in sorted(counts.items()):
-                jobs.add_metric((model, state), count)
-            for model, seconds in sorted(ages.items()):
-                age.add_metric((model,), seconds)
-            yield jobs
-            yield age
+def doorbells(registry: CollectorRegistry, models: list[str]) -> Callable[[str, bool], None]:
+    """What counts each doorbell, rung or lost."""
+    counter = Counter("onward_doorbells", "Doorbells, by what became of them.", ("model", "outcome"), registry=registry)
+    for model in models:
+        for outcome in ("rung", "lost"):
+            counter.labels(model, outcome)
+    return lambda model, rung: counter.labels(model, "rung" if rung else "lost").inc()

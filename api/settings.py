@@ -12,6 +12,7 @@ class Settings(Shared):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)  # 0 lets the system choose
+    api_metrics_port: int = Field(default=0, ge=0, le=65535)  # 0: /metrics among the other routes
     max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
 

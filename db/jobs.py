@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
-from db import ending, workers
+from db import ending, traces, workers
 from db.events import write as write_event
 from db.ids import new_id
 from db.models import ENDED, Adapter, Evaluation, Event, File, Job, Lease, Tenant
@@ -84,6 +84,7 @@ def create(
         validation_file=spec.validation_file,
         total_steps=spec.steps,
         price_tokens=price_tokens,
+        traceparent=traces.traceparent(),
     )
     session.add(job)
     session.flush()

@@ -42,6 +42,7 @@ class Claim:
     created_at: datetime
     started_at: datetime
     took_over: bool  # the lease of another holder had expired
+    traceparent: str | None = None  # of the request that made the job
 
 
 def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_attempts: int) -> Claim | None:
@@ -94,6 +95,7 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         created_at=job.created_at,
         started_at=job.started_at,
         took_over=old is not None,
+        traceparent=job.traceparent,
     )
 
 

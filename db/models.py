@@ -143,6 +143,7 @@ class Job(Base):
     best_step: Mapped[int | None] = mapped_column(Integer)
     best_loss: Mapped[float | None] = mapped_column(Float)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # code, message, param
+    traceparent: Mapped[str | None]  # W3C: where the request that made it stands in its trace; null before 0002
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         UniqueConstraint("tenant_id", "idempotency_key"),

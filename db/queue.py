@@ -8,21 +8,25 @@ from datetime import timedelta
 from functools import lru_cache
 from urllib.parse import parse_qs, urlsplit
 
+import redis
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from opentelemetry.trace import SpanKind
 from sqlalchemy import event, func, literal, select
 from sqlalchemy.orm import Session
 
-from db import workers
+from db import traces, workers
 from db.models import Job, Lease
 from db.settings import get_settings
 
 TASK = "onward.slice"
 QUEUE_PREFIX = "onward."
+TRACE = "onward_traceparent"  # the doorbell's header
 SOCKET_SECONDS = 0.4  # a dead broker may hold a request for so long, no longer
+PING_SECONDS = 0.5
 
-log = structlog.get_logger()
+log = structlog.get_logger("db.queue")
 
 
 def queue_name(model: str) -> str:
@@ -73,18 +77,33 @@ def celery_app(redis_url: str) -> Celery:
 
 
 Ring = Callable[[str], None]
+Heard = Callable[[str, bool], None]
 
 
-def ringer(app: Celery) -> Ring:
-    """What wakes a worker of a model by name. A broker that does not answer is logged, never raised."""
+def ringer(app: Celery, heard: Heard | None = None) -> Ring:
+    """What wakes a worker of a model by name. A broker that does not answer is logged, never raised; `heard` is told
+    of each try. The doorbell carries the trace it was rung in."""
 
     def ring(model: str) -> None:
-        try:
-            app.send_task(TASK, queue=queue_name(model), retry=False)
-        except (OperationalError, OSError) as error:
-            log.warning("doorbell not rung", model=model, error=str(error))
+        with traces.span("ring", kind=SpanKind.PRODUCER, model=model):
+            try:
+                app.send_task(TASK, queue=queue_name(model), retry=False, headers={TRACE: traces.traceparent()})
+            except (OperationalError, OSError) as error:
+                log.warning("doorbell not rung", model=model, error=str(error))
+                rung = False
+            else:
+                rung = True
+        if heard is not None:
+            heard(model, rung)
 
     return ring
+
+
+def ping(redis_url: str) -> None:
+    """Raises redis.RedisError or OSError where the broker does not answer at once."""
+    wait = {"socket_timeout": PING_SECONDS, "socket_connect_timeout": PING_SECONDS}
+    with redis.Redis.from_url(redis_url, **wait) as client:
+        client.ping()
 
 
 def ring(model: str) -> None:

@@ -1,21 +1,39 @@
-"""Settings that api, worker and cli share, read from ONWARD_* variables. Knows no process and opens no connection."""
+"""Settings that api, worker and cli share, from ONWARD_* variables or files. Opens no connection."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 MIB = 2**20
+DATABASE_URL = "postgresql+psycopg://onward@127.0.0.1:5432/onward"
+REDIS_URL = "redis://127.0.0.1:6379/0"
 
 
 class Settings(BaseSettings):
-    """Frozen. Durations are seconds, sizes bytes; `models` maps a public name to a folder or a hub id (JSON)."""
+    """Frozen. Durations are seconds, sizes bytes; `models` maps a public name to a folder or a hub id (JSON).
+
+    A file `onward_<field>` in the folder that ONWARD_SECRETS_DIR names sets a field that no variable sets. The
+    passwords go into the URLs that carry none, so that a URL can be public and its password a mounted secret.
+    """
 
     model_config = SettingsConfigDict(env_prefix="ONWARD_", frozen=True, extra="ignore")
 
-    database_url: str = "postgresql+psycopg://onward@127.0.0.1:5432/onward"
-    redis_url: str = "redis://127.0.0.1:6379/0"  # redis-py's forms: redis://, rediss://, unix:///path.sock?db=0
+    database_url: str = DATABASE_URL
+    redis_url: str = REDIS_URL  # redis-py's forms: redis://, rediss://, unix:///path.sock?db=0
+    database_password: SecretStr | None = None
+    redis_password: SecretStr | None = None
+    log_format: Literal["auto", "json", "console"] = "auto"  # auto: for people on a terminal, JSON elsewhere
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     home: Path = Path(".onward")
     models: dict[str, str] = {}
 
@@ -33,6 +51,40 @@ class Settings(BaseSettings):
     max_steps: int = Field(default=1_000_000, ge=1)
     max_batch_size: int = Field(default=1024, ge=1)
     max_rank: int = Field(default=64, ge=1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Files are read from the folder that is named now, not when this module was imported."""
+        del dotenv_settings, file_secret_settings
+        folder = os.environ.get("ONWARD_SECRETS_DIR")
+        return init_settings, env_settings, *([SecretsSettingsSource(settings_cls, folder)] if folder else [])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_urls(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for url, default in (("database", DATABASE_URL), ("redis", REDIS_URL)):
+            secret = given.get(f"{url}_password")
+            if secret is not None:
+                plain = secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret)
+                given[f"{url}_url"] = with_password(str(given.get(f"{url}_url", default)), plain)
+        return given
+
+
+def with_password(url: str, password: str) -> str:
+    """`url` with `password`, percent-encoded, where it has none. A file's last newline is not part of a password."""
+    parts = urlsplit(url)
+    password = password.rstrip("\r\n")
+    if parts.password is not None or not password:
+        return url
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user if at else ''}:{quote(password, safe='')}@{host}"))
 
 
 @lru_cache

@@ -6,11 +6,13 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
 
 from db.session import make_engine
 from db.settings import get_settings
@@ -28,6 +30,20 @@ def downgrade(database_url: str, revision: str = "base") -> None:
     """Takes the database back to `revision`; the tables that came later go, with all they hold."""
     with _config(database_url) as config:
         command.downgrade(config, revision)
+
+
+@lru_cache
+def head() -> str:
+    """The newest revision that this code knows."""
+    found = ScriptDirectory(str(Path(__file__).parent)).get_current_head()
+    assert found is not None
+    return found
+
+
+def current(connection: Connection) -> str | None:
+    """The revision the database is at; None where it never was migrated."""
+    exists = connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
+    return connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import sys
 
 from pydantic import ValidationError
 
-from worker import environment, log
+from db import logs, traces
+from worker import environment
 from worker.settings import get_worker_settings
 
 
@@ -15,10 +16,14 @@ def main() -> int:
         print(f"the worker's settings (ONWARD_*) are wrong: {error}", file=sys.stderr)
         return 2
     environment.prepare(settings.threads)
-    log.configure()
+    logs.configure("worker", settings.log_format, settings.log_level)
+    finish = traces.configure("worker")
     from worker.process import run  # after prepare: it imports the engine's libraries
 
-    return run(settings)
+    try:
+        return run(settings)
+    finally:
+        finish()
 
 
 if __name__ == "__main__":

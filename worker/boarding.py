@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from db import journal, leases
+from db import journal, leases, traces
 from db.leases import Claim, Waiting
 from db.rows import BadRow
 from worker import checkpoints, data, metrics, trainer
@@ -37,9 +37,11 @@ def board(station: Station, waiting: Waiting) -> Held | None:
     resident = station.residents.pop(claim.job_id, None)
     if resident is None or resident.run.step != claim.step:
         try:
-            resident = _load(station, claim)
+            with traces.span("load", claim.traceparent, job=claim.job_id, step=claim.step):
+                resident = _load(station, claim)
         except BadRow as error:
-            refuse(station, claim, "unreadable_rows", str(error))
+            with traces.within(claim.traceparent):
+                refuse(station, claim, "unreadable_rows", str(error))
             return None
     ledger = Ledger(claim, station.model, station.factory, resident.pace)
     return Held(resident, ledger, waiting.tenant_class)
@@ -54,6 +56,7 @@ def refuse(station: Station, claim: Claim, code: str, message: str) -> None:
 
     persist(write, lambda: station.heartbeat.until(claim.job_id))
     station.heartbeat.drop(claim.job_id)
+    metrics.jobs_ended.labels(station.model, code).inc()
     log.warning("refused", job=claim.job_id, code=code, reason=message)
 
 

@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from db import journal, leases
+from db import journal, leases, traces
 from db.ids import adapter_name
 from db.journal import Published
 from db.leases import LeaseLost
@@ -15,6 +15,7 @@ from worker.ledger import persist
 from worker.station import Held, Station
 
 log = structlog.get_logger("worker.endings")
+OUTCOMES = {"pause": "paused", "cancel": "cancelled"}
 
 
 def ended(station: Station, h: Held) -> bool:
@@ -35,6 +36,7 @@ def ended(station: Station, h: Held) -> bool:
         _flush(station, h)
         # The wish may have been taken back since it was seen: releasing obeys the row as it is now.
         _write(station, h, lambda session: leases.release(session, h.ledger.claim))
+        metrics.jobs_ended.labels(station.model, OUTCOMES[wish]).inc()
         log.info("obeyed", wish=wish, job=h.job_id, step=h.run.step)
     elif budget is not None and h.ledger.claim.scored_tokens + h.ledger.tokens > budget:
         _fail(station, h, "token_budget", f"the budget of {budget} scored tokens was spent at step {h.run.step}")
@@ -103,6 +105,7 @@ def _finish(station: Station, h: Held) -> None:
     faults.point("before_finish")
     _write(station, h, lambda session: journal.finish(session, h.ledger.claim, published))
     metrics.published_adapters.labels(station.model, h.tenant_class).inc()
+    metrics.jobs_ended.labels(station.model, "succeeded").inc()
     station.snapshots.forget(h.job_id)
     log.info("finished", job=h.job_id, step=h.run.step, published=published.step, sha256=published.sha256)
 
@@ -113,11 +116,17 @@ def _fail(station: Station, h: Held, code: str, message: str) -> None:
     published = _publish(station, h, h.run.best[0]) if h.run.best else None
     _write(station, h, lambda session: journal.fail(session, h.ledger.claim, code, message, published))
     station.snapshots.forget(h.job_id)
+    metrics.jobs_ended.labels(station.model, code).inc()
     log.warning("failed", job=h.job_id, step=h.run.step, code=code, reason=message)
 
 
 def _publish(station: Station, h: Held, step: int) -> Published:
     """The adapter after `step` steps, from memory where this process has seen it, else from the journal."""
+    with traces.span("publish", h.ledger.claim.traceparent, job=h.job_id, step=step):
+        return _written(station, h, step)
+
+
+def _written(station: Station, h: Held, step: int) -> Published:
     claim, resident = h.ledger.claim, h.resident
     if resident.best is not None and resident.best.state.step == step:
         point = resident.best

@@ -1,11 +1,14 @@
 """What the worker counts, for Prometheus. Labels are the base model and the tenant's class, never an id."""
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from db.version import VERSION
 from worker.scoring.base import Scorer
 from worker.scoring.prompts import PromptCache
 from worker.types import Loss, Trial
@@ -33,24 +36,57 @@ prompts = Counter(
     "onward_prompts_total", "Prompts that activated adapters continue, found or computed.", (*MODEL, "outcome")
 )
 prompt_bytes = Gauge("onward_prompt_bytes", "Bytes of keys and values of prompts that are kept.", MODEL)
+prompt_limit_bytes = Gauge("onward_prompt_limit_bytes", "The most that kept prompts may take.", MODEL)
 lease_expiries = Counter("onward_lease_expiries_total", "Jobs taken over from a lease that had expired.", MODEL)
 fenced_writes = Counter("onward_fenced_writes_total", "Writes refused because the fencing token was old.", MODEL)
-nonfinite_losses = Counter("onward_nonfinite_losses_total", "Runs ended by losses that were not finite.", MODEL)
+nonfinite_losses = Counter("onward_nonfinite_losses_total", "Losses that were not finite.", MODEL)
 journal_lag_seconds = Gauge("onward_journal_lag_seconds", "Age of the oldest step not yet committed.", MODEL)
 replay_seconds = Histogram("onward_replay_seconds", "Time to rebuild a run from its journal.", MODEL, buckets=SECONDS)
 published_adapters = Counter("onward_published_adapters_total", "Adapters published.", TENANT)
 resident_runs = Gauge("onward_resident_runs", "Runs kept in memory between slices.", MODEL)
+cohort_runs = Gauge("onward_cohort_runs", "Runs stepping together now.", MODEL)
+cohort_limit = Gauge("onward_cohort_limit", "The most runs that step together.", MODEL)
+jobs_ended = Counter("onward_jobs_ended_total", "Runs that came to an end here.", (*MODEL, "outcome"))
+slices = Counter("onward_slices_total", "Slices taken.", MODEL)
+slice_errors = Counter("onward_slice_errors_total", "Slices that the database's absence ended early.", MODEL)
+engine_failures = Counter("onward_engine_failures_total", "Batches that the engine failed at.", MODEL)
+canaries = Counter("onward_canaries_total", "Canary trials scored among tenants' trials.", MODEL)
+canary_nats = Gauge("onward_canary_nats", "Loss of the last canary among others less its loss alone, a token.", MODEL)
+canary_limit_nats = Gauge("onward_canary_limit_nats", "What the canary may differ by in this dtype.", MODEL)
+peak_flops = Gauge("onward_peak_flops", "Best rate of multiplications measured at the start, FLOP/s.", MODEL)
+token_flops = Gauge("onward_token_flops", "FLOP of one scored token in the base model's matrices.", MODEL)
+engine_ready = Gauge("onward_engine_ready", "1 once the engine is loaded and checked.", MODEL)
+engine_start_seconds = Gauge("onward_engine_start_seconds", "Time to load and check the engine.", MODEL)
+doorbells = Counter("onward_doorbells_total", "Doorbells, by what became of them.", (*MODEL, "outcome"))
+home_free_bytes = Gauge("onward_home_free_bytes", "Free space where adapters and snapshots are kept.")
+home_bytes = Gauge("onward_home_bytes", "Size of the file system where adapters and snapshots are kept.")
+build_info = Gauge(
+    "onward_build_info", "1; the labels say what runs.", ("component", "version", "vllm", "torch", "dtype", "scorer")
+)
+ENDINGS = ("succeeded", "nonfinite_loss", "token_budget", "engine_refused", "unreadable_rows", "cancelled", "paused")
 
 
 def zero(model: str) -> None:
     """Make every series of `model` visible before its first event, so that a rate starts from 0."""
-    for family in (forwards, lease_expiries, fenced_writes, nonfinite_losses):
+    counters = (forwards, lease_expiries, fenced_writes, nonfinite_losses, slices, slice_errors, engine_failures)
+    for family in (*counters, canaries, replay_seconds):
         family.labels(model)
-    for outcome in OUTCOMES:
-        prompts.labels(model, outcome)
-    prompt_bytes.labels(model).set(0)
-    journal_lag_seconds.labels(model).set(0)
-    resident_runs.labels(model).set(0)
+    for family, values in ((prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost"))):
+        for value in values:
+            family.labels(model, value)
+    for gauge in (prompt_bytes, journal_lag_seconds, resident_runs, cohort_runs, canary_nats, engine_ready):
+        gauge.labels(model).set(0)
+
+
+def watch_disk(home: Path) -> None:
+    """Read the file system's free space at every scrape."""
+    home.mkdir(parents=True, exist_ok=True)
+    home_free_bytes.set_function(lambda: shutil.disk_usage(home).free)
+    home_bytes.set(shutil.disk_usage(home).total)
+
+
+def say_build(about: Mapping[str, object]) -> None:
+    build_info.labels("worker", VERSION, *(str(about.get(x, "")) for x in ("vllm", "torch", "dtype", "scorer"))).set(1)
 
 
 class MeteredScorer:

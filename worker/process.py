@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,23 @@ import structlog
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from celery.worker import state
-from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import sessionmaker
 
 from db import bases, queue, workers
 from db.bases import Base
 from db.session import make_engine, sessions
-from worker import metrics, tasks
+from worker import health, metrics, tasks
+from worker.canary import Canary
+from worker.canary import trial as canary_trial
+from worker.health import Progress
 from worker.heartbeat import Heartbeat
 from worker.metrics import MeteredScorer
+from worker.scoring.base import Scorer
+from worker.scoring.dequantised import tolerance
 from worker.settings import WorkerSettings
 from worker.station import Station
+from worker.types import Module
 
 log = structlog.get_logger("worker.process")
 
@@ -35,18 +41,26 @@ def run(settings: WorkerSettings) -> int:
     with factory.begin() as session:
         worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())
     app = tasks.listener(settings.redis_url)
-    ring = queue.ringer(app)
+    ring = queue.ringer(app, _heard)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
+    progress = Progress(settings.stuck_seconds)
     metrics.zero(base.name)
+    metrics.cohort_limit.labels(base.name).set(settings.cohort)
+    metrics.watch_disk(settings.home)
     if settings.worker_metrics_port:
-        start_http_server(settings.worker_metrics_port)
+        health.serve(settings.worker_metrics_port, progress)
     log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
+    started = time.perf_counter()
     scorer, about = _open_scorer(settings, base)
     try:
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        station = Station(settings, base, scorer, factory, worker_id, beats, ring, give_up=_give_up)
+        station = Station(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
+        metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
+        metrics.engine_ready.labels(base.name).set(1)
+        metrics.say_build(about)
+        progress.ready.set()
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
         return _serve(app, station)
     finally:
@@ -60,15 +74,20 @@ def run(settings: WorkerSettings) -> int:
         log.info("ended", worker=worker_id)
 
 
+def _heard(model: str, rung: bool) -> None:
+    metrics.doorbells.labels(model, "rung" if rung else "lost").inc()
+
+
 def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
-    """The one engine of this process, checked, and what to tell about it."""
+    """The one engine of this process, checked, with its canary, and what to tell about it."""
     weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
     about: dict[str, Any] = {"scorer": settings.scorer, "dtype": settings.dtype}
     if settings.scorer == "torch":
         from worker.scoring.torch_scorer import TorchScorer
 
         oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
-        return MeteredScorer(oracle, base.name), about
+        return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
+    from worker.scoring.peak import peak_flops
     from worker.scoring.vllm_scorer import VllmScorer
 
     engine = VllmScorer(
@@ -78,9 +97,24 @@ def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, d
         max_tokens=settings.max_tokens,
         dtype=settings.dtype,
         prompt_bytes=settings.prompt_bytes,
+        name=base.name,
     )
     about |= engine.self_check() if settings.self_check else engine.engine.versions()
-    return MeteredScorer(engine, base.name, engine.prompts), about
+    metrics.prompt_limit_bytes.labels(base.name).set(engine.prompts.budget)
+    metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
+    metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
+    metrics.canary_limit_nats.labels(base.name).set(tolerance(weights, settings.dtype))
+    return MeteredScorer(_with_canary(engine, settings, base), base.name, engine.prompts), about
+
+
+def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base) -> Canary:
+    modules = tuple(Module(*m) for m in base.modules)
+
+    def seen(nats: float) -> None:
+        metrics.canaries.labels(base.name).inc()
+        metrics.canary_nats.labels(base.name).set(nats)
+
+    return Canary(scorer, canary_trial(modules, base.context, base.vocab), settings.canary_seconds, seen)
 
 
 def _serve(app: Celery, station: Station) -> int:
@@ -90,6 +124,7 @@ def _serve(app: Celery, station: Station) -> int:
     # Celery waits for the task to end; the flag makes that the next step. The receiver must outlive this call.
     def drain(**_: Any) -> None:
         station.heartbeat.draining.set()
+        station.progress.draining.set()
 
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.setup_logging.connect(_keep_logging, weak=False)

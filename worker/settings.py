@@ -12,8 +12,9 @@ class WorkerSettings(Settings):
     """`ONWARD_<FIELD>` sets a field. Times are seconds, sizes tokens or counts.
 
     `scorer` torch is the oracle on its own queue: transformers and PEFT, slow and plain. `threads` 0 leaves the
-    number of compute threads to the engine; `worker_metrics_port` 0 serves no metrics. `prompt_bytes` bounds the keys
-    and values that jobs of activation `answer` keep of their prompts.
+    number of compute threads to the engine; `worker_metrics_port` 0 serves neither metrics nor health. `prompt_bytes`
+    bounds the keys and values that jobs of activation `answer` keep of their prompts. A step that takes longer than
+    `stuck_seconds` makes the worker unhealthy.
     """
 
     model: str = Field(min_length=1)
@@ -29,6 +30,8 @@ class WorkerSettings(Settings):
     snapshot_steps: int = Field(default=500, ge=1)
     worker_metrics_port: int = Field(default=0, ge=0, le=65535)
     self_check: bool = True
+    canary_seconds: float = Field(default=60.0, gt=0)
+    stuck_seconds: float = Field(default=900.0, gt=0)
 
 
 @lru_cache

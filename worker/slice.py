@@ -5,11 +5,12 @@ Knows the order of work; arithmetic, engine and SQL are others'."""
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import leases
+from db import leases, traces
 from db.journal import Evaluated, Step
 from db.leases import LeaseLost, Waiting
 from worker import endings, faults, metrics, scheduler, trainer
@@ -29,8 +30,15 @@ def take(station: Station) -> bool:
         waiting = leases.candidates(session, station.model)
     picked = scheduler.pick(waiting, station.settings.cohort, station.quantum)
     held = [run for run in _board(station, _apart(picked, station.suspects)) if run is not None]
+    metrics.slices.labels(station.model).inc()
     if held:
-        _advance(station, held)
+        with ExitStack() as spans:
+            here = traces.traceparent()
+            for h in held:
+                links = [here] if here else []
+                span = traces.begun("run", h.ledger.claim.traceparent, links, job=h.job_id, first_step=h.run.step)
+                spans.callback(span.end)
+            _advance(station, held)
     if station.heartbeat.draining.is_set():
         return False
     with station.factory.begin() as session:
@@ -52,7 +60,8 @@ def _board(station: Station, picked: Sequence[Waiting]) -> list[Held | None]:
         if station.heartbeat.draining.is_set():
             break
         try:
-            held.append(board(station, waiting))
+            with station.progress.step():
+                held.append(board(station, waiting))
         except LeaseLost:  # taken over while it was being replayed
             endings.drop(station, waiting.job_id)
         except UNREACHABLE as error:
@@ -71,6 +80,7 @@ def _advance(station: Station, held: list[Held]) -> None:
     live = _settled(station, held)  # a wish, or nothing left to do, may be known already
     try:
         while live:
+            metrics.cohort_runs.labels(station.model).set(len(live))
             if not any(left.values()):
                 left = dict(zip((h.job_id for h in live), scheduler.turns([h.run.tokens for h in live]), strict=True))
             waiting = [h for h in live if not left[h.job_id]]
@@ -85,8 +95,10 @@ def _advance(station: Station, held: list[Held]) -> None:
                 break
     finally:
         for h in live:
-            endings.release(station, h)
+            with traces.within(h.ledger.claim.traceparent):
+                endings.release(station, h)
         metrics.journal_lag_seconds.labels(station.model).set(0)
+        metrics.cohort_runs.labels(station.model).set(0)
         station.scored([count for count in scored.values() if count])
 
 
@@ -99,9 +111,11 @@ def _step(station: Station, live: list[Held]) -> list[Held]:
     """
     started = time.perf_counter()
     try:
-        runs = trainer.step([h.run for h in live], station.scorer)
+        with station.progress.step(), traces.span("step", runs=len(live)):
+            runs = trainer.step([h.run for h in live], station.scorer)
     except Exception as error:
         log.exception("the engine failed", jobs=[h.job_id for h in live])
+        metrics.engine_failures.labels(station.model).inc()
         if len(live) > 1:
             station.suspects.update(h.job_id for h in live)
             for h in live:
@@ -144,8 +158,9 @@ def _settled(station: Station, held: list[Held]) -> list[Held]:
     live = []
     for h in held:
         try:
-            if not endings.ended(station, h):
-                live.append(h)
+            with traces.within(h.ledger.claim.traceparent):
+                if not endings.ended(station, h):
+                    live.append(h)
         except LeaseLost:
             endings.drop(station, h.job_id)
             log.warning("lease lost", job=h.job_id, step=h.run.step)

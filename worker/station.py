@@ -12,6 +12,7 @@ from db.bases import Base
 from db.spec import JobSpec
 from worker import metrics
 from worker.checkpoints import Point, Prefix, Snapshots
+from worker.health import Progress
 from worker.heartbeat import Heartbeat
 from worker.ledger import Ledger, Pace
 from worker.scoring.base import Scorer
@@ -79,6 +80,7 @@ class Station:
     heartbeat: Heartbeat
     ring: Callable[[str], None]
     give_up: Callable[[], None]
+    progress: Progress
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     suspects: set[str] = field(default_factory=set)
     quantum: float = 1000.0

@@ -6,9 +6,13 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.app.amqp import AMQP
+from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.queue import TASK, celery_app
+from db import traces
+from db.ids import new_id
+from db.queue import TASK, TRACE, celery_app
+from worker import metrics
 from worker.slice import take
 from worker.station import Station
 
@@ -37,16 +41,23 @@ def listener(redis_url: str) -> Celery:
 def bind(app: Celery, station: Station) -> Callable[[], None]:
     """Register the task that takes a slice at `station` and rings again while work is left; returns its body."""
 
-    def slice_() -> None:
+    def slice_(rung_in: str | None = None) -> None:
         if station.heartbeat.draining.is_set():
             return
-        try:
-            left = take(station)
-        except SQLAlchemyError as error:  # the sweep rings again once the database is back
-            log.error("slice ended early", error=str(error).partition("\n")[0])
-            return
-        if left:
-            station.ring(station.model)
+        name = new_id("slc_")
+        with structlog.contextvars.bound_contextvars(slice=name):
+            try:
+                with traces.span("slice", rung_in, kind=SpanKind.CONSUMER, slice=name, model=station.model):
+                    left = take(station)
+            except SQLAlchemyError as error:  # the sweep rings again once the database is back
+                metrics.slice_errors.labels(station.model).inc()
+                log.error("slice ended early", error=str(error).partition("\n")[0])
+                return
+            if left:
+                station.ring(station.model)
 
-    app.task(name=TASK)(slice_)
+    def entry(task: Any) -> None:
+        slice_((task.request.headers or {}).get(TRACE))
+
+    app.task(name=TASK, bind=True)(entry)
     return slice_

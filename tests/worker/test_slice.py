@@ -16,6 +16,7 @@ from db.models import Job, JournalStep
 from db.spec import AdapterSpec, JobSpec, MethodSpec
 from tests.models import tiny
 from tests.service.conftest import rows
+from worker.health import Progress
 from worker.heartbeat import Heartbeat
 from worker.ledger import Ledger, Pace, persist
 from worker.settings import WorkerSettings
@@ -52,7 +53,7 @@ def station(factory, database_url, tmp_path):
         worker_id = workers.register(session, model="tiny", host="here", pid=1)
     beats = Heartbeat(factory, settings, worker_id, ring=lambda _: None)  # not started: leases are long
     given_up = threading.Event()
-    made = Station(settings, base, Bowl(), factory, worker_id, beats, lambda _: None, given_up.set)
+    made = Station(settings, base, Bowl(), factory, worker_id, beats, lambda _: None, given_up.set, Progress(60.0))
     made.given_up = given_up
     yield made
     made.pool.shutdown()

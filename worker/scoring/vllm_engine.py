@@ -53,11 +53,21 @@ RANKS = (1, 8, 16, 32, 64, 128, 256)
 class Engine:
     """A vLLM engine of one base model on this process's device.
 
-    `modules` maps every linear that an adapter may act on, by its transformers name, to (inputs, outputs). `context`
-    is the longest sequence, `vocab` the number of logits. Raises ValueError for an unsupported architecture or rank.
+    With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear that an adapter may act
+    on, by its transformers name, to (inputs, outputs). `context` is the longest sequence, `vocab` the number of logits.
+    Raises ValueError for an unsupported architecture or rank.
     """
 
-    def __init__(self, path: str | Path, *, dtype: str, max_rank: int, max_tokens: int, serve_slots: int) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        dtype: str,
+        max_rank: int,
+        max_tokens: int,
+        serve_slots: int,
+        name: str | None = None,
+    ) -> None:
         config = AutoConfig.from_pretrained(str(path), local_files_only=True)
         if config.model_type not in TARGETS:
             raise ValueError(f"cannot score architecture {config.model_type!r}; supported: {sorted(TARGETS)}")
@@ -72,6 +82,8 @@ class Engine:
         prepare(quantisation_of(path), dtype)
         self.llm = vllm.LLM(
             model=str(path),
+            served_model_name=name,
+            disable_log_stats=name is None,  # its counts of what its scheduler serves, in this process's registry
             dtype=dtype,
             max_model_len=self.context,
             enforce_eager=True,

@@ -34,6 +34,7 @@ class VllmScorer:
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
     model's; `serve_slots` adapters may be served by the same engine beside those scored. Keys and values of prompts
     that adapters of activation `answer` continue take at most `prompt_bytes`, a quarter of it for the wave in hand.
+    `name` is what vLLM's own metrics call the model (None: they are off).
     """
 
     def __init__(
@@ -46,12 +47,15 @@ class VllmScorer:
         dtype: str = "float32",
         serve_slots: int = 1,
         prompt_bytes: int = 1 << 30,
+        name: str | None = None,
     ) -> None:
         self._path = Path(path)
         self._max_rank = max_rank
         self._max_tokens = max_tokens
         self._dtype = dtype
-        self.engine = Engine(path, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots)
+        self.engine = Engine(
+            path, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
+        )
         self._bank = SlotBank(slots, self.engine.dtype, self.engine.device)
         self._checked: set[Layout] = set()
         self.prompts: PromptCache[torch.Tensor] = PromptCache(prompt_bytes * 3 // 4)

@@ -1,0 +1,81 @@
+"""What the outside may ask a worker: metrics, whether it lives, whether it is ready. Readiness is progress, not a ping.
+
+The main thread is inside the engine or waits for a doorbell, so the answers come from a thread that looks at what the
+main thread last began.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+WsgiApp = Callable[..., list[bytes]]
+
+
+class Progress:
+    """What the main thread is at: loading, idle, or in a step since a time."""
+
+    def __init__(self, stuck_seconds: float) -> None:
+        self.stuck_seconds = stuck_seconds
+        self.ready = threading.Event()
+        self.draining = threading.Event()
+        self._since: float | None = None
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """A piece of work that must end within `stuck_seconds`."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    @property
+    def stuck(self) -> bool:
+        since = self._since
+        return since is not None and time.monotonic() - since > self.stuck_seconds
+
+
+def application(progress: Progress) -> WsgiApp:
+    """/metrics; /healthz is 503 once a step is stuck; /readyz is 200 from the engine's check until the drain."""
+    metrics = make_wsgi_app()
+
+    def app(environ: dict[str, str], start: Callable[..., object]) -> list[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return metrics(environ, start)  # type: ignore[no-any-return]
+        if path == "/healthz":
+            return _say(start, not progress.stuck, "stuck in a step" if progress.stuck else "ok")
+        if path == "/readyz":
+            ready = progress.ready.is_set() and not progress.draining.is_set() and not progress.stuck
+            word = "ok" if ready else "draining" if progress.draining.is_set() else "not ready"
+            return _say(start, ready, word)
+        start("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"not found\n"]
+
+    return app
+
+
+def serve(port: int, progress: Progress) -> None:
+    """Answer on `port` of every interface from a daemon thread. Raises OSError where it is taken."""
+    server = make_server("", port, application(progress), _Server, _Silent)
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+
+
+class _Server(WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    timeout = 10  # seconds: one slow caller must not keep the others waiting for ever
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A scrape every few seconds is no news."""
+
+
+def _say(start: Callable[..., object], ok: bool, word: str) -> list[bytes]:
+    start("200 OK" if ok else "503 Service Unavailable", [("Content-Type", "text/plain")])
+    return [word.encode() + b"\n"]
