@@ -1,5 +1,6 @@
 """The API process: routes, errors, metrics and the page that describes them. Holds no model code."""
 
+import signal
 import sys
 from typing import Any
 
@@ -72,6 +73,9 @@ def main() -> None:
     app = create_app(settings)
     if settings.api_metrics_port:
         start_http_server(settings.api_metrics_port, registry=app.state.registry)
+    # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
+    # spans are sent.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         uvicorn.run(
             app,

@@ -5,6 +5,7 @@ import json
 import re
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from api.wire import JobCreate
 from db import files, jobs, queue
 from db.models import ENDED, Job
 
+log = structlog.get_logger("api.jobs")
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 SCHEMA: dict[str, Any] = {
     "requestBody": {
@@ -61,6 +63,7 @@ def create(
         )
         if created:
             queue.ring_after_commit(session, job.model, context.ring)
+            log.info("queued", job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
         return shown(tenant.id, session, job)
 
 
