@@ -1,0 +1,34 @@
+"""What stands before the API in a deployment: connections go to whichever process is in rotation now."""
+
+import socket
+import threading
+from contextlib import suppress
+
+
+class Front:
+    """Forwards bytes; `to` is the port that new connections are given. Connections that exist stay where they are."""
+
+    def __init__(self, to: int) -> None:
+        self.to = to
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self.to))
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
