@@ -1,5 +1,7 @@
 """`python -m worker`: one base model, one engine, one queue. Knows how to start, not what runs."""
 
+import logging
+import os
 import sys
 
 from pydantic import ValidationError
@@ -22,9 +24,16 @@ def main() -> int:
 
     try:
         return run(settings)
+    except SystemExit as end:
+        return int(end.code or 0)
     finally:
         finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # Everything is committed and closed. Taking an interpreter with an engine's libraries apart takes 2.5 s (measured)
+    # that a drain does not have.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)

@@ -1,6 +1,7 @@
 """The life of a worker process: registration, engine, heartbeat, Celery, an orderly end. Knows no step of training."""
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import huggingface_hub
 import structlog
 from celery import Celery, signals
+from celery.exceptions import WorkerShutdown
 from celery.platforms import SecurityWarning
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,9 +53,10 @@ def run(settings: WorkerSettings) -> int:
     if settings.worker_metrics_port:
         health.serve(settings.worker_metrics_port, progress)
     log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
+    signal.signal(signal.SIGTERM, _leave)  # until Celery has its own: a worker that still loads ends in order too
     started = time.perf_counter()
-    scorer, about = _open_scorer(settings, base)
     try:
+        scorer, about = _open_scorer(settings, base)
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
         station = Station(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
@@ -70,8 +73,12 @@ def run(settings: WorkerSettings) -> int:
                 workers.leave(session, worker_id)
         except SQLAlchemyError:
             log.warning("could not sign off", worker=worker_id)
-        scorer.close()
+        # The engine goes with the process: taking it apart in order takes longer than a drain should.
         log.info("ended", worker=worker_id)
+
+
+def _leave(*_: Any) -> None:
+    raise SystemExit(0)
 
 
 def _heard(model: str, rung: bool) -> None:
@@ -121,10 +128,13 @@ def _serve(app: Celery, station: Station) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
     tasks.bind(app, station)
 
-    # Celery waits for the task to end; the flag makes that the next step. The receiver must outlive this call.
+    # Celery waits for the task to end; the flag makes that the next step. An idle worker ends at once: this runs in the
+    # main thread, in the signal's handler. The receiver must outlive this call.
     def drain(**_: Any) -> None:
         station.heartbeat.draining.set()
         station.progress.draining.set()
+        if not station.busy.locked():
+            raise WorkerShutdown(0)
 
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.setup_logging.connect(_keep_logging, weak=False)

@@ -1,5 +1,6 @@
 """What a worker process keeps between slices: an engine, a base model, the runs in memory. Knows no order of work."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,7 @@ class Station:
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     suspects: set[str] = field(default_factory=set)
     quantum: float = 1000.0
+    busy: threading.Lock = field(default_factory=threading.Lock)  # held while a doorbell is answered
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.app.amqp import AMQP
+from celery.exceptions import WorkerShutdown
 from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -57,7 +58,10 @@ def bind(app: Celery, station: Station) -> Callable[[], None]:
                 station.ring(station.model)
 
     def entry(task: Any) -> None:
-        slice_((task.request.headers or {}).get(TRACE))
+        with station.busy:
+            slice_((task.request.headers or {}).get(TRACE))
+        if station.heartbeat.draining.is_set():
+            raise WorkerShutdown(0)  # Celery itself would wait for up to two more seconds of messages
 
     app.task(name=TASK, bind=True)(entry)
     return slice_

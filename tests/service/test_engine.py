@@ -1,11 +1,15 @@
 """The main job on the real engine: two tenants in one cohort, and a vLLM worker killed in the middle of a step."""
 
 import json
+import signal
+import time
 
 import openai
 import pytest
+from sqlalchemy import func, select
 
 from cli.peft_loss import held_out
+from db.models import JournalStep, Lease
 from tests.service.conftest import rows
 
 
@@ -77,7 +81,7 @@ def test_activated_adapters_from_post_to_peft(stage, engine, client, second, sub
         assert outside.loss == pytest.approx(best.metrics.valid_loss, abs=1e-4)
 
 
-def test_sigkill_of_the_engine_in_the_middle_of_a_step(stage, engine, client, submit):
+def test_sigkill_in_the_middle_of_a_step_and_sigterm_in_order(stage, engine, client, submit, capsys):
     jobs = [submit(client, "engine", seed=seed, steps=1000) for seed in (1, 2)]
     for job in jobs:
         stage.reached(job, 20)
@@ -88,4 +92,25 @@ def test_sigkill_of_the_engine_in_the_middle_of_a_step(stage, engine, client, su
     for job in jobs:
         stage.whole(client, job)
     assert sorted(x["step"] for x in second.lines("replayed")) == sorted(left_at)
-    second.kill()
+    assert second.metric("onward_canaries_total") >= 1
+    assert second.metric("onward_canary_nats") < 1e-4
+
+    busy = submit(client, "engine", steps=100_000)  # a drain: one step and two seconds, process and engine included
+    stage.reached(busy, 20)
+    step = second.metric("onward_step_seconds_sum") / second.metric("onward_step_seconds_count")
+    second.send(signal.SIGTERM)
+    begun = time.monotonic()
+    assert second.died() == 0
+    took = time.monotonic() - begun
+    with capsys.disabled():
+        print(f"\ndrain of a busy vLLM worker: {took:.2f} s, a step takes {step:.3f} s")
+    assert took < step + 2.0
+    left = stage.job(busy)
+    assert (left.state, left.attempts) == ("queued", 0)
+    with stage.factory.begin() as session:
+        assert session.get(Lease, busy) is None
+        committed = select(func.count()).where(JournalStep.job_id == busy)
+        assert session.scalar(committed) == left.step
+    (ended,) = second.lines("ended")
+    assert ended
+    client.fine_tuning.jobs.cancel(busy)
