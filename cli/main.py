@@ -9,7 +9,7 @@ import structlog
 import typer
 from rich.text import Text
 
-from cli import adapters, admin, demo, files, jobs, up
+from cli import adapters, admin, demo, doctor, files, jobs, up
 from cli.client import Failure, explain
 from cli.show import err
 
@@ -42,6 +42,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("demo")(demo.demo)
 app.command("migrate")(admin.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("models")(files.models)
 app.add_typer(jobs.app, name="jobs", help="Fine-tuning jobs.")
 app.add_typer(files.app, name="files", help="Examples and results.")

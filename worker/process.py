@@ -21,6 +21,7 @@ from sqlalchemy.orm import sessionmaker
 from db import bases, queue, workers
 from db.bases import Base
 from db.session import make_engine, sessions
+from db.version import VERSION
 from worker import health, metrics, tasks
 from worker.canary import Canary
 from worker.canary import trial as canary_trial
@@ -88,7 +89,7 @@ def _heard(model: str, rung: bool) -> None:
 def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
     """The one engine of this process, checked, with its canary, and what to tell about it."""
     weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
-    about: dict[str, Any] = {"scorer": settings.scorer, "dtype": settings.dtype}
+    about: dict[str, Any] = {"onward": VERSION, "scorer": settings.scorer, "dtype": settings.dtype}
     if settings.scorer == "torch":
         from worker.scoring.torch_scorer import TorchScorer
 

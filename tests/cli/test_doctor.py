@@ -1,0 +1,105 @@
+"""The doctor on the real database and broker, healthy and with one part wrong at a time."""
+
+import pytest
+from sqlalchemy import delete, text, update
+
+from cli.doctor import examine
+from db import workers
+from db.models import Worker
+from db.settings import Settings
+from tests.cli.conftest import read
+from tests.db.rows import a_job, a_tenant
+
+
+@pytest.fixture
+def at(database_url, redis_url, base_folder, tmp_path):
+    return Settings(database_url=database_url, redis_url=redis_url, models={"tiny": str(base_folder)}, home=tmp_path)
+
+
+@pytest.fixture
+def ready(factory):
+    """A worker that has just beaten, as its process would have signed on."""
+    with factory.begin() as session:
+        worker = workers.register(session, model="tiny", host="here", pid=1)
+        about = {"onward": "0.1.0", "vllm": "0.32.0", "dtype": "float32", "scorer": "vllm", "max_difference": 5e-6}
+        workers.beat(session, worker, state="ready", capacity=64, about=about)
+    yield worker
+    with factory.begin() as session:
+        session.execute(delete(Worker).where(Worker.id == worker))
+
+
+def found(at, part):
+    return [(f.mark, f.found, f.todo) for f in examine(at) if f.part == part]
+
+
+def test_a_healthy_installation(shell, ready):
+    report = read(shell("doctor", "--json"))
+    assert report["healthy"]
+    assert {f["part"] for f in report["findings"]} == {
+        "models", "store", "broker", "database", "migrations", "clock", "engine", "queue",
+    }  # fmt: skip
+    assert [f for f in report["findings"] if f["mark"] == "fail"] == []
+    (engine,) = (f for f in report["findings"] if f["part"] == "engine")
+    assert "5.0e-06" in engine["found"]
+    assert "PostgreSQL 18" in shell("doctor").stdout
+
+
+def test_a_queue_without_a_worker_is_a_failure_that_says_what_to_start(shell, at, factory):
+    with factory.begin() as session:
+        a_job(session, a_tenant(session))
+    result = shell("doctor", ok=False)
+    assert "ONWARD_MODEL=tiny" in result.stdout
+    ((mark, said, _),) = found(at, "queue")
+    assert (mark, "1 queued" in said) == ("fail", True)
+
+
+def test_a_silent_worker_and_one_without_a_self_check(at, factory, ready):
+    with factory.begin() as session:
+        session.execute(update(Worker).where(Worker.id == ready).values(about={"scorer": "vllm", "dtype": "float32"}))
+    ((mark, said, todo),) = found(at, "engine")
+    assert (mark, "no self-check" in said) == ("warn", True)
+    assert "ONWARD_SELF_CHECK" in todo
+    with factory.begin() as session:
+        old = text("clock_timestamp() - interval '2 minutes'")
+        session.execute(update(Worker).where(Worker.id == ready).values(heartbeat_at=old))
+    ((mark, said, _),) = found(at, "engine")
+    assert (mark, said) == ("warn", "1 of tiny fell silent")
+
+
+@pytest.mark.parametrize(
+    "wrong, part",
+    [
+        ({"database_url": "postgresql://onward@127.0.0.1:1/onward"}, "database"),
+        ({"redis_url": "redis://127.0.0.1:1/0"}, "broker"),
+        ({"models": {}}, "models"),
+        ({"models": {"tiny": "/nowhere"}}, "models"),
+    ],
+)
+def test_what_is_away_or_wrong_is_named_and_the_rest_is_still_looked_at(at, ready, wrong, part):
+    findings = list(examine(at.model_copy(update=wrong)))
+    assert {f.part for f in findings if f.mark == "fail"} == {part}
+    assert all(f.todo for f in findings if f.mark != "ok")
+    assert len({f.part for f in findings}) >= 4
+
+
+def test_a_database_that_was_never_migrated(at, empty_database_url):
+    findings = list(examine(at.model_copy(update={"database_url": empty_database_url})))
+    (migrations,) = (f for f in findings if f.part == "migrations")
+    assert (migrations.mark, "onward migrate" in migrations.todo) == ("fail", True)
+
+
+def test_a_full_disk_and_a_broker_that_forgets(at, monkeypatch, tmp_path):
+    monkeypatch.setattr("cli.doctor.FREE_BYTES", 1 << 60)
+    ((mark, _, todo),) = found(at, "store")
+    assert (mark, "snapshots/" in todo) == ("warn", True)
+    import redis
+
+    with redis.Redis.from_url(at.redis_url) as client:
+        before = client.config_get("maxmemory-policy")["maxmemory-policy"]
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            assert ("warn", "maxmemory-policy is allkeys-lru", "set it to noeviction: doorbells may vanish") in found(
+                at, "broker"
+            )
+        finally:
+            client.config_set("maxmemory-policy", before)
