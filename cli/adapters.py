@@ -68,8 +68,12 @@ def rebuilt(adapter: str) -> "Verified":
     from sqlalchemy import select
 
     from db.models import Adapter as Row
-    from worker.verify import NoSuchAdapter
-    from worker.verify import verify as replayed
+
+    try:
+        from worker.verify import NoSuchAdapter
+        from worker.verify import verify as replayed
+    except ModuleNotFoundError as error:  # the API's image has no worker
+        raise Failure(f"a replay needs what is not here: {error.name}", "run it in the worker's image") from None
 
     settings = admin.settings()
     if adapter.startswith("ftjob-"):
