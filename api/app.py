@@ -4,6 +4,7 @@ import signal
 import sys
 from typing import Any
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -21,6 +22,7 @@ from db.queue import celery_app, ringer
 from db.session import sessions
 from db.version import VERSION
 
+log = structlog.get_logger("api.app")
 DRAIN_SECONDS = 20
 ABOUT = (
     "Fine-tuning by forward passes only. OpenAI's files, fine-tuning jobs and models: an `openai` client works with "
@@ -73,6 +75,7 @@ def main() -> None:
     app = create_app(settings)
     if settings.api_metrics_port:
         start_http_server(settings.api_metrics_port, registry=app.state.registry)
+    log.info("serving", host=settings.host, port=settings.port, models=sorted(settings.models), version=VERSION)
     # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
     # spans are sent.
     signal.signal(signal.SIGTERM, lambda *_: None)

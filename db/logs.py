@@ -25,6 +25,7 @@ def configure(component: str, form: Format = "auto", level: str = "INFO") -> Non
     for_people = sys.stderr.isatty() if form == "auto" else form == "console"
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _trace,

@@ -9,7 +9,7 @@ from pathlib import Path
 WANTED = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_CONFIGURE_LOGGING": "0",  # its warnings come in this process's format
     "KMP_BLOCKTIME": "5",
     "KMP_TPAUSE": "0",
     "OMP_PROC_BIND": "false",  # Intel's OpenMP binds what this process forks to one core (bench/NOTES.md)
@@ -27,6 +27,8 @@ def prepare(threads: int, module: str = "worker") -> None:
     """
     for name, value in WANTED.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     library = Path(sys.prefix) / "lib" / "libiomp5.so"

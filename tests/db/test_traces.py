@@ -62,5 +62,13 @@ def test_lines_are_json_with_what_the_context_binds(monkeypatch):
     finally:
         structlog.configure(**before)
     (line,) = map(json.loads, out.getvalue().splitlines())
-    wanted = {"component": "worker", "event": "stepped", "level": "info", "slice": "slc_1", "job": "ftjob-1", "step": 3}
+    wanted = {
+        "component": "worker",
+        "logger": "worker.tests",
+        "event": "stepped",
+        "level": "info",
+        "slice": "slc_1",
+        "job": "ftjob-1",
+        "step": 3,
+    }
     assert wanted | {"trace": "0af7651916cd43dd8448eb211c80319c"} == {k: v for k, v in line.items() if k != "timestamp"}

@@ -138,3 +138,10 @@ def test_its_user_can_write_nothing_but_its_folders(api_tree: Tree) -> None:
 def test_a_start_leaves_nothing_behind(api: Api, api_tree: Tree) -> None:
     assert {path.name for path in api_tree.tmp.iterdir()} <= {"secrets", "models"}
     assert not api_tree.state.exists()
+
+
+def test_a_replay_is_sent_to_the_image_that_can_do_it(api_tree: Tree, database_url: str) -> None:
+    done = api_tree.run(["onward", "adapters", "verify", "ft:none"], ONWARD_DATABASE_URL=database_url)
+    assert done.returncode == 1
+    assert "run it in the worker's image" in done.stderr
+    assert "Traceback" not in done.stderr

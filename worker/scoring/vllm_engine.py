@@ -14,6 +14,7 @@ device, where the layout of a paged cache has not.
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -23,7 +24,7 @@ from typing import Any
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # where it speaks for itself
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ class Engine:
         self.llm = vllm.LLM(
             model=str(path),
             served_model_name=name,
+            use_tqdm_on_load=sys.stderr.isatty(),
             disable_log_stats=name is None,  # its counts of what its scheduler serves, in this process's registry
             dtype=dtype,
             max_model_len=self.context,
