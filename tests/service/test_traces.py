@@ -42,16 +42,18 @@ def test_a_jobs_trace_goes_from_the_request_to_its_adapter(stage, harmed, client
     assert (post["parent"], post["request"]) == (CALLER.split("-")[2], "mine-1")
     assert post["http.response.status_code"] == 200
     (rung,) = (s for s in mine if s["name"] == "ring" and s["parent"] == post["span"])
-    first = next(s for s in mine if s["name"] == "slice" and s["parent"] == rung["span"])  # through Celery
+    assert [s for s in mine if s["name"] == "slice" and s["parent"] == rung["span"]]  # through Celery
+    slices = {s["span"]: s for s in collector.spans if s["name"] == "slice"}  # a sweep may have been faster
     runs = [s for s in mine if s["name"] == "run"]
     assert {(s["parent"], s["job"]) for s in runs} == {(post["span"], job)}
-    assert all(TRACE in s["links"] for s in runs if s["first_step"] == 0)
+    assert {x for s in runs for x in s["links"]} <= {s["trace"] for s in slices.values()}
+    assert all(s["links"] for s in runs)
     assert {s["process"] for s in mine} == {"onward-api", "onward-worker"}
     (published,) = (s for s in mine if s["name"] == "publish")
     assert published["job"] == job
-    steps = [s for s in mine if s["name"] == "step" and s["parent"] == first["span"]]
-    assert steps
-    assert sum(s["seconds"] for s in steps) <= first["seconds"]
+    steps = [s for s in collector.spans if s["name"] == "step"]
+    assert len(steps) >= 60  # evaluations are steps of the engine too
+    assert all(s["parent"] in slices and s["seconds"] <= slices[s["parent"]]["seconds"] for s in steps)
 
     (answered,) = (
         x for x in api.lines("answered") if x["request"] == "mine-1" and x["route"] == "/v1/fine_tuning/jobs"

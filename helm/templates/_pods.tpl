@@ -1,0 +1,110 @@
+{{/* What every pod of the chart has. */}}
+
+{{/* (root, user) */}}
+{{- define "onward.podSecurity" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ index . 1 }}
+  runAsGroup: {{ index . 1 }}
+  fsGroup: {{ index . 1 }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with (index . 0).Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "onward.containerSecurity" -}}
+securityContext:
+  runAsNonRoot: true
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* (root, selector as YAML) */}}
+{{- define "onward.spread" -}}
+{{- $selector := index . 1 }}
+{{- with (index . 0).Values.topologySpread }}
+topologySpreadConstraints:
+{{- range . }}
+  - maxSkew: {{ .maxSkew }}
+    topologyKey: {{ .topologyKey }}
+    whenUnsatisfiable: {{ .whenUnsatisfiable }}
+    labelSelector:
+      matchLabels:
+        {{- $selector | nindent 8 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The files under /run/secrets/onward: of the existing Secret, or of the trial's generated one. */}}
+{{- define "onward.secretVolume" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+{{- $keys := .Values.secrets.keys }}
+{{- $trial := include "onward.name" (list . "trial") }}
+{{- if .Values.trial.database.enabled }}
+      - secret: {name: {{ $trial }}, items: [{key: databasePassword, path: onward_database_password}]}
+{{- else if $keys.databaseUrl }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.databaseUrl }}, path: onward_database_url}]}
+{{- else if $keys.databasePassword }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.databasePassword }}, path: onward_database_password}]}
+{{- end }}
+{{- if .Values.trial.broker.enabled }}
+      - secret: {name: {{ $trial }}, items: [{key: redisPassword, path: onward_redis_password}]}
+{{- else if $keys.redisUrl }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.redisUrl }}, path: onward_redis_url}]}
+{{- else if $keys.redisPassword }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.redisPassword }}, path: onward_redis_password}]}
+{{- end }}
+{{- end }}
+
+{{/* Volumes of the hub's cache and token, for the API and for workers of a hub model. */}}
+{{- define "onward.hubVolumes" -}}
+- name: hub
+{{- if .Values.hub.cacheClaim }}
+  persistentVolumeClaim: {claimName: {{ .Values.hub.cacheClaim }}}
+{{- else }}
+  emptyDir: {sizeLimit: {{ .Values.hub.cacheSize }}}
+{{- end }}
+{{- with .Values.hub.tokenSecret }}
+- name: hub-token
+  secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: {{ $.Values.hub.tokenKey }}, path: token}]}
+{{- end }}
+{{- end }}
+
+{{- define "onward.hubMounts" -}}
+- {name: hub, mountPath: /var/cache/huggingface}
+{{- if .Values.hub.tokenSecret }}
+- {name: hub-token, mountPath: /run/secrets/hub, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* (root, whether this process uses the hub) */}}
+{{- define "onward.hubEnv" -}}
+{{- $root := index . 0 }}
+- {name: HF_HUB_OFFLINE, value: {{ ternary "0" "1" (and (index . 1) (not $root.Values.hub.offline)) | quote }}}
+{{- if index . 1 }}
+- {name: HF_HOME, value: /var/cache/huggingface}
+{{- if $root.Values.hub.tokenSecret }}
+- {name: HF_TOKEN_PATH, value: /run/secrets/hub/token}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* (path, port, period, timeout, failures) */}}
+{{- define "onward.httpProbe" -}}
+httpGet: {path: {{ index . 0 }}, port: {{ index . 1 }}}
+periodSeconds: {{ index . 2 }}
+timeoutSeconds: {{ index . 3 }}
+failureThreshold: {{ index . 4 }}
+{{- end }}

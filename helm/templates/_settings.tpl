@@ -1,0 +1,90 @@
+{{/* Where the servers are, and what of the values contradicts itself. */}}
+
+{{- define "onward.databaseUrl" -}}
+{{- if .Values.trial.database.enabled -}}
+postgresql+psycopg://onward@{{ include "onward.name" (list . "postgres") }}:5432/onward
+{{- else }}{{ .Values.database.url }}{{ end }}
+{{- end }}
+
+{{- define "onward.brokerUrl" -}}
+{{- if .Values.trial.broker.enabled -}}
+redis://{{ include "onward.name" (list . "valkey") }}:6379/0
+{{- else }}{{ .Values.broker.url }}{{ end }}
+{{- end }}
+
+{{/* Environment of every process of ours; URLs are empty where the mounted secret has them whole. */}}
+{{- define "onward.sharedEnv" -}}
+ONWARD_SECRETS_DIR: /run/secrets/onward
+{{- with include "onward.databaseUrl" . }}
+ONWARD_DATABASE_URL: {{ . | quote }}
+{{- end }}
+{{- with include "onward.brokerUrl" . }}
+ONWARD_REDIS_URL: {{ . | quote }}
+{{- end }}
+ONWARD_LOG_FORMAT: {{ .Values.telemetry.logFormat }}
+ONWARD_LOG_LEVEL: {{ .Values.telemetry.logLevel }}
+{{- with .Values.telemetry.endpoint }}
+OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "onward.check" -}}
+{{- $v := .Values }}{{ $keys := $v.secrets.keys }}{{ $net := $v.networkPolicy }}
+{{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
+{{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
+{{- end }}
+{{- if not $v.trial.database.enabled }}
+{{- if eq (empty $v.database.url) (empty $keys.databaseUrl) }}
+{{- fail "database.url: give it, or secrets.keys.databaseUrl (not both), or turn trial.database on" }}
+{{- end }}
+{{- if and $net.enabled (not $net.database.to) }}
+{{- fail "networkPolicy.database.to: say where the database is, or set networkPolicy.enabled to false" }}
+{{- end }}
+{{- else if or $v.database.url $keys.databaseUrl }}
+{{- fail "database.url and secrets.keys.databaseUrl must be empty where trial.database is on" }}
+{{- end }}
+{{- if not $v.trial.broker.enabled }}
+{{- if eq (empty $v.broker.url) (empty $keys.redisUrl) }}
+{{- fail "broker.url: give it, or secrets.keys.redisUrl (not both), or turn trial.broker on" }}
+{{- end }}
+{{- if and $net.enabled (not $net.broker.to) }}
+{{- fail "networkPolicy.broker.to: say where the broker is, or set networkPolicy.enabled to false" }}
+{{- end }}
+{{- else if or $v.broker.url $keys.redisUrl }}
+{{- fail "broker.url and secrets.keys.redisUrl must be empty where trial.broker is on" }}
+{{- end }}
+{{- if and (not $v.trial.database.enabled) (not $v.trial.broker.enabled) (not (or $keys.databaseUrl $keys.databasePassword $keys.redisUrl $keys.redisPassword)) }}
+{{- fail "secrets.keys: all are empty, so neither the database nor the broker would have a password" }}
+{{- end }}
+{{- if and $net.enabled $v.telemetry.endpoint (not $net.otlp.to) }}
+{{- fail "networkPolicy.otlp.to: say where the collector of telemetry.endpoint is" }}
+{{- end }}
+{{- if and $net.enabled (not $net.dns) }}
+{{- fail "networkPolicy.dns: say who answers DNS" }}
+{{- end }}
+{{- if and $net.enabled (include "onward.usesHub" .) (not $v.hub.offline) (not $net.hub.to) }}
+{{- fail "networkPolicy.hub.to: say where the hub is, or set hub.offline to true" }}
+{{- end }}
+{{- if and (include "onward.usesHub" .) $v.hub.offline (not $v.hub.cacheClaim) }}
+{{- fail "hub.cacheClaim: hub.offline needs a claim that holds the models already" }}
+{{- end }}
+{{- if and $v.keda.enabled $keys.databaseUrl (not $v.keda.connectionKey) }}
+{{- fail "keda.connectionKey: KEDA cannot read secrets.keys.databaseUrl; name a key with a libpq connection string" }}
+{{- end }}
+{{- if and $v.keda.enabled $v.keda.connectionKey (not $v.secrets.existingSecret) }}
+{{- fail "keda.connectionKey: it is a key of secrets.existingSecret, which is empty" }}
+{{- end }}
+{{- if gt (int $v.keda.minReplicas) (int $v.keda.maxReplicas) }}{{ fail "keda.minReplicas is above keda.maxReplicas" }}{{ end }}
+{{- with $v.api.autoscaling }}
+{{- if gt (int .minReplicas) (int .maxReplicas) }}{{ fail "api.autoscaling.minReplicas is above its maxReplicas" }}{{ end }}
+{{- end }}
+{{- if and (eq (int $v.worker.rollout.maxSurge) 0) (eq (int $v.worker.rollout.maxUnavailable) 0) }}
+{{- fail "worker.rollout: maxSurge and maxUnavailable are both 0, so no update could proceed" }}
+{{- end }}
+{{- $slugs := dict }}
+{{- range $v.models }}
+{{- $slug := include "onward.slug" .name }}
+{{- if hasKey $slugs $slug }}{{ fail (printf "models: %q and %q have the same name or the name %q in the cluster" .name (get $slugs $slug) $slug) }}{{ end }}
+{{- $_ := set $slugs $slug .name }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,102 @@
+"""What single values do: device, slice, hooks, scaling, hub, monitoring."""
+
+import json
+
+from tests.helm.charts import of_kind, only, rendered
+
+
+def container(name, component="worker", at=0):
+    made = of_kind(rendered(name), "Deployment", component)[at]
+    return made["spec"], made["spec"]["template"]["spec"], made["spec"]["template"]["spec"]["containers"][0]
+
+
+def env(one):
+    return {e["name"]: e.get("value") for e in one["env"]}
+
+
+def test_cuda():
+    deployment, spec, one = container("cuda")
+    assert one["image"] == "onward/worker:0.1.0-cuda"
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert spec["terminationGracePeriodSeconds"] == 130
+    assert env(one)["ONWARD_SLICE_SECONDS"] == "10"
+    assert env(one)["ONWARD_THREADS"] == "0"
+    assert one["startupProbe"]["failureThreshold"] == 240
+    assert one["startupProbe"]["httpGet"]["path"] == "/readyz"
+    assert deployment["progressDeadlineSeconds"] > 240 * 15
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    shm = only([v for v in spec["volumes"] if v["name"] == "shared-memory"])
+    assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert "nvidia.com/gpu" not in container("cuda", at=1)[2]["resources"]["limits"], "a slice of a GPU was named"
+
+
+def test_cpu_threads_are_the_whole_cores():
+    assert env(container("external")[2])["ONWARD_THREADS"] == "2"
+    assert container("external")[2]["image"] == "onward/worker:0.1.0-cpu"
+
+
+def test_grace_rounds_a_broken_slice_up():
+    assert container("urls-from-secret")[1]["terminationGracePeriodSeconds"] == 60
+    assert env(container("urls-from-secret")[2])["ONWARD_SLICE_SECONDS"] == "2.5"
+
+
+def test_api_rolls_without_a_gap():
+    deployment, spec, one = container("external", "api")
+    assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert deployment["replicas"] == 2
+    assert one["lifecycle"]["preStop"]["sleep"]["seconds"] + 20 < spec["terminationGracePeriodSeconds"]
+    assert env(one)["ONWARD_API_METRICS_PORT"] == "9100"
+    assert one["image"] == "onward/api:0.1.0"
+
+
+def test_migration_comes_first_or_waits():
+    job = only(of_kind(rendered("external"), "Job"))
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    name = job["spec"]["template"]["spec"]["serviceAccountName"]
+    account = only([o for o in of_kind(rendered("external"), "ServiceAccount") if o["metadata"]["name"] == name])
+    policy = only(of_kind(rendered("external"), "NetworkPolicy", "migrate"))
+    for needed in (account, policy):
+        assert int(needed["metadata"]["annotations"]["helm.sh/hook-weight"]) < 0
+    assert "envFrom" not in job["spec"]["template"]["spec"]["containers"][0], "the ConfigMap is not there yet"
+    trial = only(of_kind(rendered("trial"), "Job"))
+    assert "annotations" not in trial["metadata"]
+    assert trial["metadata"]["name"].endswith("-1")
+    assert not of_kind(rendered("bare"), "Job")
+
+
+def test_only_one_thing_sets_replicas():
+    assert "replicas" not in container("keda")[0]
+    assert container("several-models")[0]["replicas"] == 3
+    assert "replicas" not in container("ingress-hpa", "api")[0]
+
+
+def test_the_hub_is_reached_only_for_hub_models():
+    assert env(container("several-models")[2])["HF_HUB_OFFLINE"] == "1"
+    assert env(container("several-models", at=2)[2])["HF_HUB_OFFLINE"] == "0"
+    assert env(container("hub-offline")[2])["HF_HUB_OFFLINE"] == "1"
+    assert json.loads(env(container("hub")[2])["ONWARD_MODELS"]) == {"qwen": "Qwen/Qwen2-0.5B"}
+
+
+def test_settings_change_restarts_and_another_model_does_not():
+    def sums(name):
+        made = list(of_kind(rendered(name), "Deployment"))
+        return {o["spec"]["template"]["metadata"]["annotations"]["checksum/settings"] for o in made}
+
+    assert sums("external") == sums("several-models") != sums("tracing")
+
+
+def test_monitoring_objects():
+    objects = rendered("monitored")
+    for kind, key, job in (
+        ("PodMonitor", "podMetricsEndpoints", "onward-worker"),
+        ("ServiceMonitor", "endpoints", "onward-api"),
+    ):
+        made = only(of_kind(objects, kind))
+        assert made["metadata"]["labels"]["release"] == "prometheus"
+        rule = made["spec"][key][0]["relabelings"][0]
+        assert (rule["targetLabel"], rule["replacement"]) == ("job", job)
+    boards = [o for o in of_kind(objects, "ConfigMap") if "grafana_dashboard" in o["metadata"]["labels"]]
+    assert boards
+    assert all(json.loads(text)["title"] for o in boards for text in o["data"].values())
+    assert only(of_kind(objects, "PrometheusRule"))["spec"]["groups"]
+    assert only(of_kind(objects, "Service", "api"))["spec"]["ports"][0]["name"] == "http", "metrics stay inside"

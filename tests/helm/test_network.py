@@ -1,0 +1,73 @@
+"""Who may talk to whom."""
+
+from tests.helm.charts import matches, of_kind, only, pods, rendered
+
+
+def policy(name, component):
+    return only(of_kind(rendered(name), "NetworkPolicy", component))["spec"]
+
+
+def ports(rules):
+    return sorted({port["port"] for rule in rules for port in rule["ports"]})
+
+
+def test_all_pods_are_denied_by_default(objects):
+    policies = of_kind(objects, "NetworkPolicy")
+    if not policies:
+        assert objects == rendered("no-network-policies")
+        return
+    deny = only(of_kind(objects, "NetworkPolicy", "network"))["spec"]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert not {"ingress", "egress"} & set(deny)
+    assert all(matches(deny["podSelector"], labels) for _, labels, _ in pods(objects))
+
+
+def test_no_rule_is_open_to_everyone(objects):
+    """An empty list of peers or ports means all of them."""
+    for found in of_kind(objects, "NetworkPolicy"):
+        for rule in found["spec"].get("ingress") or []:
+            assert rule["from"]
+            assert rule["ports"]
+        for rule in found["spec"].get("egress") or []:
+            assert rule["to"]
+            assert rule["ports"]
+
+
+def test_every_policy_has_pods(objects):
+    for found in of_kind(objects, "NetworkPolicy"):
+        assert any(matches(found["spec"]["podSelector"], labels) for _, labels, _ in pods(objects))
+
+
+def test_worker():
+    assert ports(policy("external", "worker")["ingress"]) == [9100]
+    assert ports(policy("external", "worker")["egress"]) == [53, 5433, 6379]
+    assert ports(policy("tracing", "worker")["egress"]) == [53, 4318, 5433, 6379]
+    assert ports(policy("hub", "worker")["egress"]) == [53, 443, 5433, 6379]
+    assert ports(policy("hub-offline", "worker")["egress"]) == [53, 5433, 6379]
+    assert policy("bare", "worker")["ingress"] == []
+
+
+def test_api():
+    by_port = {rule["ports"][0]["port"]: rule["from"] for rule in policy("external", "api")["ingress"]}
+    assert set(by_port) == {8000, 9100}
+    assert {"podSelector": {}} in by_port[8000]
+    assert by_port[9100] == policy("external", "worker")["ingress"][0]["from"]
+    assert ports(policy("external", "api")["egress"]) == [53, 5433, 6379]
+    assert ports(policy("bare", "api")["ingress"]) == [8000]
+
+
+def test_migration_reaches_the_database_only():
+    assert ports(policy("external", "migrate")["egress"]) == [53, 5433]
+    assert not policy("external", "migrate").get("ingress")
+
+
+def test_trial_servers():
+    labels = {"app.kubernetes.io/name": "onward", "app.kubernetes.io/instance": "trio"}
+    for server, port in (("postgres", 5432), ("valkey", 6379)):
+        found = policy("trial", server)
+        rule = only(found["ingress"])
+        assert ports([rule]) == [port]
+        assert "egress" not in found
+        assert all(labels.items() <= peer["podSelector"]["matchLabels"].items() for peer in rule["from"])
+    operator = policy("trial-keda", "postgres")["ingress"][0]["from"][-1]
+    assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "keda"}
