@@ -223,8 +223,8 @@ def answer(request: Request, error: Exception) -> JSONResponse:
     known = translate(error)
     if known.status >= 500:
         # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
-        trace = "".join(traceback.format_exception(error))
-        log.error("request_failed", method=request.method, status=known.status, trace=trace)
+        said = "".join(traceback.format_exception(error))
+        log.error("request_failed", method=request.method, status=known.status, exception=said)
     body = {"message": known.message, "type": known.kind, "param": known.param, "code": known.code}
     return JSONResponse({"error": body}, known.status, known.headers)
 

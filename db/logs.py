@@ -36,7 +36,8 @@ def configure(component: str, form: Format = "auto", level: str = "INFO") -> Non
     def named(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
         return {"component": component, **line}
 
-    last: list[Processor] = [console] if for_people else [named, structlog.processors.JSONRenderer()]
+    machine: list[Processor] = [named, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    last = [console] if for_people else machine
     structlog.configure(
         processors=[
             *shared,

@@ -1,4 +1,4 @@
-"""Writes the table of values into README.md: `python helm/table.py`. Reads comments of values.yaml that begin `# --`."""
+"""Writes the table of values into README.md: `python helm/table.py`. Reads what begins `# --` in values.yaml."""
 
 import json
 import re

@@ -101,6 +101,7 @@ def test_what_was_not_foreseen_is_a_500_that_says_nothing(settings, factory, ann
         assert answer.status_code == 500
         assert answer.json()["error"]["type"] == "server_error"
         assert "secret-folder" not in answer.text
+        assert answer.headers["x-request-id"].startswith("req_")
         text = httpx.get(url.removesuffix("/v1") + "/metrics").text
         labels = 'method="POST",route="/v1/fine_tuning/jobs",status="500"'
         assert sample(text, f"onward_http_requests_total{{{labels}}}") == 1

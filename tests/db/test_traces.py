@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import subprocess
 import sys
 
@@ -47,6 +48,24 @@ def test_without_an_endpoint_no_exporter_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_librarys_exception_is_one_line_without_locals(monkeypatch):
+    before, out = structlog.get_config(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    secret = "a tenant's row"
+    try:
+        logs.configure("api", "json")
+        try:
+            raise ValueError(len(secret))
+        except ValueError:
+            logging.getLogger("some.library").exception("it broke")
+    finally:
+        structlog.configure(**before)
+    (line,) = map(json.loads, out.getvalue().splitlines())
+    assert (line["event"], line["logger"], line["level"]) == ("it broke", "some.library", "error")
+    assert "ValueError: 14" in line["exception"]
+    assert secret not in out.getvalue()
 
 
 def test_lines_are_json_with_what_the_context_binds(monkeypatch):
