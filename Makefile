@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: help install demo up test test-all check format bench bench-check lock clean
+.PHONY: help install demo up test test-all check format bench bench-check lock dashboards clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,6 +58,10 @@ lock:  ## pin every dependency again (torch on a CPU has its own file: see requi
 	$(COMPILE) --extra cli -c requirements/all.lock -o requirements/api.lock
 	$(COMPILE) $(CPU) --extra worker --extra cli -c requirements/all.lock -o requirements/worker.lock
 	$(COMPILE) --extra cuda --extra cli -c requirements/api.lock -o requirements/cuda.lock
+
+dashboards: install  ## write again what is generated: the dashboards' JSON, the table of the chart's values
+	$(BIN)/python -m helm.monitoring
+	$(BIN)/python helm/table.py
 
 clean:  ## caches; .venv and .onward (data, base model) stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

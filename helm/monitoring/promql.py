@@ -1,0 +1,47 @@
+"""Pieces of PromQL that dashboards share. `$model` and `$__rate_interval` are filled in by Grafana."""
+
+OF = 'model=~"$model"'
+
+
+def rate(counter: str, by: str = "model", where: str = "") -> str:
+    """Events a second, summed over workers."""
+    return f"sum by ({by}) (rate({counter}{{{_and(where)}}}[$__rate_interval]))"
+
+
+def mean(histogram: str, by: str = "model") -> str:
+    """The mean observation."""
+    return f"{rate(histogram + '_sum', by)} / {rate(histogram + '_count', by)}"
+
+
+def quantile(q: float, histogram: str, by: str = "model") -> str:
+    """A quantile from a histogram's buckets."""
+    return f"histogram_quantile({q}, {rate(histogram + '_bucket', 'le, ' + by)})"
+
+
+def top(gauge: str, by: str = "model", where: str = "") -> str:
+    """A gauge that every API process exports alike, or the worst of several workers."""
+    return f"max by ({by}) ({gauge}{{{_and(where)}}})"
+
+
+def total(gauge: str, by: str = "model") -> str:
+    """A gauge of workers, summed."""
+    return f"sum by ({by}) ({gauge}{{{OF}}})"
+
+
+def _and(where: str) -> str:
+    return f"{OF}, {where}" if where else OF
+
+
+def jobs(state: str) -> str:
+    """Live jobs in a state, by model."""
+    return top("onward_jobs", where=f'state="{state}"')
+
+
+def workers(state: str) -> str:
+    """Fresh workers in a state, by model."""
+    return top("onward_workers", where=f'state="{state}"')
+
+
+def vllm(name: str) -> str:
+    """A family of vLLM's own. Prometheus 2 is given its name with `_`, Prometheus 3 with vLLM's `:`."""
+    return f'{{__name__=~"vllm[:_]{name}", model_name=~"$model"}}'

@@ -1,0 +1,124 @@
+"""A real run of everything for Prometheus to watch: API, a worker with the real engine, tenants of three classes."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.request import urlopen
+
+from openai import OpenAI
+
+from db import tenants
+from tests.models import tiny
+from tests.service.conftest import rows
+from tests.service.stage import Stage, free_port, until
+from tests.tools import tool
+
+RULES = Path(__file__).parents[2] / "helm" / "rules" / "onward.yaml"
+MODEL = "tiny-llama"
+CLASSES = {"standard": 1.0, "premium": 3.0, "trial": 0.5}
+ONWARD = {"batch_size": 4, "rank": 2, "alpha": 4.0, "targets": ["q_proj", "v_proj"], "method": "mezo", "eps": 1e-2}
+HELD_OUT = {"learning_rate": 1e-2, "eval_every": 20, "eval_rows": 8}
+ANSWER = {"activation": "answer", "invocation": "It was"}
+
+
+@dataclass
+class Live:
+    """What runs, where Prometheus answers, and since when; `busy_until` is the end of the last work."""
+
+    stage: Stage
+    prometheus: str
+    began: float = field(default_factory=time.time)
+    busy_until: float = 0.0
+    clients: dict[str, OpenAI] = field(default_factory=dict)
+
+    def admit(self) -> None:
+        """A tenant of each class."""
+        for tenant_class, weight in CLASSES.items():
+            with self.stage.factory.begin() as session:
+                tenant = tenants.create(session, f"a-{tenant_class}-tenant", tenant_class, weight)
+                _, secret = tenants.create_key(session, tenant.id)
+            url = f"{self.stage.url}/v1"
+            self.clients[tenant_class] = OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=30)
+
+    def submit(self, tenant_class: str, steps: int, **onward: object) -> str:
+        client = self.clients[tenant_class]
+        train, valid = (
+            client.files.create(file=("rows.jsonl", data), purpose="fine-tune").id
+            for data in (rows(24), rows(8, start=100))
+        )
+        body = {"onward": ONWARD | HELD_OUT | {"steps": steps} | onward}
+        job = client.fine_tuning.jobs.create(model=MODEL, training_file=train, validation_file=valid, extra_body=body)
+        return job.id
+
+    def work(self, seconds: float, every: float = 2.0) -> None:
+        """Tenants in turn submit short jobs of both activations and watch them, beside one long job of each."""
+        long = {name: self.submit(name, 200_000, seed=1) for name in CLASSES}
+        kinds: tuple[dict[str, object], ...] = ({}, ANSWER)
+        turns = itertools.cycle(itertools.product(kinds, CLASSES))
+        ends, seed = time.monotonic() + seconds, 2
+        while time.monotonic() < ends:
+            kind, name = next(turns)
+            job, seed = self.submit(name, 40, seed=seed, **kind), seed + 1
+            due = time.monotonic() + every
+            while time.monotonic() < due:
+                self.clients[name].fine_tuning.jobs.retrieve(job)
+                self.clients[name].fine_tuning.jobs.list_events(job)
+                time.sleep(0.2)
+        self.busy_until = time.time()
+        for name, job in long.items():
+            self.clients[name].fine_tuning.jobs.cancel(job)
+
+
+@contextmanager
+def live() -> Iterator[Live]:
+    """Everything started and scraped every second; all of it is gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="onward-watched-"))
+    home.chmod(0o711)  # the database's own user must get through
+    stage = Stage(home, tiny("llama", home), (MODEL,))
+    try:
+        stage.start()
+        worker = stage.worker(MODEL, wait=False, ONWARD_CANARY_SECONDS="3")
+        api_port = int(stage.url.rpartition(":")[2])
+        with prometheus(home, {"onward-api": api_port, "onward-worker": worker.metrics_port}) as url:
+            made = Live(stage, url)
+            made.admit()
+            stage.ready(worker)
+            yield made
+    finally:
+        stage.stop()
+        shutil.rmtree(home)
+
+
+@contextmanager
+def prometheus(home: Path, ports: dict[str, int]) -> Iterator[str]:
+    """A Prometheus with our rules, scraping each job's port every second; its address."""
+    jobs = [{"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for job, port in ports.items()]
+    every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config = home / "prometheus.json"  # JSON is YAML
+    config.write_text(json.dumps({"global": every, "rule_files": [str(RULES)], "scrape_configs": jobs}))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    told = [f"--config.file={config}", f"--storage.tsdb.path={home / 'prometheus'}"]
+    with (home / "prometheus.log").open("wb") as log:
+        command = [str(tool("prometheus")), *told, f"--web.listen-address=127.0.0.1:{port}"]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        until(lambda: _ready(process, url, home / "prometheus.log"), 30.0, "Prometheus is ready")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _ready(process: subprocess.Popen[bytes], url: str, log: Path) -> bool:
+    assert process.poll() is None, log.read_text()[-3000:]
+    with suppress(OSError):
+        return bool(urlopen(f"{url}/-/ready", timeout=2).status == 200)
+    return False
