@@ -41,7 +41,7 @@ class Gauges(Collector):
 def families(now: Overview) -> Iterator[Metric]:
     """One family a figure."""
     yield _pairs("onward_jobs", "Jobs that have not ended.", now.jobs)
-    yield _by_model("onward_oldest_queued_age_seconds", "How long the oldest queued job waits.", now.oldest_queued)
+    yield _by_model("onward_oldest_queued_age_seconds", "How long the oldest job waits to begin.", now.oldest_queued)
     yield _by_model("onward_backlog_tokens", "Scored tokens that live jobs will cost.", now.backlog_tokens)
     yield _pairs("onward_workers", "Workers that have beaten of late.", now.workers)
     yield _by_model("onward_stale_workers", "Workers that fell silent without signing off.", now.stale_workers)

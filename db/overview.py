@@ -22,7 +22,7 @@ class Overview:
 
     models: list[str]
     jobs: dict[tuple[str, str], int] = field(default_factory=dict)
-    oldest_queued: dict[str, float] = field(default_factory=dict)  # seconds
+    oldest_queued: dict[str, float] = field(default_factory=dict)  # seconds; of the jobs that never began
     backlog_tokens: dict[str, int] = field(default_factory=dict)
     workers: dict[tuple[str, str], int] = field(default_factory=dict)
     stale_workers: dict[str, int] = field(default_factory=dict)
@@ -64,14 +64,16 @@ def jain(shares: list[float]) -> float:
 
 
 def _jobs(session: Session, found: Overview) -> None:
-    waited = func.extract("epoch", func.clock_timestamp() - func.min(Job.created_at))
+    # A job between two slices is queued too, and does not wait for its turn to begin.
+    first = func.min(Job.created_at).filter(Job.started_at.is_(None))
+    waited = func.extract("epoch", func.clock_timestamp() - first)
     left = func.sum(func.greatest(Job.price_tokens - Job.scored_tokens, 0))
     wanted = select(Job.model, Job.state, func.count(), waited, left)
     for model, state, count, seconds, tokens in session.execute(
         wanted.where(Job.state.in_(LIVE)).group_by(Job.model, Job.state)
     ):
         found.jobs[model, state] = count
-        if state == "queued":
+        if state == "queued" and seconds is not None:
             found.oldest_queued[model] = float(seconds)
         if state != "paused":
             found.backlog_tokens[model] = found.backlog_tokens.get(model, 0) + int(tokens)

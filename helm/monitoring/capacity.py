@@ -8,7 +8,8 @@ from helm.monitoring.panels import Built, curve, number
 from helm.monitoring.promql import OF, rate, top, total
 
 PRICE = "0.10"
-HOURS = f"sum(onward_engine_ready{{{OF}}})"  # worker-hours spent in an hour
+WORKERS = f"sum(onward_engine_ready{{{OF}}})"
+SPENT = f"sum_over_time({WORKERS}[1h:15s]) * 15"  # worker-seconds of the last hour
 
 
 def board() -> dashboard.Dashboard:
@@ -119,28 +120,28 @@ def cost() -> list[Built]:
             "Cost of a million scored tokens",
             "Worker-hours of the last hour times their price, over tokens; it falls as batches fill.",
             "currencyUSD",
-            (f"$cost * avg_over_time({HOURS}[1h:15s]) / ({tokens} > 0) * 1e6", "a million"),
+            (f"$cost * {SPENT} / 3600 / ({tokens} > 0) * 1e6", "a million"),
             width=6,
         ),
         number(
             "Cost of an adapter",
             "Price of the last hour's worker-hours over adapters published in it.",
             "currencyUSD",
-            (f"$cost * avg_over_time({HOURS}[1h:15s]) / ({adapters} > 0)", "an adapter"),
+            (f"$cost * {SPENT} / 3600 / ({adapters} > 0)", "an adapter"),
             width=6,
         ),
         number(
             "Cost of the workers, a day",
             "Workers with an engine now, times 24 hours, times their price.",
             "currencyUSD",
-            (f"$cost * {HOURS} * 24", "a day"),
+            (f"$cost * {WORKERS} * 24", "a day"),
             width=6,
         ),
         number(
             "What part of that was idle?",
             "Part of the last hour in which ready workers took no step; much and no queue means fewer workers will do.",
             "percentunit",
-            (f"1 - sum(rate(onward_step_seconds_sum{{{OF}}}[1h])) / avg_over_time({HOURS}[1h:15s])", "idle"),
+            (f"1 - sum(increase(onward_step_seconds_sum{{{OF}}}[1h])) / ({SPENT})", "idle"),
             width=6,
             limits=[(0.7, "orange")],
         ),
@@ -160,7 +161,7 @@ def cost() -> list[Built]:
             "The workers' price split by scored tokens; a class's bill.",
             "currencyUSD",
             (
-                f"$cost * scalar({HOURS}) *"
+                f"$cost * scalar({WORKERS}) *"
                 f" (sum by (tenant_class) (model_class:onward_scored_tokens:rate5m{{{OF}}})"
                 f" / on () group_left () (sum(model_class:onward_scored_tokens:rate5m{{{OF}}}) > 0))",
                 "{{tenant_class}}",

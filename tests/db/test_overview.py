@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text, update
 
-from db import journal, tenants
+from db import journal, leases, tenants
 from db.journal import Step
-from db.models import Worker
+from db.models import Job, Worker
 from db.overview import jain, overview
 from migrations.run import current, head
 from tests.db.rows import MODEL, a_claim, a_job, a_tenant, a_worker
@@ -38,6 +38,17 @@ def test_jobs_backlog_and_workers(session):
     assert now.stale_workers == {MODEL: 1}
     assert now.active_tenants == {MODEL: 2}
     assert now.fairness == {MODEL: 0.5}  # one of two has had everything
+
+
+def test_a_job_between_two_slices_does_not_wait_to_begin(session):
+    began, never = a_job(session, a_tenant(session)), a_job(session, a_tenant(session), model="other")
+    leases.release(session, a_claim(session, began))
+    for job in (began, never):
+        session.execute(update(Job).where(Job.id == job.id).values(created_at=text("now() - interval '1 hour'")))
+    now = overview(session, [MODEL, "other"])
+    assert now.jobs[MODEL, "queued"] == now.jobs["other", "queued"] == 1
+    assert now.oldest_queued[MODEL] == 0
+    assert now.oldest_queued["other"] == pytest.approx(3600, abs=60)
 
 
 def test_weights_make_unequal_shares_fair(session):
