@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -23,7 +25,7 @@ from db.session import sessions
 from db.version import VERSION
 
 log = structlog.get_logger("api.app")
-DRAIN_SECONDS = 20
+FINISH_SECONDS = 20
 ABOUT = (
     "Fine-tuning by forward passes only. OpenAI's files, fine-tuning jobs and models: an `openai` client works with "
     "its `base_url` changed. Everything of ours is under the key `onward`."
@@ -37,7 +39,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     registry, http = metrics.registry(factory, settings)
     app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
-    app.state.context = Context(settings, factory, TokenCounts(settings.token_cache_files), ring)
+    context = Context(settings, factory, TokenCounts(settings.token_cache_files), ring)
+    app.state.context = context
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
@@ -48,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi = lambda: described(app)  # type: ignore[method-assign]
     # What answers unforeseen errors stands outside of every middleware that can be added; an id is given further out.
     inside = app.build_middleware_stack
-    app.build_middleware_stack = lambda: Requests(inside())  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: Requests(inside(), context.draining)  # type: ignore[method-assign]
     return app
 
 
@@ -64,7 +67,7 @@ def described(app: FastAPI) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serves until SIGTERM or SIGINT, then finishes the requests in hand, for at most `DRAIN_SECONDS`."""
+    """Serves until SIGTERM, which drains first, or SIGINT; requests in hand then have `FINISH_SECONDS`."""
     try:
         settings = get_settings()
     except ValidationError as error:
@@ -79,15 +82,33 @@ def main() -> None:
     # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
     # spans are sent.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
     try:
-        uvicorn.run(
-            app,
-            host=settings.host,
-            port=settings.port,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        Server(config, app.state.context.draining, settings.drain_seconds).run()
     finally:
         finish()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which on SIGTERM drains before it stops listening."""
+
+    def __init__(self, config: uvicorn.Config, draining: threading.Event, seconds: float) -> None:
+        super().__init__(config)
+        self._draining, self._seconds = draining, seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig != signal.SIGTERM or self._draining.is_set() or not self._seconds:
+            super().handle_exit(sig, frame)
+            return
+        self._draining.set()
+        last = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
+        last.daemon = True
+        last.start()

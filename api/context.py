@@ -1,6 +1,7 @@
 """What a request may reach: settings, sessions and the memory of token counts. Knows no resource."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -20,6 +21,7 @@ class Context:
     sessions: sessionmaker[Session]
     tokens: TokenCounts
     ring: Ring
+    draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
 
 
 def context(request: Request) -> Context:

@@ -15,12 +15,13 @@ from db import queue
 router = APIRouter(tags=["health"])
 scraped = APIRouter(tags=["health"])  # left out where metrics have a port of their own
 Part = Literal["ok", "away"]
+State = Literal["ok", "away", "draining"]
 
 
 class Readiness(BaseModel):
     """`broker` away is no reason to send requests elsewhere: jobs are accepted, and workers find them by sweeping."""
 
-    status: Part
+    status: State
     database: Part
     broker: Part
 
@@ -33,7 +34,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def readyz(context: Ctx) -> JSONResponse:
-    """200 where PostgreSQL answers."""
+    """200 where PostgreSQL answers and this process has not been told to end."""
 
     def database() -> None:
         with context.sessions.begin() as session:
@@ -41,8 +42,9 @@ def readyz(context: Ctx) -> JSONResponse:
 
     answers = errors.reachable(database)
     broker = errors.reachable(lambda: queue.ping(context.settings.redis_url))
-    state = Readiness(status=_part(answers), database=_part(answers), broker=_part(broker))
-    return JSONResponse(state.model_dump(), 200 if answers else 503)
+    status: State = "draining" if context.draining.is_set() else _part(answers)
+    state = Readiness(status=status, database=_part(answers), broker=_part(broker))
+    return JSONResponse(state.model_dump(), 200 if status == "ok" else 503)
 
 
 @scraped.get("/metrics", response_class=Response)

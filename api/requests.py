@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+import threading
 import time
 
 import structlog
@@ -25,8 +26,8 @@ class Requests:
     A caller's own `X-Request-ID` is kept where it is harmless, and its `traceparent` is the parent of the request's
     span. Bound to the context: `request`; in the scope: `tenant`, once the key was found to be good."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, draining: threading.Event) -> None:
+        self.app, self.draining = app, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,7 +42,10 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                answer = MutableHeaders(scope=message)
+                answer[HEADER] = request_id
+                if self.draining.is_set():
+                    answer["connection"] = "close"
             await send(message)
 
         with (

@@ -116,7 +116,7 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             started.callback(process.stop, STOP_SECONDS)
             return process
 
-        api = run("api", "api", {})
+        api = run("api", "api", {"ONWARD_DRAIN_SECONDS": "0"})  # there is no other process for clients to go to
         workers = {name: run(f"worker-{name}", "worker", {"ONWARD_MODEL": name}) for name in models}
         wait_ready(api, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
         for name, worker in workers.items():

@@ -141,7 +141,7 @@ def cost() -> list[Built]:
             "What part of that was idle?",
             "Part of the last hour in which ready workers took no step; much and no queue means fewer workers will do.",
             "percentunit",
-            (f"1 - sum(increase(onward_step_seconds_sum{{{OF}}}[1h])) / ({SPENT})", "idle"),
+            (f"clamp_min(1 - sum(increase(onward_step_seconds_sum{{{OF}}}[1h])) / ({SPENT}), 0)", "idle"),
             width=6,
             limits=[(0.7, "orange")],
         ),

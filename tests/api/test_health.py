@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -137,17 +136,26 @@ def test_the_api_loads_no_model_code():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_process_serves_and_ends_in_order_on_sigterm(settings):
+def test_the_process_drains_and_ends_in_order_on_sigterm(settings):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     env = os.environ | {"ONWARD_DATABASE_URL": settings.database_url, "ONWARD_REDIS_URL": settings.redis_url}
-    env |= {"ONWARD_PORT": str(port), "ONWARD_MODELS": "{}"}
-    with subprocess.Popen([sys.executable, "-m", "api"], env=env) as process:
+    env |= {"ONWARD_PORT": str(port), "ONWARD_MODELS": "{}", "ONWARD_DRAIN_SECONDS": "1.5"}
+    root = f"http://127.0.0.1:{port}"
+    with subprocess.Popen([sys.executable, "-m", "api"], env=env) as process, httpx.Client() as kept:
         deadline, ready = time.monotonic() + 60, False
         while not ready and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.1)
             with contextlib.suppress(httpx.TransportError):
-                ready = httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+                ready = kept.get(f"{root}/readyz").status_code == 200
+        assert "connection" not in kept.get(f"{root}/healthz").headers
         process.terminate()
-        assert process.wait(30) in (0, -signal.SIGTERM)
+        begun = time.monotonic()
+        time.sleep(0.3)
+        draining = kept.get(f"{root}/readyz")  # on the connection it had
+        assert (draining.status_code, draining.json()["status"]) == (503, "draining")
+        assert draining.headers["connection"] == "close"
+        assert kept.get(f"{root}/healthz").status_code == 200  # on a new one
+        assert process.wait(30) == 0
+        assert 1.4 < time.monotonic() - begun < 10
     assert ready

@@ -4,6 +4,7 @@ Old code is a release's own: unpacked beside this one, run by its own processes.
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -97,15 +98,31 @@ def rig(old_code, empty_database_url, redis_url, tmp_path_factory):
         process.wait()
 
 
+class Retries(logging.Handler):
+    """Counts what the client says of requests that it repeats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += record.getMessage().startswith("Retrying request")
+
+
 class Watcher(threading.Thread):
-    """Submits a job, watches it to its end, and so on; every exception of the client is a failed request."""
+    """Submits a job, watches it to its end, and so on; every exception of the client is a failed request. The client is
+    unmodified: it repeats a request whose kept connection was cut under it, as the old release's API does when it ends
+    (`retries` counts that); a repeated submission must not make a second job."""
 
     def __init__(self, client: OpenAI) -> None:
         super().__init__(daemon=True)
         self.client, self.stop = client, threading.Event()
         self.requests, self.failed, self.jobs = 0, [], []
+        self.retries = Retries()
 
     def run(self) -> None:
+        logging.getLogger("openai._base_client").addHandler(self.retries)
+        logging.getLogger("openai._base_client").setLevel(logging.INFO)
         train = self.ask(lambda c: c.files.create(file=("rows.jsonl", rows(32)), purpose="fine-tune")).id
         while not self.stop.is_set():
             about = {"steps": STEPS, "batch_size": 4, "rank": 2, "targets": ["q_proj"], "seed": len(self.jobs)}
@@ -152,7 +169,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
     old_api, port = rig.api(old_code)
     old_worker = rig.worker(old_code)
     front = Front(port)
-    watcher = Watcher(OpenAI(base_url=f"http://127.0.0.1:{front.port}/v1", api_key=secret, timeout=30, max_retries=0))
+    watcher = Watcher(OpenAI(base_url=f"http://127.0.0.1:{front.port}/v1", api_key=secret, timeout=30))
     watcher.start()
     try:
         watcher.goes_on()
@@ -184,11 +201,13 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
         watcher.join(60)
         front.close()
     with capsys.disabled():
-        print(f"\nupgrade: {watcher.requests} requests, {len(watcher.failed)} failed, {len(watcher.jobs)} jobs")
+        told = f"{watcher.requests} requests, {len(watcher.failed)} failed, {watcher.retries.count} repeated"
+        print(f"\nupgrade: {told}, {len(watcher.jobs)} jobs")
     assert watcher.failed == [], rig.logs()
     with sessions(url).begin() as session:
         found = {job.id: job for job in session.scalars(select(Job))}
         adapters = list(session.scalars(select(Adapter)))
+    assert set(found) == set(watcher.jobs)  # what was repeated was made once
     finished = [found[x] for x in watcher.jobs[:-1]]  # the last one may have been stopped with the watcher
     assert {job.state for job in finished} == {"succeeded"}
     assert {job.traceparent is None for job in finished} == {True, False}  # made by both codes
