@@ -3,6 +3,7 @@
 What it differs by is what company does to a loss, measured on the work of the day: a promise that is watched.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -38,7 +39,8 @@ class Canary:
             return self._scorer.score(trials)
         self._due = time.monotonic() + self._every
         *losses, canary = self._scorer.score([*trials, self._trial])
-        self._seen(abs(canary.mean - self._alone))
+        off = abs(canary.mean - self._alone)
+        self._seen(off if math.isfinite(off) else math.inf)  # NaN would be above no limit
         return losses
 
     def close(self) -> None:

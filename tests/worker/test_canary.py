@@ -66,6 +66,14 @@ def test_what_company_does_is_seen(oracle, canary_trial):
     assert canary.capacity == 64
 
 
+def test_a_loss_that_is_not_finite_is_above_any_limit(oracle, canary_trial):
+    crowded, seen = Crowded(oracle, 0.0), []
+    canary = Canary(crowded, canary_trial, 1e-9, seen.append)
+    crowded.by = float("nan")
+    canary.score([canary_trial])
+    assert seen == [float("inf")]
+
+
 def test_the_trial_is_the_same_at_every_start_and_fills_every_module(folder, canary_trial):
     base = open_base("tiny", str(folder))
     again = trial(tuple(Module(*m) for m in base.modules), base.context, base.vocab)
