@@ -13,8 +13,8 @@ from migrations import run as migrations
 
 
 class Gauges(Collector):
-    """Models that are configured show zeros where they have no rows. Where the database does not answer, only that is
-    said, and the others are absent."""
+    """Models that are configured show zeros where they have no rows. What the database does not answer is absent: all
+    of it where it is away, the queue's where it has no tables yet or takes too long."""
 
     def __init__(self, sessions: sessionmaker[Session], models: list[str], redis_url: str) -> None:
         self.sessions, self.models, self.redis_url = sessions, models, redis_url
@@ -23,19 +23,25 @@ class Gauges(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        found: list[tuple[Overview, bool]] = []
+        current: list[bool] = []
+        found: list[Overview] = []
 
-        def read() -> None:
+        def schema() -> None:
             with self.sessions.begin() as session:
-                current = migrations.current(session.connection()) == migrations.head()
-                found.append((overview(session, self.models), current))
+                current.append(migrations.current(session.connection()) == migrations.head())
 
-        yield _one("onward_database_up", "1 where PostgreSQL answered this scrape.", float(reachable(read)))
+        def rows() -> None:
+            with self.sessions.begin() as session:
+                found.append(overview(session, self.models))
+
+        up = reachable(schema)
+        yield _one("onward_database_up", "1 where PostgreSQL answered this scrape.", float(up))
         broker = reachable(lambda: queue.ping(self.redis_url))
         yield _one("onward_broker_up", "1 where the broker answered this scrape.", float(broker))
-        for now, current in found:
-            yield _one("onward_schema_current", "1 where the database is at this code's migration.", float(current))
-            yield from families(now)
+        for same in current:
+            yield _one("onward_schema_current", "1 where the database is at this code's migration.", float(same))
+        if up and reachable(rows):
+            yield from families(found[0])
 
 
 def families(now: Overview) -> Iterator[Metric]:

@@ -91,6 +91,14 @@ def test_without_postgres_the_answer_is_try_again(settings):
         assert sample(httpx.get(f"{root}/metrics").text, "onward_database_up") == 0
 
 
+def test_a_database_without_tables_answers_but_is_behind(settings, empty_database_url):
+    with serving(settings.model_copy(update={"database_url": empty_database_url})) as url:
+        text = httpx.get(url.removesuffix("/v1") + "/metrics").text
+    assert sample(text, "onward_database_up") == 1
+    assert sample(text, "onward_schema_current") == 0
+    assert "onward_jobs{" not in text
+
+
 def test_what_was_not_foreseen_is_a_500_that_says_nothing(settings, factory, anna, tmp_path):
     broken = settings.model_copy(update={"models": {"tiny": str(tmp_path / "secret-folder")}})
     with serving(broken) as url:
