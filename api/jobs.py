@@ -63,8 +63,10 @@ def create(
         )
         if created:
             queue.ring_after_commit(session, job.model, context.ring)
-            log.info("queued", job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
-        return shown(tenant.id, session, job)
+        answer = shown(tenant.id, session, job)
+    if created:
+        log.info("queued", job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
+    return answer
 
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
