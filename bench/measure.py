@@ -75,24 +75,10 @@ class Floor:
             torch.cuda.synchronize(self.device)
 
     def gemm(self, seconds: float) -> None:
-        """Try for better for so long, at the shapes of the demo model's MLP; on a GPU at larger ones, that fill it."""
-        import torch
+        """Try for better for so long, at shapes like the demo model's MLP; on a GPU at larger ones, that fill it."""
+        from worker.scoring.peak import peak_flops
 
-        n, i, o = (8192, 4096, 4096) if self.device.type == "cuda" else (1024, 576, 1536)
-        x, w = (torch.randn(rows, i, device=self.device, dtype=self.dtype) for rows in (n, o))
-        ways: list[Callable[[], Any]] = [lambda: torch.nn.functional.linear(x, w)]
-        onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        if onednn and self.device.type == "cpu" and self.dtype != torch.float16:
-            packed = torch.ops.mkldnn._reorder_linear_weight(w, 1024)
-            ways.append(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            for way in ways:
-                begun = time.perf_counter()
-                way()
-                way()
-                self.settle()
-                self.rate = max(self.rate, 2 * 2 * n * i * o / (time.perf_counter() - begun))
+        self.rate = max(self.rate, peak_flops(str(self.device), str(self.dtype).removeprefix("torch."), seconds))
 
     def _read(self, seconds: float) -> None:
         import torch
