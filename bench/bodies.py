@@ -5,6 +5,7 @@ formulas: transformers' modules are where the weights come from and what the tes
 """
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ def pieces(compiled: bool | None = None) -> Pieces:
     return Pieces(own[0], own[1], own[2], True)
 
 
-class Body:
+class Body(ABC):
     """Token ids to the final norm's rows. `names(layer)` are transformers' names of the layer's linears."""
 
     heads: int
@@ -85,12 +86,12 @@ class Body:
     vocab: int
     head: Packed
 
+    @abstractmethod
     def run(
         self, ids: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor, adapt: Adapt, attend: Attend
     ) -> torch.Tensor:
         """Normed hidden states [rows] of `ids` [tokens] at `positions` [tokens]. After the last attention only `rows`
         (token numbers) are computed: nothing else is read."""
-        raise NotImplementedError
 
     def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parts = qkv.view(len(qkv), self.heads + 2 * self.key_heads, self.width)

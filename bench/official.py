@@ -5,6 +5,7 @@ MeZO (arXiv 2305.17333, algorithm 1) on LoRA's A and B; LOZO (arXiv 2410.07698) 
 materialised for each in every pass. As in both codes every candidate of a choice is a sequence of its own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from bench.loops import base_model, linears, padded
 from worker.types import Example, Layout, Params
 
 
-class Official:
+class Official(ABC):
     """Three perturbations, two forwards, one update; `_perturb(step, scale)` is the method's. `batch` sequences share a
     forward at most (the codes have no such limit; without one a large batch's logits fill this machine's memory)."""
 
@@ -64,10 +65,11 @@ class Official:
             return float(torch.stack(losses).mean())
 
     def _acting(self, mask: torch.Tensor, starts: Sequence[int]) -> None:
-        """Told before each forward which tokens [rows, longest] the adapter acts on."""
+        """Told before each forward which tokens [rows, longest] the adapter acts on. Most loops need not know."""
+        del mask, starts
 
-    def _perturb(self, step: int, scale: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _perturb(self, step: int, scale: float) -> None: ...
 
 
 class MezoLoop(Official):

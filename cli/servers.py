@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class ServerError(RuntimeError):
 
 
 @dataclass
-class Server:
+class Server(ABC):
     """A child process with a log file, started again on the same port and data. Subclasses say how."""
 
     home: Path  # holds everything of this server
@@ -52,11 +53,11 @@ class Server:
     def pid(self) -> int | None:
         return self.popen.pid if self.popen is not None and self.popen.poll() is None else None
 
-    def command(self) -> Sequence[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def command(self) -> Sequence[str]: ...
 
-    def answers(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def answers(self) -> bool: ...
 
     def identity(self) -> Identity | None:
         """The user to run as, where it is not this process's own."""
