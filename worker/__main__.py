@@ -25,7 +25,7 @@ def main() -> int:
     try:
         return run(settings)
     except SystemExit as end:
-        return int(end.code or 0)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         finish()
 
