@@ -12,13 +12,14 @@ from api.context import Context
 from api.files import limits, pieces
 from api.tokens import Counted, Invocation
 from api.wire import Onward
-from db import files, invocation
-from db.bases import Base
-from db.encoding import decoded, encode_rows
-from db.jsonl import BadRow
-from db.models import File
-from db.pricing import Counts
-from db.rows import parse
+from db import files
+from db.contract.pricing import Counts
+from db.contract.rows.files import parse
+from db.contract.rows.jsonl import BadRow
+from db.contract.tokens import invocation
+from db.contract.tokens.base_model import Base
+from db.contract.tokens.encoding import decoded, encode_rows
+from db.tables import File
 
 CHEAPER: Final = 4  # times that `answer` must save on a visit for "auto" to choose it: it gives up plain LoRA's reach
 

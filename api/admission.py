@@ -9,12 +9,12 @@ from api import activation, errors
 from api.context import Context
 from api.wire import Hyperparameters, JobCreate, Onward
 from db import files
-from db.bases import Base, load
-from db.models import File
-from db.presets import resolve
-from db.pricing import Counts, Price, price, steps_within
-from db.rows import OBJECTIVES, Format
-from db.spec import JobSpec
+from db.contract.presets import resolve
+from db.contract.pricing import Counts, Price, price, steps_within
+from db.contract.rows.files import OBJECTIVES, Format
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base, load
+from db.tables import File
 
 T = TypeVar("T")
 SEEDS = 2**31  # a seed we draw fits OpenAI's integer

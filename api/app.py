@@ -19,10 +19,10 @@ from api.requests import Requests
 from api.settings import Settings, get_settings
 from api.tokens import TokenCounts
 from api.wire import JobCreate
-from db import logs, traces
 from db.queue import celery_app, ringer
 from db.session import sessions
-from db.version import VERSION
+from db.telemetry import logs, traces
+from db.telemetry.version import VERSION
 
 log = structlog.get_logger("api.app")
 FINISH_SECONDS = 20

@@ -8,7 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import errors
 from api.context import Ctx
-from db import tenants
+from db.tenant import keys
 
 bearer = HTTPBearer(auto_error=False, description="A key as `onward keys create` prints it: sk-onward-…")
 
@@ -29,7 +29,7 @@ def caller(
         message = "You didn't provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'."
         raise errors.ApiError(401, message, headers=challenge)
     with context.sessions.begin() as session:
-        tenant = tenants.authenticate(session, sent.credentials)
+        tenant = keys.authenticate(session, sent.credentials)
         if tenant is None:
             raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
         request.scope["tenant"] = tenant.id  # for the log's line

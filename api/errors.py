@@ -18,10 +18,10 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
-from db.bases import UnknownTarget
-from db.invocation import Unresolved
-from db.jobs import IdempotencyConflict, MissingFile, QuotaExceeded, WrongState
-from db.rows import BadRow
+from db.contract.rows.files import BadRow
+from db.contract.tokens.base_model import UnknownTarget
+from db.contract.tokens.invocation import Unresolved
+from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded, WrongState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

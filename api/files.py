@@ -18,8 +18,8 @@ from api.context import Context, Ctx
 from api.pages import Entry, Page, page
 from api.settings import Settings
 from db import files
-from db.models import File
-from db.rows import Limits, check
+from db.contract.rows.files import Limits, check
+from db.tables import File
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 CHUNK = 1 << 20

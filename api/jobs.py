@@ -15,8 +15,9 @@ from api.context import Ctx
 from api.pages import Page, page
 from api.views import CheckpointObject, EventObject, JobObject
 from api.wire import JobCreate
-from db import files, jobs, queue
-from db.models import ENDED, Job
+from db import files, queue
+from db.tables import ENDED, Job
+from db.tenant import adapters, jobs
 
 log = structlog.get_logger("api.jobs")
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -71,7 +72,7 @@ def create(
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
     """Only an ended job can have published an adapter."""
-    return views.job(job, jobs.adapter_of(tenant, session, job.id) if job.state in ENDED else None)
+    return views.job(job, adapters.of_job(tenant, session, job.id) if job.state in ENDED else None)
 
 
 @router.get("")

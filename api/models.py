@@ -10,8 +10,8 @@ from api import errors
 from api.auth import Tenant
 from api.context import Context, Ctx
 from api.files import epoch
-from db import jobs
-from db.models import Adapter, Job
+from db.tables import Adapter, Job
+from db.tenant import adapters
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 MOST = 10_000  # adapters in the list, newest first: OpenAI's has no pages
@@ -52,10 +52,10 @@ def adapter(row: Adapter, of: Job) -> ModelObject:
 @router.get("")
 def list_models(tenant: Tenant, context: Ctx) -> Models:
     with context.sessions.begin() as session:
-        found, _ = jobs.adapters(tenant.id, session, after=None, limit=MOST)
-        made = jobs.made(tenant.id, session, found)
-        adapters = [adapter(row, made[row.job_id]) for row in found]
-    return Models(data=[*(base(name, context) for name in sorted(context.settings.models)), *adapters])
+        found, _ = adapters.page(tenant.id, session, after=None, limit=MOST)
+        makers = adapters.makers(tenant.id, session, found)
+        bases = [base(name, context) for name in sorted(context.settings.models)]
+        return Models(data=[*bases, *(adapter(row, makers[row.job_id]) for row in found)])
 
 
 @router.get("/{name:path}")
@@ -63,5 +63,5 @@ def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
     if name in context.settings.models:
         return base(name, context)
     with context.sessions.begin() as session:
-        row = errors.found(jobs.adapter(tenant.id, session, name), errors.no_model(name))
-        return adapter(row, jobs.made(tenant.id, session, [row])[row.job_id])
+        row = errors.found(adapters.get(tenant.id, session, name), errors.no_model(name))
+        return adapter(row, adapters.makers(tenant.id, session, [row])[row.job_id])

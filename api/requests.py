@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from db import traces
+from db.telemetry import traces
 
 HEADER = "x-request-id"  # the openai client shows it as `_request_id`
 GIVEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
 
-from db.bases import Base
-from db.encoding import encode_rows
-from db.invocation import Tail, joined
-from db.jsonl import BadRow
-from db.pricing import Counts
-from db.rows import Row
+from db.contract.pricing import Counts
+from db.contract.rows.files import Row
+from db.contract.rows.jsonl import BadRow
+from db.contract.tokens.base_model import Base
+from db.contract.tokens.encoding import encode_rows
+from db.contract.tokens.invocation import Tail, joined
 
 Invocation = tuple[int, ...]
 Key = tuple[str, str, Invocation]  # the file's SHA-256, the model, the ids an adapter acts from

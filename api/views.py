@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from api.files import epoch
 from api.pages import Entry
 from db.ids import adapter_name
-from db.models import Adapter, Evaluation, Event, Job
+from db.tables import Adapter, Evaluation, Event, Job
 
 HYPER = ("n_epochs", "batch_size", "learning_rate_multiplier")
 

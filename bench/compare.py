@@ -16,7 +16,7 @@ from bench.contenders import Contender, Jobs, contender
 from bench.measure import Floor, Timed, spread
 from bench.strong import Loaded, load
 from bench.workloads import CACHED, ENGINE, STRONG, Workload
-from db.bases import Base
+from db.contract.tokens.base_model import Base
 
 # Nats between contenders' losses, by dtype. What was measured on a CPU, two probes of batch 16: float32 below 1e-5;
 # bfloat16 9e-3 (SmolLM2-135M; OPT-125M's shape 1.4e-3), which is what the probes themselves differ by, so that it says

@@ -10,7 +10,7 @@ from bench.cached import CachedScoring
 from bench.official import LozoLoop, MezoLoop, Official
 from bench.strong import Loaded, LozoStrong, MezoStrong, Scoring
 from bench.workloads import CACHED, ENGINE, OFFICIAL, Workload
-from db.bases import Base
+from db.contract.tokens.base_model import Base
 from worker import trainer
 from worker.scoring.base import Scorer
 from worker.trainer import Run

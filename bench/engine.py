@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.datasets import write
-from db.bases import Base
-from db.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base
 from worker import trainer
 from worker.data import Dataset, examples
 

@@ -70,7 +70,7 @@ def measure(name: str, folder: Path, dtype: str, device: str, rounds: int, batch
     from bench.loops import placed
     from bench.measure import Floor
     from bench.workloads import CACHED, ENGINE, OFFICIAL, STRONG, Workload
-    from db.bases import open_base
+    from db.contract.tokens.base_model import open_base
 
     base = open_base(f"opt-{name}", str(folder))
     found: dict[str, Any] = {}

@@ -20,10 +20,10 @@ from bench.loops import BatchedScorer, padded
 from bench.measure import machine
 from cli.assets import DEMO_MODEL, demo_model
 from cli.datasets import sentiment
-from db.bases import Base, open_base
-from db.encoding import encode
-from db.rows import parse
-from db.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.rows.files import parse
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base, open_base
+from db.contract.tokens.encoding import encode
 from worker import trainer
 from worker.data import Dataset, example
 from worker.objectives import reduce

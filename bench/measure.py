@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from db.bases import Base
+from db.contract.tokens.base_model import Base
 from worker.scoring.base import Scorer
 from worker.types import Loss, Module, Trial
 

@@ -26,8 +26,8 @@ def trials(base: Any, activation: str, eps: float, directions: int) -> list[Any]
 
     from bench.workloads import invocation_of
     from cli.datasets import write
-    from db.presets import resolve
-    from db.spec import JobSpec
+    from db.contract.presets import resolve
+    from db.contract.spec import JobSpec
     from worker import recipes
     from worker.data import examples
     from worker.types import Trial
@@ -127,7 +127,7 @@ def main() -> None:
     prepare(0, "bench.noise")
     from bench.measure import machine
     from cli.assets import DEMO_MODEL, demo_model
-    from db.bases import open_base
+    from db.contract.tokens.base_model import open_base
 
     base = open_base(DEMO_MODEL, str(demo_model(arguments.home)))
     found = measure(base)

@@ -17,7 +17,7 @@ ROWS = 200
 
 
 def candidates(words: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """[(task, fields as `db.presets.resolve` takes them)] from the command line; values are JSON or plain text."""
+    """[(task, fields as `presets.resolve` takes them)] from the command line; values are JSON or plain text."""
     groups: list[list[str]] = [[]]
     for word in words:
         if word == "--":
@@ -40,9 +40,9 @@ def main() -> None:
     prepare(0, "bench.preset")
     from cli.assets import DEMO_MODEL, demo_model
     from cli.datasets import write
-    from db.bases import open_base
-    from db.presets import resolve
-    from db.spec import JobSpec
+    from db.contract.presets import resolve
+    from db.contract.spec import JobSpec
+    from db.contract.tokens.base_model import open_base
     from worker import trainer
     from worker.data import Dataset, examples
     from worker.scoring.vllm_scorer import VllmScorer

@@ -44,8 +44,8 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
     """Fill the curves: all of them as one cohort, evaluated on the first `rows` held-out rows."""
     from bench.workloads import invocation_of
     from cli.datasets import write
-    from db.presets import resolve
-    from db.spec import JobSpec
+    from db.contract.presets import resolve
+    from db.contract.spec import JobSpec
     from worker import trainer
     from worker.data import Dataset, examples
 
@@ -147,7 +147,7 @@ def met(curve: Curve, steps: float) -> float:
 def trained(home: Path, asked: Sequence[Curve], rows: int, say: Any) -> list[Curve]:
     """The curves filled, those of one activation as one cohort, on an engine of their own."""
     from cli.assets import DEMO_MODEL, demo_model
-    from db.bases import open_base
+    from db.contract.tokens.base_model import open_base
     from worker.scoring.vllm_scorer import VllmScorer
 
     base = open_base(DEMO_MODEL, str(demo_model(home)))

@@ -21,7 +21,7 @@ import numpy as np
 from bench import engine
 from bench.measure import interleaved, machine, spread
 from cli.assets import DEMO_MODEL, demo_model
-from db.bases import Base, open_base
+from db.contract.tokens.base_model import Base, open_base
 from tests.quantised import Scheme, quantised
 from worker import trainer
 from worker.types import Candidate, Example, Loss, Params, Trial

@@ -22,9 +22,9 @@ from bench.measure import spread
 from cli.datasets import write
 from cli.processes import start, wait_ready
 from cli.stack import Stack, running
-from db import tenants
-from db.bases import Base
-from db.models import Job, JournalStep
+from db.contract.tokens.base_model import Base
+from db.tables import Job, JournalStep
+from db.tenant import keys
 
 UNSERVED = "unserved"
 
@@ -40,8 +40,8 @@ def service(base: Base) -> Iterator[tuple[Stack, OpenAI]]:
             if (cores := os.sched_getaffinity(process.popen.pid)) != os.sched_getaffinity(0):
                 raise RuntimeError(f"{process.name} is bound to cores {cores}: set OMP_PROC_BIND=false")
         with stack.sessions.begin() as session:
-            tenant = tenants.create(session, "bench", max_jobs=100_000)
-            _, key = tenants.create_key(session, tenant.id)
+            tenant = keys.create(session, "bench", max_jobs=100_000)
+            _, key = keys.create_key(session, tenant.id)
         yield stack, OpenAI(base_url=stack.base_url, api_key=key)
 
 

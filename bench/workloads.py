@@ -14,11 +14,11 @@ from typing import Any, Final, Literal
 
 from cli.assets import DEMO_MODEL, demo_model, packaged
 from cli.datasets import sentiment, topic
-from db import invocation
-from db.bases import Base, open_base
-from db.encoding import encode_rows
-from db.rows import parse
-from db.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.rows.files import parse
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens import invocation
+from db.contract.tokens.base_model import Base, open_base
+from db.contract.tokens.encoding import encode_rows
 from worker.data import Dataset, examples
 
 OPT: Final = "opt-125m-random"

@@ -67,7 +67,7 @@ def rebuilt(adapter: str) -> "Verified":
     """Replays the journal of `adapter` (name, id or its job's id). Raises Failure where there is none."""
     from sqlalchemy import select
 
-    from db.models import Adapter as Row
+    from db.tables import Adapter as Row
 
     try:
         from worker.verify import NoSuchAdapter

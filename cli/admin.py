@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from cli import show
 from cli.client import Failure, home, service
-from db import models
-from db import tenants as rows
+from db import tables
 from db.session import sessions
 from db.settings import Settings
+from db.tenant import keys as rows
 
 tenants = typer.Typer(no_args_is_help=True)
 keys = typer.Typer(no_args_is_help=True)
@@ -50,9 +50,9 @@ def explain(error: Exception) -> Failure | None:
     return None
 
 
-def tenant_of(session: Session, name: str) -> models.Tenant:
+def tenant_of(session: Session, name: str) -> tables.Tenant:
     """The tenant called `name`, or whose id it is. Raises Failure where there is none."""
-    found = rows.find(session, name) or session.get(models.Tenant, name)
+    found = rows.find(session, name) or session.get(tables.Tenant, name)
     if found is None:
         raise Failure(f"there is no tenant {name!r}", "`onward tenants list` shows them")
     return found
@@ -91,7 +91,7 @@ def create(
 def list_tenants(as_json: show.Json = False) -> None:
     """All tenants."""
     with database() as session:
-        found = [_tenant(t) for t in session.scalars(select(models.Tenant).order_by(models.Tenant.created_at))]
+        found = [_tenant(t) for t in session.scalars(select(tables.Tenant).order_by(tables.Tenant.created_at))]
     if as_json:
         return show.as_json(found)
     lines = (
@@ -125,7 +125,7 @@ def list_keys(tenant: str, as_json: show.Json = False) -> None:
     """A tenant's keys: their first characters, never the keys."""
     with database() as session:
         owner = tenant_of(session, tenant).id
-        wanted = select(models.ApiKey).where(models.ApiKey.tenant_id == owner).order_by(models.ApiKey.created_at)
+        wanted = select(tables.ApiKey).where(tables.ApiKey.tenant_id == owner).order_by(tables.ApiKey.created_at)
         found: list[dict[str, Any]] = [
             {"id": k.id, "hint": k.hint, "created_at": k.created_at, "revoked_at": k.revoked_at}
             for k in session.scalars(wanted)
@@ -139,7 +139,7 @@ def list_keys(tenant: str, as_json: show.Json = False) -> None:
     return show.table(["id", "key", "created", "state"], lines, empty="no keys yet")
 
 
-def _tenant(tenant: models.Tenant) -> dict[str, Any]:
+def _tenant(tenant: tables.Tenant) -> dict[str, Any]:
     return {
         "id": tenant.id,
         "name": tenant.name,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.assets import packaged
-from db.sampling import permutation
+from db.contract.sampling import permutation
 
-SEED = 20260528  # of the split; rows of one label are shuffled by db.sampling.permutation
+SEED = 20260528  # of the split; rows of one label are shuffled by db.contract.sampling.permutation
 TOPICS = {"business": " business", "entertainment": " entertainment", "politics": " politics", "sports": " sport"} | {
     "tech": " technology"
 }

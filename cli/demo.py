@@ -17,7 +17,7 @@ from cli.peft_loss import Held, held_out
 from cli.processes import waiting
 from cli.stack import Stack, running, terminable
 from cli.up import Home, demo_models
-from db import tenants
+from db.tenant import keys
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -93,8 +93,8 @@ def demo(
 def submit(stack: Stack, task: Task, data: dict[str, Path], steps: int | None) -> Entry:
     """A tenant and its key, then what any program with an openai client would do."""
     with stack.sessions.begin() as session:
-        tenant = tenants.find(session, task.tenant) or tenants.create(session, task.tenant)
-        key = tenants.create_key(session, tenant.id)[1]
+        tenant = keys.find(session, task.tenant) or keys.create(session, task.tenant)
+        key = keys.create_key(session, tenant.id)[1]
     from openai import OpenAI
 
     client = OpenAI(base_url=stack.base_url, api_key=key)

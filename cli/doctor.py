@@ -18,12 +18,12 @@ from sqlalchemy.orm import Session
 
 from cli import show
 from cli.admin import settings
-from db import bases
-from db.models import Worker
+from db.contract.tokens import base_model
 from db.overview import FRESH, Overview, overview
 from db.session import sessions
 from db.settings import Settings
-from db.version import VERSION
+from db.tables import Worker
+from db.telemetry.version import VERSION
 
 Mark = Literal["ok", "warn", "fail"]
 STYLE = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -77,7 +77,7 @@ def _models(at: Settings) -> Iterator[Finding]:
         yield Finding("models", "fail", "none is configured", 'set ONWARD_MODELS, such as {"name": "/models/name"}')
     for name in sorted(at.models):
         try:
-            base = bases.load(name, at)
+            base = base_model.load(name, at)
         except Exception as error:  # whatever a folder or a hub may answer
             todo = "the folder needs config.json and tokenizer.json of a causal OPT, Llama or Qwen2 model"
             yield Finding("models", "fail", f"{name}: {error}", todo)

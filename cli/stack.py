@@ -22,8 +22,8 @@ from cli.client import SERVICE, Failure, service
 from cli.embedded import AlreadyRunning, Embedded
 from cli.processes import Process, start, wait_ready, waiting
 from cli.servers import ServerError
-from db.models import Worker
 from db.session import sessions
+from db.tables import Worker
 from migrations.run import upgrade
 
 API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0

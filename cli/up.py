@@ -12,8 +12,8 @@ from cli.assets import DEMO_MODEL, demo_model
 from cli.client import Failure
 from cli.processes import waiting
 from cli.stack import Stack, private, running, terminable
-from db import tenants
 from db.settings import Settings
+from db.tenant import keys
 
 Home = Annotated[Path, typer.Option(envvar="ONWARD_HOME", help="Where everything is kept.")]
 TENANT, KEY = "demo", "demo.key"
@@ -75,11 +75,11 @@ def demo_key(stack: Stack) -> str:
     path = stack.home / KEY
     kept = path.read_text().strip() if path.exists() else ""
     with stack.sessions.begin() as session:
-        owner = tenants.authenticate(session, kept) if kept else None
+        owner = keys.authenticate(session, kept) if kept else None
         if owner is not None and owner.name == TENANT:
             return kept
-        tenant = tenants.find(session, TENANT) or tenants.create(session, TENANT)
-        secret = tenants.create_key(session, tenant.id)[1]
+        tenant = keys.find(session, TENANT) or keys.create(session, TENANT)
+        secret = keys.create_key(session, tenant.id)[1]
     private(path, secret + "\n")
     return secret
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from db.models import Event, Job
+from db.tables import Event, Job
 
 Level = Literal["info", "warn", "error"]
 

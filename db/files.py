@@ -9,7 +9,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from db.ids import new_id
-from db.models import ENDED, File, FileChunk, Job
+from db.tables import ENDED, File, FileChunk, Job
 
 CHUNK_BYTES = 2**20
 Order = Literal["asc", "desc"]

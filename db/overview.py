@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Float, cast, func, select, text, type_coerce
 from sqlalchemy.orm import Session
 
-from db.models import Job, Tenant, Worker
-from db.waiting import recent_tokens
+from db.tables import Job, Tenant, Worker
+from db.usage import recent_tokens
 
 LIVE = ("queued", "running", "paused")
 SERVING = ("starting", "ready", "draining")

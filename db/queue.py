@@ -1,10 +1,9 @@
 """The doorbell: one Celery task over Redis that wakes workers and carries nothing. The row is the truth.
 
-A message may be lost, doubled or late without harm: the sweep rings again. Knows no tenant and no lease.
+A message may be lost, doubled or late without harm: the sweep rings again (`db.sweep`). Knows no table.
 """
 
 from collections.abc import Callable
-from datetime import timedelta
 from functools import lru_cache
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,12 +12,10 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 from opentelemetry.trace import SpanKind
-from sqlalchemy import event, func, literal, select
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from db import traces, workers
-from db.models import Job, Lease
-from db.settings import get_settings
+from db.telemetry import traces
 
 TASK = "onward.slice"
 QUEUE_PREFIX = "onward."
@@ -106,12 +103,7 @@ def ping(redis_url: str) -> None:
         client.ping()
 
 
-def ring(model: str) -> None:
-    """Rings at the broker of this process's settings."""
-    ringer(celery_app(get_settings().redis_url))(model)
-
-
-def ring_after_commit(session: Session, model: str, ring: Ring = ring) -> None:
+def ring_after_commit(session: Session, model: str, ring: Ring) -> None:
     """Rings for `model` once this session's transaction has committed, and not if it rolls back."""
 
     def committed(_: Session) -> None:
@@ -123,23 +115,3 @@ def ring_after_commit(session: Session, model: str, ring: Ring = ring) -> None:
 
     event.listen(session, "after_commit", committed, once=True)
     event.listen(session, "after_rollback", rolled_back, once=True)
-
-
-def sweep(session: Session, ring: Ring = ring, every: float = 5.0) -> int:
-    """Rings once for each model that a worker serves, that has work no live lease holds, and that was not rung for in
-    `every` seconds. Any number of processes may sweep: a waiting job remembers the last ring. Returns the rings.
-    """
-    held = select(Lease.job_id).where(Lease.job_id == Job.id, Lease.expires_at > func.clock_timestamp())
-    overdue = func.clock_timestamp() - literal(timedelta(seconds=every))
-    rung = 0
-    for model in sorted(workers.served_models(session)):
-        waiting = select(Job.id).where(Job.model == model, Job.state.in_(("queued", "running")), ~held.exists())
-        first = waiting.order_by(Job.tenant_id, Job.created_at, Job.id).limit(1).scalar_subquery()
-        due = select(Job).where(Job.id == first, Job.rung_at < overdue)
-        job = session.scalar(due.with_for_update(skip_locked=True, key_share=True))
-        if job is not None:
-            job.rung_at = func.clock_timestamp()
-            session.flush()
-            ring(model)
-            rung += 1
-    return rung

@@ -6,7 +6,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from db.ids import new_id
-from db.models import Worker
+from db.tables import Worker
 
 State = Literal["starting", "ready", "draining", "gone"]
 FRESH_SECONDS = 10.0

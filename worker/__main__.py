@@ -6,7 +6,7 @@ import sys
 
 from pydantic import ValidationError
 
-from db import logs, traces
+from db.telemetry import logs, traces
 from worker import environment
 from worker.settings import get_worker_settings
 

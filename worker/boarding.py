@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from db import journal, leases, traces
-from db.leases import Claim, Waiting
-from db.rows import BadRow
+from db.contract.rows.files import BadRow
+from db.telemetry import traces
+from db.worker import journal, leases
+from db.worker.candidates import Waiting
+from db.worker.leases import Claim
 from worker import checkpoints, data, metrics, trainer
 from worker.data import Dataset
 from worker.ledger import Ledger, Pace, persist

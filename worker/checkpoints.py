@@ -14,9 +14,9 @@ import structlog
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from db.bases import Base
-from db.journal import Published
-from db.spec import JobSpec
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
+from db.worker.journal import Published
 from worker import peft_files, recipes
 from worker.types import Params
 from worker.zo.base import State

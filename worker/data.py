@@ -7,10 +7,10 @@ from typing import overload
 
 import numpy as np
 
-from db import sampling
-from db.bases import Base
-from db.encoding import Encoded, encode_rows
-from db.rows import Limits, parse
+from db.contract import sampling
+from db.contract.rows.files import Limits, parse
+from db.contract.tokens.base_model import Base
+from db.contract.tokens.encoding import Encoded, encode_rows
 from worker.types import Candidate, Example
 
 
@@ -22,7 +22,7 @@ class Dataset:
     valid: tuple[Example, ...] = ()
 
     def minibatch(self, seed: int, step: int, batch: int, repeat: int = 1) -> tuple[Example, ...]:
-        """The [batch] examples of a step, where each minibatch serves `repeat` steps: see `db.sampling.minibatch`."""
+        """The [batch] examples of a step, where each minibatch serves `repeat` steps: see `sampling.minibatch`."""
         return tuple(self.train[i] for i in sampling.minibatch(seed, step // repeat, len(self.train), batch))
 
 

@@ -6,10 +6,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from db import journal, leases, traces
 from db.ids import adapter_name
-from db.journal import Published
-from db.leases import LeaseLost
+from db.telemetry import traces
+from db.worker import journal, leases
+from db.worker.journal import Published
+from db.worker.leases import LeaseLost
 from worker import checkpoints, faults, metrics
 from worker.ledger import persist
 from worker.station import Held, Station

@@ -10,9 +10,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import leases, queue, workers
-from db.ending import Wish
-from db.leases import Claim
+from db import workers
+from db.sweep import sweep
+from db.transitions import Wish
+from db.worker import leases
+from db.worker.leases import Claim
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger("worker.heartbeat")
@@ -136,4 +138,4 @@ class Heartbeat(threading.Thread):
 
     def _sweep(self) -> None:
         with self._factory.begin() as session:
-            queue.sweep(session, self._ring, self._settings.sweep_seconds)
+            sweep(session, self._ring, self._settings.sweep_seconds)

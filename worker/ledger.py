@@ -13,9 +13,9 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import journal, leases
-from db.journal import Evaluated, Step
-from db.leases import Claim, LeaseLost
+from db.worker import journal, leases
+from db.worker.journal import Evaluated, Step
+from db.worker.leases import Claim, LeaseLost
 from worker import metrics
 
 log = structlog.get_logger("worker.ledger")

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from db.version import VERSION
+from db.telemetry.version import VERSION
 from worker.scoring.base import Scorer
 from worker.scoring.prompts import PromptCache
 from worker.types import Loss, Trial

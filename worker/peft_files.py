@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 from safetensors.numpy import save
 
-from db.spec import AdapterSpec
+from db.contract.spec import AdapterSpec
 from worker.types import Layout, Params
 
 WEIGHTS, CONFIG, README = "adapter_model.safetensors", "adapter_config.json", "README.md"

@@ -18,10 +18,11 @@ from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import sessionmaker
 
-from db import bases, queue, workers
-from db.bases import Base
+from db import queue, workers
+from db.contract.tokens import base_model
+from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
-from db.version import VERSION
+from db.telemetry.version import VERSION
 from worker import health, metrics, tasks
 from worker.canary import Canary
 from worker.canary import trial as canary_trial
@@ -39,7 +40,7 @@ log = structlog.get_logger("worker.process")
 
 def run(settings: WorkerSettings) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
-    base = bases.load(settings.model, settings)
+    base = base_model.load(settings.model, settings)
     factory = sessions(settings.database_url)
     with factory.begin() as session:
         worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())

@@ -1,7 +1,7 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
-from db.bases import Base
-from db.spec import JobSpec, MethodSpec
+from db.contract.spec import JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
 from worker.zo.base import Method, State
 from worker.zo.descent import Descent, Space
@@ -12,7 +12,7 @@ from worker.zo.transforms import Adam, Momentum, Optimizer, Schedule, Sgd
 
 
 def layout(spec: JobSpec, base: Base) -> Layout:
-    """The adapter of `spec` on `base`: modules that a target names, in model order. Raises `db.bases.UnknownTarget`."""
+    """The adapter of `spec` on `base`: modules that a target names, in model order. Raises UnknownTarget."""
     modules = tuple(Module(*linear) for linear in base.select(spec.adapter.targets))
     return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
 

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 
 class Candidate(Protocol):
-    """What the choice depends on (`db.leases.Waiting` is one)."""
+    """What the choice depends on (`db.worker.candidates.Waiting` is one)."""
 
     @property
     def job_id(self) -> str: ...

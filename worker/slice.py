@@ -10,9 +10,10 @@ from contextlib import ExitStack
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import leases, traces
-from db.journal import Evaluated, Step
-from db.leases import LeaseLost, Waiting
+from db.telemetry import traces
+from db.worker.candidates import Waiting, candidates
+from db.worker.journal import Evaluated, Step
+from db.worker.leases import LeaseLost
 from worker import endings, faults, metrics, scheduler, trainer
 from worker.boarding import board
 from worker.ledger import UNREACHABLE
@@ -27,7 +28,7 @@ def take(station: Station) -> bool:
     Raises OperationalError where the database is away.
     """
     with station.factory.begin() as session:
-        waiting = leases.candidates(session, station.model)
+        waiting = candidates(session, station.model)
     picked = scheduler.pick(waiting, station.settings.cohort, station.quantum)
     held = [run for run in _board(station, _apart(picked, station.suspects)) if run is not None]
     metrics.slices.labels(station.model).inc()
@@ -42,7 +43,7 @@ def take(station: Station) -> bool:
     if station.heartbeat.draining.is_set():
         return False
     with station.factory.begin() as session:
-        return bool(leases.candidates(session, station.model, limit=1))
+        return bool(candidates(session, station.model, limit=1))
 
 
 def _apart(picked: Sequence[Waiting], suspects: set[str]) -> Sequence[Waiting]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from db.bases import Base
-from db.spec import JobSpec
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
 from worker import metrics
 from worker.checkpoints import Point, Prefix, Snapshots
 from worker.health import Progress

@@ -10,9 +10,9 @@ from celery.exceptions import WorkerShutdown
 from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import traces
 from db.ids import new_id
 from db.queue import TASK, TRACE, celery_app
+from db.telemetry import traces
 from worker import metrics
 from worker.slice import take
 from worker.station import Station

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from db.bases import Base
-from db.spec import JobSpec
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
 from worker import recipes
 from worker.data import Dataset
 from worker.scoring.base import Scorer
@@ -85,7 +85,7 @@ class Run:
 
 
 def start(job_id: str, spec: JobSpec, base: Base, data: Dataset, scope: str = "") -> Run:
-    """The run before step 0. Raises `db.bases.UnknownTarget`."""
+    """The run before step 0. Raises `db.contract.tokens.base_model.UnknownTarget`."""
     layout = recipes.layout(spec, base)
     method = recipes.method(spec, layout)
     params, state = method.init()

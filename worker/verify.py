@@ -7,11 +7,12 @@ from pathlib import Path
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from db import bases, journal
-from db.models import Adapter, Job
+from db.contract.spec import JobSpec
+from db.contract.tokens import base_model
 from db.session import sessions
 from db.settings import Settings
-from db.spec import JobSpec
+from db.tables import Adapter, Job
+from db.worker import journal
 from worker import checkpoints, peft_files, recipes
 
 
@@ -40,14 +41,14 @@ class Verified:
 def verify(database_url: str, home: Path, adapter: str) -> Verified:
     """Replay the journal of `adapter` (name or id) and compare. Base models are those of the settings.
 
-    Raises NoSuchAdapter, and `db.bases.UnknownBase` where the base model is not configured here.
+    Raises NoSuchAdapter, and `db.contract.tokens.base_model.UnknownBase` where the base model is not configured here.
     """
     settings = Settings(database_url=database_url, home=home)
     started = time.perf_counter()
     with sessions(database_url).begin() as session:
         row, spec = _find(session, adapter)
         losses = journal.read(session, row.job_id, row.step)
-    base = bases.load(spec.model, settings)
+    base = base_model.load(spec.model, settings)
     point = checkpoints.replay(spec, base, losses)
     rebuilt = peft_files.sha256(peft_files.weights(recipes.layout(spec, base), point.params))
     file = Path(row.path) / peft_files.WEIGHTS

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from api.settings import Settings
-from db import tenants
-from tests.models import tiny
+from db.tenant import keys
+from tests.bases import tiny
 
 MODEL = "tiny"
 
@@ -46,8 +46,8 @@ def serving(settings: Settings) -> Iterator[str]:
 
 def client(factory: sessionmaker[Session], url: str, name: str, **limits: int) -> Client:
     with factory.begin() as session:
-        tenant = tenants.create(session, name, **limits)
-        _, secret = tenants.create_key(session, tenant.id)
+        tenant = keys.create(session, name, **limits)
+        _, secret = keys.create_key(session, tenant.id)
     return Client(tenant.id, secret, OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=30))
 
 

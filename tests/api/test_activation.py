@@ -5,13 +5,13 @@ import httpx
 import pytest
 
 from api.tokens import count
-from db.architectures import FLATTENED
-from db.bases import load
-from db.encoding import encode
-from db.models import Adapter, File, Job
-from db.rows import parse
-from db.sampling import minibatch
-from db.spec import JobSpec
+from db.contract.rows.files import parse
+from db.contract.sampling import minibatch
+from db.contract.spec import JobSpec
+from db.contract.tokens.architectures import FLATTENED
+from db.contract.tokens.base_model import load
+from db.contract.tokens.encoding import encode
+from db.tables import Adapter, File, Job
 from tests.api.conftest import client
 from tests.api.examples import CHAT, jsonl, submit, upload
 

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from db.models import File
+from db.tables import File
 from tests.api.conftest import Client
 from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, jsonl, upload
 

@@ -10,7 +10,7 @@ import time
 import httpx
 import pytest
 
-from db.models import Job
+from db.tables import Job
 from tests.api.conftest import client, serving
 from tests.api.examples import choices, submit, upload
 

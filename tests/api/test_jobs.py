@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from db.bases import load
-from db.encoding import encode
-from db.models import Event, Job
-from db.rows import parse
-from db.sampling import minibatch
-from db.spec import JobSpec
+from db.contract.rows.files import parse
+from db.contract.sampling import minibatch
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import load
+from db.contract.tokens.encoding import encode
+from db.tables import Event, Job
 from tests.api.examples import CHAT, choices, jsonl, submit, upload
 
 

@@ -5,7 +5,7 @@ import re
 import httpx
 import pytest
 
-from db.models import Job
+from db.tables import Job
 from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, upload
 
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from db import workers
-from db.models import Job, Lease
+from db.tables import Job, Lease
 from tests.api.conftest import client
 from tests.api.examples import choices, submit, upload
 

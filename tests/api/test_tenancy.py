@@ -4,8 +4,8 @@ import httpx
 import openai
 import pytest
 
-from db import tenants
-from db.models import Adapter, ApiKey, Evaluation, File, Job
+from db.tables import Adapter, ApiKey, Evaluation, File, Job
+from db.tenant import keys
 from tests.api.examples import CHOICE, choices, submit, upload
 
 SHA = "0" * 64
@@ -72,10 +72,10 @@ def test_every_route_of_a_tenants_rows_wants_a_key(url, settings):
 
 def test_a_revoked_key_no_longer_opens(anna, factory, url):
     with factory.begin() as session:
-        key, secret = tenants.create_key(session, anna.id)
+        key, secret = keys.create_key(session, anna.id)
     assert status(url, f"Bearer {secret}") == 200
     with factory.begin() as session:
-        assert tenants.revoke_key(session, key.id)
+        assert keys.revoke_key(session, key.id)
         assert secret.encode() not in session.get(ApiKey, key.id).hash
     assert status(url, f"Bearer {secret}") == 401
     assert status(url, f"Bearer {anna.secret}") == 200

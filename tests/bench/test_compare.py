@@ -9,8 +9,8 @@ import torch
 from bench import compare, table, workloads
 from bench.measure import Floor, Timed
 from bench.workloads import CACHED, ENGINE, OFFICIAL, STRONG, Workload
-from db.bases import open_base
-from tests.models import tiny
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
 from worker.scoring.torch_scorer import TorchScorer
 
 TEXTS = ("the film was great", "it was terrible and boring", "no heart", "a great and moving story about a town")

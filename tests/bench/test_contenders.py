@@ -10,9 +10,9 @@ from bench.cached import CachedScoring
 from bench.loops import base_model, linears
 from bench.official import LozoLoop, MezoLoop
 from bench.strong import LozoStrong, MezoStrong, Scoring, load
-from db.bases import open_base
-from db.spec import AdapterSpec, JobSpec, MethodSpec
-from tests.models import tiny
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
 from worker import trainer
 from worker.data import Dataset, example
 from worker.scoring.torch_scorer import TorchScorer
@@ -38,8 +38,8 @@ def folder(tmp_path_factory):
 
 def started(arch, folder, objective="choice", method="mezo", invocation=(), **kwargs):
     """(path, the run before step 0) on a few rows of unlike length, with two or three candidates of 1 to 3 tokens."""
-    from db.encoding import encode
-    from db.shapes import Choice, Completion
+    from db.contract.rows.formats import Choice, Completion
+    from db.contract.tokens.encoding import encode
 
     path = tiny(arch, folder)
     base = open_base(f"tiny-{arch}", str(path))

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from sqlalchemy import update
 
-from db.models import JournalStep
+from db.tables import JournalStep
 from tests.cli.conftest import complaint, read
 from tests.cli.trained import train
 

@@ -1,6 +1,6 @@
 """The operator's commands against the real database."""
 
-from db import tenants
+from db.tenant import keys
 from tests.cli.conftest import complaint, read
 
 
@@ -24,7 +24,7 @@ def test_a_key_alone_is_printed_for_scripts(shell, factory):
     shell("tenants", "create", "dora")
     secret = shell("keys", "create", "dora").stdout.strip()
     with factory.begin() as session:
-        owner = tenants.authenticate(session, secret)
+        owner = keys.authenticate(session, secret)
     assert owner is not None
     assert owner.name == "dora"
 

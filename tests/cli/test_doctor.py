@@ -5,10 +5,10 @@ from sqlalchemy import delete, text, update
 
 from cli.doctor import examine
 from db import workers
-from db.models import Worker
 from db.settings import Settings
+from db.tables import Worker
 from tests.cli.conftest import read
-from tests.db.rows import a_job, a_tenant
+from tests.db.inserted import a_job, a_tenant
 
 
 @pytest.fixture

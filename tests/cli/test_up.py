@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.bases import tiny
 from tests.cli.test_processes import gone
-from tests.models import tiny
 
 READY_SECONDS = 240
 

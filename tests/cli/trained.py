@@ -5,10 +5,11 @@ from pathlib import Path
 from openai.types.fine_tuning import FineTuningJob
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import journal, leases, workers
-from db.bases import open_base
+from db import workers
+from db.contract.tokens.base_model import open_base
 from db.ids import adapter_name
-from db.journal import Evaluated, Step
+from db.worker import journal, leases
+from db.worker.journal import Evaluated, Step
 from tests.api.conftest import Client
 from tests.api.examples import choices, submit, upload
 from worker import checkpoints, recipes

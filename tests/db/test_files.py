@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from db import files, jobs, leases
-from db.models import FileChunk
-from tests.db.rows import a_claim, a_file, a_job, a_tenant
+from db import files
+from db.tables import FileChunk
+from db.tenant import jobs
+from db.worker import leases
+from tests.db.inserted import a_claim, a_file, a_job, a_tenant
 
 MIB = 2**20
 

@@ -6,8 +6,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from db.models import Base
 from db.session import make_engine
+from db.tables import Base
 from migrations.run import downgrade, upgrade
 
 

@@ -9,11 +9,13 @@ import redis
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
-from db import journal, leases, queue
+from db import queue
 from db.ids import new_id
-from db.journal import Step
-from db.models import Job
-from tests.db.rows import a_claim, a_job, a_tenant, a_worker
+from db.sweep import sweep
+from db.tables import Job
+from db.worker import journal, leases
+from db.worker.journal import Step
+from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def sweep_when_due(factory, model, ring) -> int:
     with factory.begin() as session:
         a_worker(session, model)
         session.execute(update(Job).values(rung_at=text("now() - interval '6 seconds'")))
-        return queue.sweep(session, ring)
+        return sweep(session, ring)
 
 
 def test_an_emptied_valkey_loses_nothing(servers, factory, redis_url, model, ring):

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text, update
 
-from db import journal, leases, tenants
-from db.journal import Step
-from db.models import Job, Worker
 from db.overview import jain, overview
+from db.tables import Job, Worker
+from db.tenant import keys
+from db.worker import journal, leases
+from db.worker.journal import Step
 from migrations.run import current, head
-from tests.db.rows import MODEL, a_claim, a_job, a_tenant, a_worker
+from tests.db.inserted import MODEL, a_claim, a_job, a_tenant, a_worker
 
 
 def test_an_idle_service_shows_zeros_for_its_models(session):
@@ -52,7 +53,7 @@ def test_a_job_between_two_slices_does_not_wait_to_begin(session):
 
 
 def test_weights_make_unequal_shares_fair(session):
-    heavy, light = (tenants.create(session, name, weight=weight).id for name, weight in (("h", 3.0), ("l", 1.0)))
+    heavy, light = (keys.create(session, name, weight=weight).id for name, weight in (("h", 3.0), ("l", 1.0)))
     for tenant, tokens in ((heavy, 300), (light, 100)):
         claim = a_claim(session, a_job(session, tenant, price=1000))
         journal.flush(session, claim, [Step(0, [1.0], tokens)])

@@ -10,10 +10,13 @@ import redis
 from sqlalchemy import text, update
 
 from cli.ownership import packaged_folder
-from db import jobs, leases, queue
+from db import queue
 from db.ids import new_id
-from db.models import Job, Lease
-from tests.db.rows import a_claim, a_job, a_tenant, a_worker
+from db.sweep import sweep
+from db.tables import Job, Lease
+from db.tenant import jobs
+from db.worker import leases
+from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
 
 
 @pytest.fixture
@@ -83,10 +86,10 @@ def test_the_sweep_rings_once_a_model_and_once_a_while(session, model):
     paused = a_job(session, tenant, model=other)
     jobs.pause(tenant, session, paused.id)
     rung: list[str] = []
-    assert queue.sweep(session, rung.append) == 0, "their own doorbells have just been rung"
+    assert sweep(session, rung.append) == 0, "their own doorbells have just been rung"
     overdue(session, model)
-    assert queue.sweep(session, rung.append) == 1
-    assert queue.sweep(session, rung.append) == 0
+    assert sweep(session, rung.append) == 1
+    assert sweep(session, rung.append) == 0
     assert rung == [model]
 
 
@@ -96,14 +99,14 @@ def test_the_sweep_wakes_for_a_dead_workers_job_and_not_for_a_live_ones(session,
     claim = a_claim(session, job)
     overdue(session, model)
     rung: list[str] = []
-    assert queue.sweep(session, rung.append) == 0
+    assert sweep(session, rung.append) == 0
     session.execute(update(Lease).where(Lease.job_id == job.id).values(expires_at=text("clock_timestamp()")))
-    assert queue.sweep(session, rung.append) == 1
+    assert sweep(session, rung.append) == 1
     again = a_claim(session, job)
     assert again.token == claim.token + 1
     leases.release(session, again)
     overdue(session, model)
-    assert queue.sweep(session, rung.append) == 1
+    assert sweep(session, rung.append) == 1
     assert rung == [model, model]
 
 
@@ -114,8 +117,8 @@ def test_sweeps_at_once_ring_once(factory, model):
         overdue(session, model)
     rung: list[str] = []
     with factory.begin() as one, factory.begin() as two:
-        queue.sweep(one, rung.append)
-        queue.sweep(two, rung.append)
+        sweep(one, rung.append)
+        sweep(two, rung.append)
     assert rung.count(model) == 1
 
 
@@ -123,10 +126,10 @@ def test_nobody_is_woken_where_nobody_is(session, model):
     a_job(session, a_tenant(session), model=model)
     overdue(session, model)
     rung: list[str] = []
-    queue.sweep(session, rung.append)
+    sweep(session, rung.append)
     assert model not in rung
     a_worker(session, model)
-    queue.sweep(session, rung.append)
+    sweep(session, rung.append)
     assert model in rung
 
 

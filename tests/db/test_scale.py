@@ -6,9 +6,11 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import event, text
 
-from db import jobs, leases, queue
-from db.models import Job
-from tests.db.rows import MODEL, a_claim, a_file, a_job, a_tenant, a_worker
+from db.sweep import sweep
+from db.tables import Job
+from db.tenant import jobs
+from db.worker.candidates import candidates
+from tests.db.inserted import MODEL, a_claim, a_file, a_job, a_tenant, a_worker
 
 COUNT = 20_000
 MANY = text("""
@@ -50,10 +52,10 @@ ACTS: dict[str, Callable] = {
     "create": lambda session, tenant, file: a_job(session, tenant, file),
     "first page": lambda session, tenant, _: jobs.page(tenant, session, limit=20),
     "later page": lambda session, tenant, _: jobs.page(tenant, session, after="ftjob-x9000", limit=20),
-    "candidates": lambda session, _, __: leases.candidates(session, MODEL),
+    "candidates": lambda session, _, __: candidates(session, MODEL),
     "claim": lambda session, _, __: a_claim(session, session.get_one(Job, "ftjob-x8000")),
     "cancel": lambda session, tenant, _: jobs.cancel(tenant, session, "ftjob-x8002"),
-    "sweep": lambda session, _, __: queue.sweep(session, lambda _: None, every=0),
+    "sweep": lambda session, _, __: sweep(session, lambda _: None, every=0),
 }
 
 

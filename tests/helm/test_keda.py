@@ -3,9 +3,10 @@
 import pytest
 from sqlalchemy import text
 
-from db import leases, workers
-from db.models import Worker
-from tests.db import rows
+from db import workers
+from db.tables import Worker
+from db.worker import leases
+from tests.db import inserted
 from tests.helm.charts import of_kind, only, rendered
 
 MODEL = "smollm2-135m"  # 4 jobs a worker in values/keda.yaml
@@ -21,8 +22,8 @@ def wanted(session):
 
 def stock(session, jobs=0, started=0, model=MODEL, state=None):
     """`jobs` queued jobs and `started` workers, each on its own host."""
-    tenant = rows.a_tenant(session)
-    made = [rows.a_job(session, tenant, model=model) for _ in range(jobs)]
+    tenant = inserted.a_tenant(session)
+    made = [inserted.a_job(session, tenant, model=model) for _ in range(jobs)]
     ids = [workers.register(session, model=model, host=f"pod-{i}", pid=1) for i in range(started)]
     for one in ids if state else ():
         workers.beat(session, one, state=state)

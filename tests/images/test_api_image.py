@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import inspect
 
 from db.session import make_engine
+from tests.bases import tiny
 from tests.images.tree import Tree
 from tests.images.watching import WRITABLE, foreign_libraries, free_port, ready_after, report, status
-from tests.models import tiny
 
 MODEL_CODE = ("torch", "vllm", "transformers", "peft", "safetensors")
 MOST_BYTES = 250e6

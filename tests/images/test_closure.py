@@ -11,8 +11,8 @@ from tests.images.tree import Tree
 
 OURS = ("api", "cli", "db", "migrations", "worker")
 ENTRIES = {
-    "api": ("api.__main__", "cli.__main__", "db.probe"),
-    "worker": ("worker.__main__", "cli.__main__", "db.probe"),
+    "api": ("api.__main__", "cli.__main__", "db.telemetry.http_check"),
+    "worker": ("worker.__main__", "cli.__main__", "db.telemetry.http_check"),
 }
 # Imports inside of functions that lead out of an image, all of the command line: `onward demo` belongs on a developer's
 # machine (its packages are in no image), `onward adapters verify` is for the worker's image.
@@ -80,5 +80,5 @@ def test_all_others_packages_are_in_the_locks(
 
 def test_the_api_image_answers_what_it_cannot_do(api_tree: Tree) -> None:
     """Its command line imports without what it lacks."""
-    done = api_tree.run(["python", "-c", "import api.app, cli.main, db.probe, migrations.run"])
+    done = api_tree.run(["python", "-c", "import api.app, cli.main, db.telemetry.http_check, migrations.run"])
     assert (done.returncode, done.stderr) == (0, "")

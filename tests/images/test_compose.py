@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.settings import Settings as ApiSettings
-from db.version import VERSION
+from db.telemetry.version import VERSION
 from tests.images.composing import NEEDED, composed, config
 from tests.images.dockerfile import ROOT, Dockerfile
 from worker.settings import WorkerSettings

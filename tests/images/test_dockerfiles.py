@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db.version import VERSION
+from db.telemetry.version import VERSION
 from tests.images.conftest import TARGETS
 from tests.images.dockerfile import ROOT, Dockerfile
 from tests.images.tree import UID
@@ -33,7 +33,7 @@ def test_every_target_says_how_it_runs(room: str, target: str) -> None:
     assert image.last(target, "USER") == f"{UID}:{UID}"
     assert image.last(target, "STOPSIGNAL") == "SIGTERM"
     assert image.command(target) == ["python", "-m", room]
-    assert image.health(target)[:3] == ["python", "-m", "db.probe"]
+    assert image.health(target)[:3] == ["python", "-m", "db.telemetry.http_check"]
     env = image.env(target)
     assert env["ONWARD_HOME"] == "/var/lib/onward"
     assert env["HOME"] == ("/tmp" if room == "api" else "/var/lib/onward")  # a worker's caches outlive it

@@ -8,6 +8,7 @@ from subprocess import Popen
 
 import pytest
 
+from tests.bases import tiny
 from tests.images.tree import Tree
 from tests.images.watching import (
     BROUGHT_BY,
@@ -18,7 +19,6 @@ from tests.images.watching import (
     report,
     status,
 )
-from tests.models import tiny
 
 START_SECONDS = 180.0  # of a busy test machine; what is aimed at is 60 with the demo's model
 STOP_SECONDS = 20.0

@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 from openai import OpenAI
 
-from db import tenants
-from tests.models import tiny
+from db.tenant import keys
+from tests.bases import tiny
 from tests.service.conftest import rows
 from tests.service.stage import Stage, free_port, until
 from tests.tools import tool
@@ -42,8 +42,8 @@ class Live:
         """A tenant of each class."""
         for tenant_class, weight in CLASSES.items():
             with self.stage.factory.begin() as session:
-                tenant = tenants.create(session, f"a-{tenant_class}-tenant", tenant_class, weight)
-                _, secret = tenants.create_key(session, tenant.id)
+                tenant = keys.create(session, f"a-{tenant_class}-tenant", tenant_class, weight)
+                _, secret = keys.create_key(session, tenant.id)
             url = f"{self.stage.url}/v1"
             self.clients[tenant_class] = OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=30)
 

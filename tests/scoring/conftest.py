@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.models import tiny
+from tests.bases import tiny
 from tests.scoring.cases import linears
 from worker.scoring.torch_scorer import TorchScorer
 from worker.scoring.vllm_scorer import VllmScorer

@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
-from db.bases import open_base
-from tests.models import tiny
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
 from tests.quantised import CONFIGS, Scheme, quantised
 from tests.scoring.cases import ANSWERABLE, activated, answer, crowd, layout, linears, lm, probe, text
 from worker.scoring.dequantised import load_model

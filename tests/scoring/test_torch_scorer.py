@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.models import tiny
+from tests.bases import tiny
 from tests.scoring.cases import crowd, layout, linears, probe, text
 from worker.scoring.torch_scorer import ADAPTERS, TorchScorer
 from worker.types import Trial

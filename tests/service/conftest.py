@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from tests.models import tiny
+from tests.bases import tiny
 from tests.service.processes import Process
 from tests.service.stage import Stage
 

@@ -17,10 +17,10 @@ from openai import OpenAI
 from sqlalchemy import select
 
 from cli.embedded import Embedded
-from db import tenants
-from db.models import Adapter, Evaluation, Job, JournalStep, Lease
-from db.models import Worker as WorkerRow
 from db.session import sessions
+from db.tables import Adapter, Evaluation, Job, JournalStep, Lease
+from db.tables import Worker as WorkerRow
+from db.tenant import keys
 from migrations.run import upgrade
 from tests.service.processes import Forked, Process, started
 from worker import verify
@@ -119,8 +119,8 @@ class Stage:
 
     def tenant(self, name: str) -> OpenAI:
         with self.factory.begin() as session:
-            tenant = tenants.create(session, name)
-            _, secret = tenants.create_key(session, tenant.id)
+            tenant = keys.create(session, name)
+            _, secret = keys.create_key(session, tenant.id)
         return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, timeout=30)
 
     def job(self, job_id: str) -> Job:

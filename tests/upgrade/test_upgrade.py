@@ -20,12 +20,12 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import select
 
-from db import tenants
-from db.models import Adapter, Job
-from db.models import Worker as WorkerRow
 from db.session import sessions
+from db.tables import Adapter, Job
+from db.tables import Worker as WorkerRow
+from db.tenant import keys
 from migrations.run import current, head, upgrade
-from tests.models import tiny
+from tests.bases import tiny
 from tests.service.conftest import rows
 from tests.service.stage import HASTE, free_port, until
 from tests.upgrade.front import Front
@@ -164,8 +164,8 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
     )  # fmt: skip
     with sessions(url).begin() as session:
         assert current(session.connection()) == "0001"
-        tenant = tenants.create(session, "watcher")
-        secret = tenants.create_key(session, tenant.id)[1]
+        tenant = keys.create(session, "watcher")
+        secret = keys.create_key(session, tenant.id)[1]
     old_api, port = rig.api(old_code)
     old_worker = rig.worker(old_code)
     front = Front(port)

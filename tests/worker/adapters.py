@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from db.bases import Base, open_base
-from db.spec import AdapterSpec, JobSpec, MethodSpec
-from tests.models import Architecture, tiny
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base, open_base
+from tests.bases import Architecture, tiny
 from worker import recipes
 from worker.types import Params
 

@@ -7,8 +7,8 @@ import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from db.bases import Base
-from db.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base
 from worker import objectives
 from worker.data import Dataset
 from worker.types import Candidate, Example, Loss, Trial

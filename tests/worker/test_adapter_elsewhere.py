@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from db.spec import AdapterSpec
+from db.contract.spec import AdapterSpec
 from tests.worker.adapters import adapter, base, spec
 from worker import recipes
 from worker.checkpoints import Point, publish

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from db.bases import open_base
-from tests.models import tiny
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
 from worker.canary import Canary, trial
 from worker.scoring.torch_scorer import TorchScorer
 from worker.types import Loss, Module

@@ -152,8 +152,8 @@ def test_another_process_replays_to_the_same_hash(llama, tmp_path):
     losses = journal(job, llama, 12)
     published = publish(tmp_path, "ftjob-a", "n", job, llama, replay(job, llama, losses))
     code = f"""
-from db.bases import open_base
-from db.spec import JobSpec
+from db.contract.tokens.base_model import open_base
+from db.contract.spec import JobSpec
 from worker import checkpoints, peft_files, recipes
 import sys
 job = JobSpec.model_validate_json({job.model_dump_json()!r})

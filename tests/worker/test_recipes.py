@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from db.bases import UnknownTarget
-from db.pricing import probes
+from db.contract.pricing import probes
+from db.contract.tokens.base_model import UnknownTarget
 from tests.worker.linear import BASE, spec
 from worker import recipes
 from worker.types import Module

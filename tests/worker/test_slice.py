@@ -9,12 +9,14 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from db import files, jobs, leases, tenants, workers
-from db.bases import open_base
-from db.journal import Step
-from db.models import Job, JournalStep
-from db.spec import AdapterSpec, JobSpec, MethodSpec
-from tests.models import tiny
+from db import files, workers
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import open_base
+from db.tables import Job, JournalStep
+from db.tenant import jobs, keys
+from db.worker import leases
+from db.worker.journal import Step
+from tests.bases import tiny
 from tests.service.conftest import rows
 from worker.health import Progress
 from worker.heartbeat import Heartbeat
@@ -67,7 +69,7 @@ def station(factory, database_url, tmp_path):
 def submit(factory):
     def create(rank: int, batch_size: int = 2) -> str:
         with factory.begin() as session:
-            tenant = tenants.create(session, f"tenant of {rank} {np.random.default_rng().integers(2**62)}")
+            tenant = keys.create(session, f"tenant of {rank} {np.random.default_rng().integers(2**62)}")
             about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
             file = files.create(tenant.id, session, **about, chunks=[rows(8)])
             spec = JobSpec(

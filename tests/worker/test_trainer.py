@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from db import pricing
-from db.spec import AdapterSpec
+from db.contract import pricing
+from db.contract.spec import AdapterSpec
 from tests.worker.linear import BASE, LinearScorer, dataset, spec
 from worker import trainer
 from worker.data import Dataset

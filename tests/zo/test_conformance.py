@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from db.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from tests.zo.problems import WHOLE, WIDE, Logistic, Quadratic, replay, run
 from worker import recipes
 from worker.types import Layout, Losses

@@ -1,0 +1,69 @@
+"""How every process speaks: lines for people on a terminal, JSON for machines elsewhere. Knows no request and no job.
+
+A line carries what its context binds (request, slice) or its call names (job, step), and the trace it belongs to.
+"""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from db.telemetry import traces
+
+Format = Literal["auto", "json", "console"]
+OURS = ("api", "db", "worker")
+
+
+def configure(component: str, form: Format = "auto", level: str = "INFO") -> None:
+    """Send structlog and the standard library's loggers to stderr in one format. Call once, before the first line.
+
+    `component` names the process in every JSON line. Libraries speak from WARNING on, ours from `level` on.
+    """
+    number = logging.getLevelNamesMapping()[level]
+    for_people = sys.stderr.isatty() if form == "auto" else form == "console"
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _trace,
+    ]
+    # Plain: rich's tracebacks print the locals of every frame, and a tenant's rows are among them.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+
+    def named(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+        return {"component": component, **line}
+
+    machine: list[Processor] = [named, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    last = [console] if for_people else machine
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    out = logging.StreamHandler(sys.stderr)
+    out.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [out]
+    root.setLevel(logging.WARNING)
+    for name in OURS:
+        logging.getLogger(name).setLevel(number)
+
+
+def _trace(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    trace_id = traces.trace_id()
+    if trace_id:
+        line["trace"] = trace_id
+    return line

@@ -1,0 +1,240 @@
+"""Jobs as their tenant sees them. Every function takes the tenant first; a foreign id is an unknown id.
+
+Knows no lease's inside: a job that a worker holds is only wished upon, and the worker obeys at its next step.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy.orm import Session
+
+from db import transitions, workers
+from db.contract.spec import JobSpec
+from db.events import write as write_event
+from db.ids import new_id
+from db.tables import ENDED, Evaluation, Event, File, Job, Lease, Tenant
+from db.telemetry import traces
+
+Row = TypeVar("Row")
+RETRY_WINDOW = timedelta(minutes=10)
+
+
+class QuotaExceeded(Exception):
+    """`what` is "tokens" or "jobs"; `limit`, what it allows, `used`, what is taken, `asked`, what was wanted."""
+
+    def __init__(self, what: Literal["tokens", "jobs"], limit: int, used: int, asked: int) -> None:
+        super().__init__(f"{what}: {used} of {limit} are taken and {asked} more were asked for")
+        self.what, self.limit, self.used, self.asked = what, limit, used, asked
+
+
+class IdempotencyConflict(Exception):
+    """The idempotency key was used before with another request."""
+
+
+class MissingFile(Exception):
+    """The file is not the tenant's, or was deleted while the request was on its way."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(file_id)
+        self.file_id = file_id
+
+
+class WrongState(Exception):
+    """A job in `state` cannot be brought to `wanted`."""
+
+    def __init__(self, state: str, wanted: str) -> None:
+        super().__init__(f"the job is {state} and cannot become {wanted}")
+        self.state, self.wanted = state, wanted
+
+
+def create(
+    tenant: str,
+    session: Session,
+    *,
+    spec: JobSpec,
+    request: dict[str, Any],
+    request_hash: str,
+    price_tokens: int,
+    idempotency_key: str | None,
+    is_retry: bool = False,
+) -> tuple[Job, bool]:
+    """The queued job of this request, and whether this call made it.
+
+    The same idempotency key and body give the first job again; so does, without a key, a client's retry
+    (`is_retry`) of a body accepted in the last ten minutes. Raises IdempotencyConflict, QuotaExceeded, MissingFile.
+    """
+    # One create of a tenant at a time: quota and idempotency are decided on what is committed.
+    mine = select(Tenant).where(Tenant.id == tenant).with_for_update(key_share=True)
+    owner = session.scalars(mine.execution_options(populate_existing=True)).one()
+    earlier = _earlier(owner.id, session, request_hash, idempotency_key, is_retry)
+    if earlier is not None:
+        return earlier, False
+    _check_quota(owner, session, price_tokens)
+    _check_files(owner.id, session, spec)
+    job = Job(
+        id=new_id("ftjob-"),
+        tenant_id=owner.id,
+        model=spec.model,
+        spec=spec.model_dump(mode="json"),
+        request=request,
+        request_hash=request_hash,
+        idempotency_key=idempotency_key,
+        training_file=spec.training_file,
+        validation_file=spec.validation_file,
+        total_steps=spec.steps,
+        price_tokens=price_tokens,
+        traceparent=traces.traceparent(),
+    )
+    session.add(job)
+    session.flush()
+    write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
+    _warn_if_unserved(session, job)
+    return job, True
+
+
+def get(tenant: str, session: Session, job_id: str) -> Job | None:
+    """The tenant's job."""
+    return session.scalar(select(Job).where(Job.tenant_id == tenant, Job.id == job_id))
+
+
+def page(
+    tenant: str,
+    session: Session,
+    *,
+    after: str | None = None,
+    limit: int = 20,
+    metadata: dict[str, str] | None = None,
+) -> tuple[list[Job], bool]:
+    """Up to `limit` jobs older than the job `after`, newest first, and whether more follow. Unknown `after`: none.
+
+    `metadata` keeps the jobs whose request has all its pairs.
+    """
+    wanted = select(Job).where(Job.tenant_id == tenant).order_by(Job.created_at.desc(), Job.id.desc())
+    if metadata:
+        wanted = wanted.where(Job.request["metadata"].contains(metadata))
+    if after is not None:
+        start = get(tenant, session, after)
+        if start is None:
+            return [], False
+        wanted = wanted.where(tuple_(Job.created_at, Job.id) < (start.created_at, start.id))
+    return _cut(session.scalars(wanted.limit(limit + 1)).all(), limit)
+
+
+def cancel(tenant: str, session: Session, job_id: str) -> Job | None:
+    """Ends the job: at once, or at the next step of the worker that holds it. Raises WrongState."""
+    job = _locked(tenant, session, job_id)
+    if job is None:
+        return None
+    if job.state in ENDED or job.wish == "cancel":
+        raise WrongState(job.state if job.state in ENDED else "being cancelled", "cancelled")
+    if _is_held(session, job):
+        job.wish = "cancel"
+    else:
+        transitions.obey(session, job, "cancel")
+    session.flush()
+    return job
+
+
+def pause(tenant: str, session: Session, job_id: str) -> Job | None:
+    """Takes the job out of the queue: at once, or at the next step of its worker. Raises WrongState."""
+    job = _locked(tenant, session, job_id)
+    if job is None:
+        return None
+    if job.state not in ("queued", "running") or job.wish is not None:
+        wishes = {"pause": "being paused", "cancel": "being cancelled"}
+        raise WrongState(wishes.get(job.wish or "", job.state), "paused")
+    if _is_held(session, job):
+        job.wish = "pause"
+    else:
+        transitions.obey(session, job, "pause")
+    session.flush()
+    return job
+
+
+def resume(tenant: str, session: Session, job_id: str) -> Job | None:
+    """Queues a paused job again, or takes back a pause its worker has not yet seen. Raises WrongState."""
+    job = _locked(tenant, session, job_id)
+    if job is None:
+        return None
+    if job.state == "running" and job.wish == "pause":
+        job.wish = None
+    elif job.state == "paused":
+        job.state, job.attempts = "queued", 0
+        _warn_if_unserved(session, job)
+    else:
+        raise WrongState("being cancelled" if job.wish == "cancel" else job.state, "resumed")
+    write_event(session, job, f"Job resumed at step {job.step}")
+    session.flush()
+    return job
+
+
+def events(
+    tenant: str, session: Session, job_id: str, *, after: int | None = None, limit: int = 20
+) -> tuple[list[Event], bool]:
+    """Up to `limit` events with a number below `after`, newest first, and whether more follow. Unknown job: none."""
+    wanted = select(Event).where(Event.tenant_id == tenant, Event.job_id == job_id)
+    if after is not None:
+        wanted = wanted.where(Event.id < after)
+    return _cut(session.scalars(wanted.order_by(Event.id.desc()).limit(limit + 1)).all(), limit)
+
+
+def checkpoints(
+    tenant: str, session: Session, job_id: str, *, after: int | None = None, limit: int = 10
+) -> tuple[list[Evaluation], bool]:
+    """Up to `limit` evaluations of a step before `after`, newest first, and whether more follow. Unknown job: none."""
+    wanted = select(Evaluation).where(Evaluation.tenant_id == tenant, Evaluation.job_id == job_id)
+    if after is not None:
+        wanted = wanted.where(Evaluation.step < after)
+    return _cut(session.scalars(wanted.order_by(Evaluation.step.desc()).limit(limit + 1)).all(), limit)
+
+
+def _cut(found: Sequence[Row], limit: int) -> tuple[list[Row], bool]:
+    return list(found[:limit]), len(found) > limit
+
+
+def _locked(tenant: str, session: Session, job_id: str) -> Job | None:
+    wanted: Select[Job] = select(Job).where(Job.tenant_id == tenant, Job.id == job_id)
+    return session.scalar(wanted.with_for_update(key_share=True).execution_options(populate_existing=True))
+
+
+def _is_held(session: Session, job: Job) -> bool:
+    live = select(Lease.job_id).where(Lease.job_id == job.id, Lease.expires_at > func.clock_timestamp())
+    return job.state == "running" and session.scalar(live) is not None
+
+
+def _earlier(tenant: str, session: Session, request_hash: str, key: str | None, is_retry: bool) -> Job | None:
+    mine = select(Job).where(Job.tenant_id == tenant)
+    if key is not None:
+        earlier = session.scalar(mine.where(Job.idempotency_key == key))
+        if earlier is not None and earlier.request_hash != request_hash:
+            raise IdempotencyConflict(key)
+        return earlier
+    if not is_retry:
+        return None
+    same = mine.where(Job.request_hash == request_hash, Job.created_at > func.now() - RETRY_WINDOW)
+    return session.scalar(same.order_by(Job.created_at.desc()).limit(1))
+
+
+def _check_quota(owner: Tenant, session: Session, price: int) -> None:
+    open_jobs = select(func.count(), func.sum(Job.price_tokens))
+    count, due = session.execute(open_jobs.where(Job.tenant_id == owner.id, Job.finished_at.is_(None))).one()
+    if count >= owner.max_jobs:
+        raise QuotaExceeded("jobs", owner.max_jobs, count, 1)
+    used = owner.spent_tokens + int(due or 0)
+    if owner.token_quota is not None and used + price > owner.token_quota:
+        raise QuotaExceeded("tokens", owner.token_quota, used, price)
+
+
+def _check_files(tenant: str, session: Session, spec: JobSpec) -> None:
+    for file_id in {spec.training_file, spec.validation_file} - {None}:
+        # Shared lock: a delete that is under way is waited for, and the bytes cannot go before this job is seen.
+        there = select(File.id).where(File.tenant_id == tenant, File.id == file_id, File.deleted_at.is_(None))
+        if session.scalar(there.with_for_update(read=True)) is None:
+            raise MissingFile(str(file_id))
+
+
+def _warn_if_unserved(session: Session, job: Job) -> None:
+    if not workers.serving(session, job.model):
+        write_event(session, job, f"No worker serves {job.model}: the job waits until one starts", "warn")

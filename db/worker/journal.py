@@ -1,0 +1,161 @@
+"""The journal of a run and what its worker commits: every write proves its claim first. Knows no engine."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from db import events, files, transitions
+from db.ids import new_id
+from db.tables import Adapter, Evaluation, Job, JournalStep
+from db.transitions import Wish
+from db.worker.leases import Claim, held
+
+
+@dataclass(frozen=True)
+class Step:
+    """Step number `step` (from 0) of a run: its losses in the order the probes were asked, and its scored tokens."""
+
+    step: int
+    losses: list[float]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The adapter after `step` steps on `rows` held-out rows, which cost `tokens` scored tokens."""
+
+    step: int
+    loss: float
+    accuracy: float
+    rows: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, and the directory as a tar."""
+
+    name: str
+    step: int
+    sha256: str
+    path: str
+    tar: bytes
+
+
+def flush(
+    session: Session,
+    claim: Claim,
+    steps: Sequence[Step],
+    evaluations: Sequence[Evaluated] = (),
+    best: tuple[int, float] | None = None,
+    estimated_finish: datetime | None = None,
+) -> None:
+    """Commits steps, evaluations and the best (step, held-out loss) so far; renews nothing.
+
+    Raises LeaseLost, and ValueError when the steps do not continue the journal or an evaluation is ahead of it.
+    """
+    job = held(session, claim)
+    after = job.step + len(steps)
+    if [s.step for s in steps] != list(range(job.step, after)):
+        raise ValueError(f"{job.id} is at step {job.step}: it cannot take steps {[s.step for s in steps]}")
+    if any(e.step > after for e in evaluations):
+        raise ValueError(f"{job.id}: an evaluation is ahead of step {after}")
+    mark = {"job_id": job.id, "tenant_id": job.tenant_id, "token": claim.token}
+    if steps:
+        session.execute(insert(JournalStep), [{**mark, **asdict(s)} for s in steps])
+        job.step, job.attempts = after, 0
+    # Whoever takes over measures again what the last holder had not committed: the first measurement stays.
+    new = {e.step: e for e in evaluations if _record(session, {**mark, **asdict(e)})}
+    job.scored_tokens += sum(s.tokens for s in steps) + sum(e.tokens for e in new.values())
+    if best is not None:
+        job.best_step, job.best_loss = best
+    if estimated_finish is not None:
+        job.estimated_finish = estimated_finish
+    _report(session, job, steps, new.get(max(new)) if new else None)
+    session.flush()
+
+
+def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None) -> list[list[float]]:
+    """The losses of steps 0, 1, … in order, `upto` of them at most."""
+    job_id = claim_or_job_id if isinstance(claim_or_job_id, str) else claim_or_job_id.job_id
+    wanted = select(JournalStep.losses).where(JournalStep.job_id == job_id).order_by(JournalStep.step)
+    if upto is not None:
+        wanted = wanted.where(JournalStep.step < upto)
+    return [list(losses) for losses in session.scalars(wanted)]
+
+
+def obey(session: Session, claim: Claim, wish: Wish) -> None:
+    """Pauses or cancels the job as its tenant wished; the lease is gone. Raises LeaseLost."""
+    transitions.obey(session, held(session, claim), wish)
+    session.flush()
+
+
+def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:
+    """Ends the job as failed with the reason, keeping its best checkpoint when given. Raises LeaseLost."""
+    job = held(session, claim)
+    if best is not None:
+        _publish(session, job, claim, best)
+    transitions.fail(session, job, code, message)
+    session.flush()
+
+
+def finish(session: Session, claim: Claim, adapter: Published) -> None:
+    """Ends the job as succeeded with its adapter, in one transaction. Raises LeaseLost, or ValueError: steps miss."""
+    job = held(session, claim)
+    if job.step != job.total_steps:
+        raise ValueError(f"{job.id} is at step {job.step} of {job.total_steps}")
+    _publish(session, job, claim, adapter)
+    events.write(session, job, f"Job succeeded: {job.step} steps, {job.scored_tokens} scored tokens")
+    transitions.end(session, job, "succeeded")
+    session.flush()
+
+
+def _record(session: Session, row: dict[str, Any]) -> bool:
+    fresh = upsert(Evaluation).values(**row).on_conflict_do_nothing().returning(Evaluation.step)
+    return session.scalar(fresh) is not None
+
+
+def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> None:
+    file = files.create(
+        job.tenant_id,
+        session,
+        filename=f"{job.id}.tar",
+        purpose="fine-tune-results",
+        format=None,
+        rows=0,
+        chunks=[adapter.tar],
+    )
+    session.add(
+        Adapter(
+            id=new_id("adpt-"),
+            tenant_id=job.tenant_id,
+            job_id=job.id,
+            name=adapter.name,
+            step=adapter.step,
+            sha256=adapter.sha256,
+            path=adapter.path,
+            file_id=file.id,
+            token=claim.token,
+        )
+    )
+    events.write(session, job, f"Adapter of step {adapter.step} published as {adapter.name}")
+
+
+def _report(session: Session, job: Job, steps: Sequence[Step], evaluated: Evaluated | None) -> None:
+    if not steps and evaluated is None:
+        return
+    finite = [x for x in steps[-1].losses if math.isfinite(x)] if steps else []
+    data: dict[str, Any] = {"step": job.step, "total_steps": job.total_steps}
+    if steps:
+        data["train_loss"] = math.fsum(finite) / len(finite) if finite else None
+    if evaluated is not None:
+        data["valid_loss"] = evaluated.loss if math.isfinite(evaluated.loss) else None
+        data["valid_mean_token_accuracy"] = evaluated.accuracy
+    shown = [f"{name}={value:.4f}" for name, value in data.items() if isinstance(value, float)]
+    events.metrics(session, job, f"Step {job.step}/{job.total_steps}: {', '.join(shown)}", data)

@@ -1,0 +1,138 @@
+"""`auto` becomes numbers, what was asked for stays, and every result is a spec."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.contract import presets
+from db.contract.presets import TABLE, fields, resolve
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base
+
+
+def _spec(resolved: dict[str, object]) -> JobSpec:
+    return JobSpec(**{"model": "m", "training_file": "file-1", "seed": 0, **resolved})
+
+
+@pytest.mark.parametrize("method", ["mezo", "lozo"])
+@pytest.mark.parametrize("format, objective", [("choice", "choice"), ("completion", "lm"), ("chat", "lm")])
+def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method, format, objective):
+    spec = _spec(resolve({"method": method, "objective": "auto"}, base, format, rows=100, valid_rows=50))
+    assert (spec.objective, spec.method.name, spec.eval_rows) == (objective, method, 50)
+    assert base.select(spec.adapter.targets)
+
+
+def test_every_line_of_the_table_is_reachable_and_a_spec(llama: Base):
+    for pattern, objective, method, activation, found in TABLE:
+        name = pattern.replace("*", "x")
+        assert presets.preset(name, objective, method, activation) is found
+        named = Base(**{**{f: getattr(llama, f) for f in Base.__dataclass_fields__}, "name": name})
+        format = "choice" if objective == "choice" else "chat"
+        asked = {"method": method} | ({"activation": "answer", "invocation": [5, 6]} if activation == "answer" else {})
+        spec = _spec(resolve(asked, named, format, rows=1000, valid_rows=1000))
+        assert (spec.adapter.activation, spec.adapter.invocation) == (activation, (5, 6) * (activation == "answer"))
+        assert (spec.steps, spec.batch_size, spec.eval_rows) == (found.steps, found.batch_size, found.eval_rows)
+        assert (spec.adapter.rank, spec.adapter.alpha, spec.adapter.targets) == (found.rank, found.alpha, found.targets)
+        assert spec.method.model_dump().items() >= dict(found.method).items()
+
+
+def test_a_model_with_a_line_of_its_own_takes_it():
+    assert presets.preset("SmolLM2-135M", "choice", "mezo") is not presets.preset("other", "choice", "mezo")
+
+
+def test_without_a_word_about_activation_an_adapter_acts_on_all_tokens(llama: Base):
+    for asked in ({}, {"activation": "auto"}, {"activation": None, "invocation": None}, {"activation": "all"}):
+        found = resolve(asked, llama, "choice", rows=5)
+        assert (found["adapter"]["activation"], found["adapter"]["invocation"]) == ("all", ())
+        assert JobSpec(**{"model": "m", "training_file": "file-1", "seed": 0, **found})
+
+
+def test_an_answer_takes_its_own_preset_and_what_is_asked_for_stays(llama: Base):
+    acting = {"activation": "answer", "invocation": (7,)}
+    own = presets.preset(llama.name, "choice", "mezo", "answer")
+    assert own is not presets.preset(llama.name, "choice", "mezo", "all")
+    found = resolve(acting, llama, "choice", rows=5)
+    assert found["method"]["learning_rate"] == own.method["learning_rate"]
+    assert resolve({**acting, "rank": 4, "learning_rate": 1e-4}, llama, "choice", rows=5)["adapter"] == {
+        "rank": 4, "alpha": 8.0, "targets": own.targets, "activation": "answer", "invocation": (7,),
+    }  # fmt: skip
+
+
+ASKED = {
+    "rank": st.integers(1, 64),
+    "alpha": st.floats(0.5, 64),
+    "targets": st.sampled_from([["q_proj"], ["v_proj", "k_proj"]]),
+    "estimator": st.sampled_from(["two_point", "one_sided"]),
+    "queries": st.integers(1, 8),
+    "eps": st.floats(1e-5, 1),
+    "learning_rate": st.floats(1e-6, 1),
+    "optimizer": st.sampled_from(["sgd", "momentum", "adam"]),
+    "schedule": st.sampled_from(["constant", "linear", "cosine"]),
+    "clip": st.floats(0.1, 10),
+    "steps": st.integers(1, 1000),
+    "batch_size": st.integers(1, 64),
+    "eval_every": st.integers(1, 100),
+    "eval_rows": st.integers(0, 30),
+    "seed": st.integers(0, 2**63 - 1),
+    "token_budget": st.integers(1, 10**9),
+    "suffix": st.text(max_size=5),
+}
+
+
+@given(asked=st.fixed_dictionaries({}, optional={k: v | st.just("auto") | st.none() for k, v in ASKED.items()}))
+def test_what_is_asked_for_stays(tiny_bases, asked: dict[str, object]):
+    spec = _spec(resolve(asked, tiny_bases["opt"], "choice", rows=100, valid_rows=30))
+    flat = {**spec.model_dump(), **spec.adapter.model_dump(), **spec.method.model_dump()}
+    for key, value in asked.items():
+        if value not in (None, "auto"):
+            assert flat[key] == (tuple(value) if key == "targets" else value), key
+    plain = _spec(resolve({}, tiny_bases["opt"], "choice", rows=100, valid_rows=30))
+    for part in (AdapterSpec, MethodSpec):
+        for key in part.model_fields:
+            if key == "alpha" and asked.get("alpha") in (None, "auto"):
+                assert spec.adapter.alpha == 2 * spec.adapter.rank  # the preset's scaling at any rank
+            elif asked.get(key) in (None, "auto"):
+                mine, theirs = (s.adapter if part is AdapterSpec else s.method for s in (spec, plain))
+                assert getattr(mine, key) == getattr(theirs, key)
+
+
+@pytest.mark.parametrize("rank, window", [(1, 1), (8, 2)])
+def test_a_lozo_window_fits_a_small_rank(llama: Base, rank: int, window: int):
+    found = resolve({"method": "lozo", "rank": rank}, llama, "choice", rows=5)
+    assert found["method"]["window_rank"] == window
+
+
+def test_openai_words(llama: Base):
+    plain = resolve({}, llama, "choice", rows=100)
+    asked = {"n_epochs": 3, "batch_size": 16, "learning_rate_multiplier": 0.5}
+    found = resolve(asked, llama, "choice", rows=100)
+    assert found["steps"] == 19  # 300 rows in batches of 16, rounded up
+    assert found["method"]["learning_rate"] == pytest.approx(0.5 * plain["method"]["learning_rate"])
+    # Onward's own words are more exact and win.
+    assert resolve({**asked, "steps": 7, "learning_rate": 1e-4}, llama, "choice", rows=100)["steps"] == 7
+    own = resolve({**asked, "learning_rate": 1e-4}, llama, "choice", rows=100)
+    assert own["method"]["learning_rate"] == 1e-4
+
+
+def test_without_validation_rows_nothing_is_evaluated(llama: Base):
+    assert resolve({"eval_rows": 10}, llama, "choice", rows=5)["eval_rows"] == 0
+    assert resolve({"eval_rows": 10}, llama, "choice", rows=5, valid_rows=4)["eval_rows"] == 4
+
+
+@pytest.mark.parametrize(
+    "asked, reason",
+    [
+        ({"rnak": 8}, "unknown field 'rnak'"),
+        ({"name": "mezo"}, "unknown field 'name'"),
+        ({"objective": "lm"}, "objective 'lm' cannot train choice rows: they take 'choice'"),
+        ({"method": "adamw"}, "no preset for objective 'choice' with method 'adamw'"),
+    ],
+)
+def test_what_cannot_be_resolved_raises(llama: Base, asked, reason):
+    with pytest.raises(ValueError, match=reason):
+        resolve(asked, llama, "choice", rows=5)
+
+
+def test_fields_are_what_resolve_takes(llama: Base):
+    assert set(fields()) >= ASKED.keys()
+    resolve(dict.fromkeys(fields()), llama, "choice", rows=5)

@@ -1,0 +1,156 @@
+"""Leases: one holder at a time, time-limited, growing tokens, fair candidates, poison."""
+
+from dataclasses import replace
+from threading import Barrier, Thread
+
+import pytest
+from sqlalchemy import select, text, update
+
+from db.tables import JournalStep, Lease
+from db.tenant import jobs
+from db.worker import journal, leases
+from db.worker.candidates import candidates
+from db.worker.journal import Step
+from db.worker.leases import LeaseLost
+from tests.db.inserted import MODEL, a_claim, a_file, a_job, a_tenant, a_worker
+
+
+@pytest.fixture
+def tenant(session):
+    return a_tenant(session, weight=2.0, tenant_class="gold")
+
+
+@pytest.fixture
+def job(session, tenant):
+    return a_job(session, tenant)
+
+
+def expire(session) -> None:
+    session.execute(update(Lease).values(expires_at=text("clock_timestamp()")))
+
+
+def test_a_claim_carries_what_a_run_needs(session, tenant, job):
+    worker = a_worker(session)
+    claim = a_claim(session, job, worker)
+    assert (claim.job_id, claim.tenant_id, claim.worker_id, claim.token) == (job.id, tenant, worker, 1)
+    assert claim.spec.model_dump(mode="json") == job.spec
+    assert (claim.step, claim.scored_tokens, claim.price_tokens, claim.best_step) == (0, 0, 100, None)
+    assert not claim.took_over
+    assert (job.state, job.attempts) == ("running", 1)
+    assert claim.started_at is not None
+    messages = [e.message for e in jobs.events(tenant, session, job.id)[0]]
+    assert messages[0] == "Job started"
+
+
+def test_a_held_job_is_nobody_elses(session, job):
+    a_claim(session, job)
+    assert leases.claim(session, job.id, a_worker(session), 60, 5) is None
+    assert candidates(session, MODEL) == []
+
+
+def test_an_expired_lease_is_taken_over_with_a_higher_token(session, tenant, job):
+    first = a_claim(session, job)
+    expire(session)
+    assert [w.job_id for w in candidates(session, MODEL)] == [job.id]
+    second = a_claim(session, job)
+    assert (second.token, second.took_over) == (first.token + 1, True)
+    assert second.started_at == first.started_at
+    newest = jobs.events(tenant, session, job.id)[0][0]
+    assert newest.level == "warn"
+    assert first.worker_id in newest.message
+
+
+def test_renewing_extends_only_what_is_held(session, tenant):
+    kept, lost, gone = (a_claim(session, a_job(session, tenant)) for _ in range(3))
+    session.execute(update(Lease).where(Lease.job_id == lost.job_id).values(expires_at=text("clock_timestamp()")))
+    leases.release(session, gone)
+    forged = replace(kept, token=kept.token + 1)
+    assert leases.renew(session, [kept, lost, gone, forged], 1000) == {kept.job_id}
+    assert leases.renew(session, [], 1000) == set()
+    assert leases.wishes(session, []) == {}
+    left = session.scalar(
+        select(text("extract(epoch FROM expires_at - clock_timestamp())"))
+        .select_from(Lease)
+        .where(Lease.job_id == kept.job_id)
+    )
+    assert 990 < left <= 1000
+
+
+def test_release_gives_it_back_without_blame(session, job):
+    for token in range(1, 8):  # more often than max_attempts
+        claim = a_claim(session, job)
+        assert (claim.token, claim.took_over) == (token, False)
+        leases.release(session, claim)
+        assert (job.state, job.attempts) == ("queued", 0)
+        with pytest.raises(LeaseLost):
+            leases.release(session, claim)
+
+
+def test_a_job_that_ends_its_workers_is_failed_as_poison(session, job):
+    for attempt in range(3):
+        claim = leases.claim(session, job.id, a_worker(session), 60, 3)
+        assert claim is not None, attempt
+        expire(session)
+    assert leases.claim(session, job.id, a_worker(session), 60, 3) is None
+    assert (job.state, job.error["code"]) == ("failed", "poison")
+    assert candidates(session, MODEL) == []
+
+
+def test_a_committed_step_clears_the_blame(session, job):
+    for step in range(6):
+        claim = leases.claim(session, job.id, a_worker(session), 60, 2)
+        assert claim.step == step
+        journal.flush(session, claim, [Step(step, [0.5], 1)])
+        expire(session)
+
+
+def test_many_workers_at_once_one_claim(factory):
+    with factory.begin() as session:
+        job = a_job(session, a_tenant(session))
+        workers = [a_worker(session) for _ in range(8)]
+    for round_ in range(1, 6):
+        barrier, claims = Barrier(len(workers)), []
+
+        def race(worker: str, barrier=barrier, claims=claims) -> None:
+            barrier.wait()
+            with factory.begin() as session:
+                claims.append(leases.claim(session, job.id, worker, 60, 100))
+
+        threads = [Thread(target=race, args=(worker,)) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        won = [claim for claim in claims if claim is not None]
+        assert len(claims) == len(workers)
+        assert [claim.token for claim in won] == [round_]
+        with factory.begin() as session:
+            expire(session)
+
+
+def test_candidates_take_turns_between_tenants(session, tenant):
+    file = a_file(session, tenant)
+    many = [a_job(session, tenant, file, model="turns").id for _ in range(5)]
+    other = a_tenant(session)
+    one = a_job(session, other, model="turns")
+    one.created_at = text("now() + interval '1 minute'")  # the last to come
+    a_job(session, tenant, file, model="another")
+    session.flush()
+    found = candidates(session, "turns", limit=3)
+    assert found[1].job_id == one.id
+    assert {found[0].job_id, found[2].job_id} < set(many)
+    assert (found[0].tenant_id, found[0].tenant_class, found[0].weight) == (tenant, "gold", 2.0)
+    assert len(candidates(session, "turns")) == 6
+
+
+def test_recent_tokens_are_the_tenants_and_of_ten_minutes(session, tenant):
+    first, _ = (a_job(session, tenant, model="recent") for _ in range(2))
+    other = a_job(session, a_tenant(session), model="recent")
+    claim = a_claim(session, first)
+    journal.flush(session, claim, [Step(0, [1.0], 100), Step(1, [1.0], 10)], [journal.Evaluated(1, 1.0, 0.5, 4, 1000)])
+    leases.release(session, claim)
+    by_tenant = {w.tenant_id: w.scored_tokens_recent for w in candidates(session, "recent")}
+    assert by_tenant == {tenant: 1110, other.tenant_id: 0}
+    old = update(JournalStep).where(JournalStep.job_id == first.id, JournalStep.step == 0)
+    session.execute(old.values(created_at=text("now() - interval '11 minutes'")))
+    assert {w.scored_tokens_recent for w in candidates(session, "recent") if w.tenant_id == tenant} == {1010}
