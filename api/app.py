@@ -13,12 +13,14 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
-from api import errors, files, health, jobs, metrics, models
+from api import errors, files, models
 from api.context import Context
-from api.requests import Requests
+from api.jobs import routes
+from api.jobs.request import JobCreate
+from api.middleware import Requests
+from api.ops import health, metrics
 from api.settings import Settings, get_settings
-from api.tokens import TokenCounts
-from api.wire import JobCreate
+from api.token_counts import TokenCounts
 from db.queue import celery_app, ringer
 from db.session import sessions
 from db.telemetry import logs, traces
@@ -44,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, jobs, models, health):
+    for room in (files, routes, models, health):
         app.include_router(room.router)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)

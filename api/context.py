@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.settings import Settings
-from api.tokens import TokenCounts
+from api.token_counts import TokenCounts
 from db.queue import Ring
 
 

@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from api import body, errors
 from api.auth import Tenant
 from api.context import Context, Ctx
-from api.pages import Entry, Page, page
+from api.pagination import Entry, Page, page
 from api.settings import Settings
 from db import files
 from db.contract.rows.files import Limits, check

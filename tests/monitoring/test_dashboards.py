@@ -5,7 +5,7 @@ import re
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from api import metrics as api_metrics
+from api.ops import metrics as api_metrics
 from api.settings import Settings
 from helm.monitoring import every
 from helm.monitoring.source import panels

@@ -9,17 +9,18 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy.orm import Session
 
-from api import admission, body, errors, views
+from api import body, errors
 from api.auth import Tenant
 from api.context import Ctx
-from api.pages import Page, page
-from api.views import CheckpointObject, EventObject, JobObject
-from api.wire import JobCreate
+from api.jobs import admission, response
+from api.jobs.request import JobCreate
+from api.jobs.response import CheckpointObject, EventObject, JobObject
+from api.pagination import Page, page
 from db import files, queue
 from db.tables import ENDED, Job
 from db.tenant import adapters, jobs
 
-log = structlog.get_logger("api.jobs")
+log = structlog.get_logger("api.jobs.routes")
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 SCHEMA: dict[str, Any] = {
     "requestBody": {
@@ -72,7 +73,7 @@ def create(
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
     """Only an ended job can have published an adapter."""
-    return views.job(job, adapters.of_job(tenant, session, job.id) if job.state in ENDED else None)
+    return response.job(job, adapters.of_job(tenant, session, job.id) if job.state in ENDED else None)
 
 
 @router.get("")
@@ -126,7 +127,7 @@ def events(job_id: str, tenant: Tenant, context: Ctx, after: After = None, limit
     with context.sessions.begin() as session:
         errors.found(jobs.get(tenant.id, session, job_id), errors.no_job(job_id))
         found, more = jobs.events(tenant.id, session, job_id, after=start, limit=limit)
-        return page([views.event(row) for row in found], more)
+        return page([response.event(row) for row in found], more)
 
 
 @router.get("/{job_id}/checkpoints")
@@ -140,7 +141,7 @@ def checkpoints(
         found, more = jobs.checkpoints(tenant.id, session, job_id, after=start, limit=limit)
         file = files.get(tenant.id, session, job.validation_file or "")
         rows = file.rows if file is not None else None
-        return page([views.checkpoint(row, job, rows) for row in found], more)
+        return page([response.checkpoint(row, job, rows) for row in found], more)
 
 
 def numbered(after: str | None, pattern: str) -> int | None:

@@ -5,9 +5,10 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from api import activation, errors
+from api import errors
 from api.context import Context
-from api.wire import Hyperparameters, JobCreate, Onward
+from api.jobs import activation
+from api.jobs.request import Hyperparameters, JobCreate, Onward
 from db import files
 from db.contract.presets import resolve
 from db.contract.pricing import Counts, Price, price, steps_within

@@ -17,7 +17,7 @@ HEADER = "x-request-id"  # the openai client shows it as `_request_id`
 GIVEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 QUIET = frozenset(("/healthz", "/readyz", "/metrics"))  # asked every few seconds: a line only at level DEBUG
 
-log = structlog.get_logger("api.requests")
+log = structlog.get_logger("api.middleware")
 
 
 class Requests:

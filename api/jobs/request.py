@@ -1,5 +1,5 @@
 """What a tenant may send to create a job: OpenAI's fields and ours under `onward`. Knows shapes and types; ranges are
-the spec's (`db/contract/spec.py`) and the model's (`api/admission.py`)."""
+the spec's (`db/contract/spec.py`) and the model's (`api/jobs/admission.py`)."""
 
 from typing import Annotated, Literal
 

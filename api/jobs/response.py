@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from api.files import epoch
-from api.pages import Entry
+from api.pagination import Entry
 from db.ids import adapter_name
 from db.tables import Adapter, Evaluation, Event, Job
 

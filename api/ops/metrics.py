@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.gauges import Gauges
+from api.ops.gauges import Gauges
 from api.settings import Settings
 from db.telemetry.version import VERSION
 

@@ -7,11 +7,11 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from api import errors, tokens
+from api import errors, token_counts
 from api.context import Context
 from api.files import limits, pieces
-from api.tokens import Counted, Invocation
-from api.wire import Onward
+from api.jobs.request import Onward
+from api.token_counts import Counted, Invocation
 from db import files
 from db.contract.pricing import Counts
 from db.contract.rows.files import parse
@@ -121,7 +121,7 @@ def measured(source: Source, ids: Invocation = ()) -> Counted | BadRow:
                 copy.write(piece)
         copy.seek(0)
         rows = parse(pieces(copy), limits(context.settings))
-        found = errors.outcome(lambda: tokens.count(base, rows, ids), BadRow)
+        found = errors.outcome(lambda: token_counts.count(base, rows, ids), BadRow)
     if isinstance(found, BadRow):
         found = BadRow(found.line, found.reason, found.param)  # without the frames it passed, which hold the rows
     context.tokens.put(key, found)

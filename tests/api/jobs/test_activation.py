@@ -4,7 +4,7 @@ way it is refused."""
 import httpx
 import pytest
 
-from api.tokens import count
+from api.token_counts import count
 from db.contract.rows.files import parse
 from db.contract.sampling import minibatch
 from db.contract.spec import JobSpec
@@ -215,10 +215,10 @@ def test_a_first_row_that_cannot_be_tokenised_is_the_files_fault(refused, anna):
 
 
 def test_a_file_is_tokenised_once_for_each_invocation(anna, monkeypatch):
-    from api import tokens
+    from api import token_counts
 
     passes = []
-    monkeypatch.setattr(tokens, "count", lambda base, rows, ids=(): passes.append(ids) or count(base, rows, ids))
+    monkeypatch.setattr(token_counts, "count", lambda base, rows, ids=(): passes.append(ids) or count(base, rows, ids))
     good, bad = upload(anna, *rated(7)), upload(anna, *rated(7, ":", (" good: yes", " bad")))
     for _ in range(2):
         assert acts(submit(anna, good, {"activation": "auto"}))[0] == "answer"
