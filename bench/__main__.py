@@ -128,8 +128,8 @@ def memory(bench: Bench) -> None:
 def served(bench: Bench) -> None:
     """First step, service against bare engine, and the API under load: of one service."""
     from bench import engine, service
-    from worker import trainer
-    from worker.scoring.vllm_scorer import VllmScorer
+    from worker.runs import cohort
+    from worker.scoring.engine_scorer import VllmScorer
 
     base = _demo(bench)
     rounds, queued = (2, 1_000) if bench.quick else (4, 10_000)
@@ -138,13 +138,13 @@ def served(bench: Bench) -> None:
             bench.keep("first step", service.post_to_first_step(stack, client, base.name, 4 * rounds))
         if "service" in bench.only:
             scorer = VllmScorer(str(base.source))
-            runs = [trainer.start("bare", engine.spec(base), base, engine.dataset(base))]
+            runs = [cohort.start("bare", engine.spec(base), base, engine.dataset(base))]
 
             def bare(steps: int) -> None:
                 """The same steps as the service's job: from its start, on the same rows."""
-                runs[:] = [trainer.start("bare", engine.spec(base), base, runs[0].data)]
+                runs[:] = [cohort.start("bare", engine.spec(base), base, runs[0].data)]
                 for _ in range(steps):
-                    runs[:] = trainer.step(runs, scorer)
+                    runs[:] = cohort.step(runs, scorer)
 
             bare(1)
             bench.keep("service", service.step_over_bare(stack, client, base.name, bare, rounds, 12))

@@ -39,7 +39,7 @@ class Resident:
     @property
     def scorer(self) -> Timed:
         if self._scorer is None:
-            from worker.scoring.vllm_scorer import VllmScorer
+            from worker.scoring.engine_scorer import VllmScorer
 
             path, dtype = str(self.base.source), self.dtype
             self._scorer = Timed(VllmScorer(path, slots=64, dtype=dtype, prompt_bytes=PROMPT_BYTES))

@@ -11,9 +11,9 @@ from bench.official import LozoLoop, MezoLoop, Official
 from bench.strong import Loaded, LozoStrong, MezoStrong, Scoring
 from bench.workloads import CACHED, ENGINE, OFFICIAL, Workload
 from db.contract.tokens.base_model import Base
-from worker import trainer
-from worker.scoring.base import Scorer
-from worker.trainer import Run
+from worker.runs import cohort
+from worker.runs.cohort import Run
+from worker.scoring.scorer import Scorer
 from worker.types import Example, Trial
 
 
@@ -24,7 +24,7 @@ class Jobs:
         data, ids = workloads.data(w, base)
         specs = [workloads.spec(w, base, i, ids) for i in range(w.jobs)]
         self.workload = w
-        self.runs = [trainer.start(f"{w.name} {i}", s, base, data, f"{w.name} {i}") for i, s in enumerate(specs)]
+        self.runs = [cohort.start(f"{w.name} {i}", s, base, data, f"{w.name} {i}") for i, s in enumerate(specs)]
 
     def minibatch(self, run: Run, step: int) -> tuple[Example, ...]:
         return run.data.minibatch(run.spec.seed, step, self.workload.batch)
@@ -59,7 +59,7 @@ class Contender(Protocol):
 
 
 class Engine:
-    """(c): all jobs as one cohort of `worker.trainer` on the resident engine."""
+    """(c): all jobs as one cohort of `worker.runs.cohort` on the resident engine."""
 
     def __init__(self, jobs: Jobs, scorer: Scorer) -> None:
         self._jobs, self._scorer, self._runs = jobs, scorer, list(jobs.runs)
@@ -81,7 +81,7 @@ class Engine:
         return sum(e.start for t in trials for e in t.examples)
 
     def step(self, _: int) -> None:
-        self._runs = trainer.step(self._runs, self._scorer)
+        self._runs = cohort.step(self._runs, self._scorer)
 
 
 class Strong:

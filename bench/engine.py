@@ -8,8 +8,8 @@ from typing import Any
 from cli.datasets import write
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import Base
-from worker import trainer
-from worker.data import Dataset, examples
+from worker.runs import cohort
+from worker.runs.data import Dataset, examples
 
 EPS, RATE = 1e-2, 1e-3
 
@@ -38,8 +38,8 @@ def dataset(base: Base) -> Dataset:
 
 def replay_seconds(base: Base, steps: int = 1000) -> dict[str, Any]:
     """Seconds to rebuild an adapter from a journal of `steps` rows, no engine involved."""
-    run = trainer.start("bench", spec(base).model_copy(update={"steps": steps}), base, Dataset(()))
+    run = cohort.start("bench", spec(base).model_copy(update={"steps": steps}), base, Dataset(()))
     begun = time.perf_counter()
-    done = trainer.replay(run, [[0.7 + i % 7 * 1e-3, 0.7] for i in range(steps)])
+    done = cohort.replay(run, [[0.7 + i % 7 * 1e-3, 0.7] for i in range(steps)])
     assert done.step == steps
     return {"steps": steps, "parameters": run.layout.size, "seconds": time.perf_counter() - begun}

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from worker.objectives import reduce
+from worker.objectives.logprobs import reduce
 from worker.types import Example, Layout, Loss, Trial
 
 Rows = list[tuple[int, torch.Tensor, torch.Tensor]]  # (sequence row, positions [n], targets [n]), one a candidate

@@ -24,9 +24,9 @@ from db.contract.rows.files import parse
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import Base, open_base
 from db.contract.tokens.encoding import encode
-from worker import trainer
-from worker.data import Dataset, example
-from worker.objectives import reduce
+from worker.objectives.logprobs import reduce
+from worker.runs import cohort
+from worker.runs.data import Dataset, example
 from worker.types import Loss, Trial
 
 TARGETS: Final = ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -42,7 +42,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
 class LastLayerScorer(BatchedScorer):
     """The last layer behind attention, norm and the candidates' logits, on cached inputs [1, hidden] an example."""
 
-    def __init__(self, path: str, run: trainer.Run) -> None:
+    def __init__(self, path: str, run: cohort.Run) -> None:
         super().__init__(path, run.layout)
         self._last = self._model.model.layers[-1]
         self._inputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -115,13 +115,13 @@ def measure(base: Base, rates: Sequence[float], steps: int, seeds: Sequence[int]
     scorer: LastLayerScorer | None = None
     for seed in seeds:
         jobs = [spec(base, rate, steps, seed, **WAYS[way]) for way, rate in names]
-        runs = [trainer.start(f"{way} {rate}", job, base, data) for (way, rate), job in zip(names, jobs, strict=True)]
+        runs = [cohort.start(f"{way} {rate}", job, base, data) for (way, rate), job in zip(names, jobs, strict=True)]
         scorer = scorer or LastLayerScorer(str(base.source), runs[0])
         history: list[list[float]] = [[] for _ in runs]
-        held_out: list[list[trainer.Evaluation]] = [[] for _ in runs]
+        held_out: list[list[cohort.Evaluation]] = [[] for _ in runs]
         begun = time.perf_counter()
         while not all(run.done for run in runs):
-            runs = trainer.step(runs, scorer)
+            runs = cohort.step(runs, scorer)
             for i, run in enumerate(runs):
                 history[i] += [sum(run.losses) / 2] if run.losses else []
                 held_out[i] += [run.evaluation] if run.evaluation else []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from db.contract.tokens.base_model import Base
-from worker.scoring.base import Scorer
+from worker.scoring.scorer import Scorer
 from worker.types import Loss, Module, Trial
 
 
@@ -76,7 +76,7 @@ class Floor:
 
     def gemm(self, seconds: float) -> None:
         """Try for better for so long, at shapes like the demo model's MLP; on a GPU at larger ones, that fill it."""
-        from worker.scoring.peak import peak_flops
+        from worker.engine.roofline import peak_flops
 
         self.rate = max(self.rate, peak_flops(str(self.device), str(self.dtype).removeprefix("torch."), seconds))
 

@@ -43,7 +43,7 @@ def added(home: Path, w: Workload, name: str) -> int:
     from bench.workloads import base_of
 
     if name == ENGINE:
-        import worker.scoring.vllm_scorer  # noqa: F401  # its libraries are not counted
+        import worker.scoring.engine_scorer  # noqa: F401  # its libraries are not counted
     jobs = Jobs(w, base_of(w.model, home))
     resident = Resident(base_of(w.model, home))
     gc.collect()

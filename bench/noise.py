@@ -28,8 +28,8 @@ def trials(base: Any, activation: str, eps: float, directions: int) -> list[Any]
     from cli.datasets import write
     from db.contract.presets import resolve
     from db.contract.spec import JobSpec
-    from worker import recipes
-    from worker.data import examples
+    from worker.runs import recipes
+    from worker.runs.data import examples
     from worker.types import Trial
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,8 +57,8 @@ def slopes(scorer: Any, asked: list[Any], eps: float) -> Slopes:
 
 def measure(base: Any) -> dict[str, Any]:
     """Root mean squares over directions of the signal and of the rounding error, and the correlation of both dtypes."""
-    from worker.scoring.torch_scorer import TorchScorer
-    from worker.scoring.vllm_scorer import VllmScorer
+    from worker.oracle.torch_scorer import TorchScorer
+    from worker.scoring.engine_scorer import VllmScorer
 
     found: dict[str, dict[tuple[str, float], Slopes]] = {}
     for dtype in ("float32", "bfloat16"):

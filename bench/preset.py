@@ -1,6 +1,6 @@
 """`python -m bench.preset TASK KEY=VALUE... [-- TASK ...]`: candidate settings on the demo's tasks, in one cohort.
 
-Each candidate is a run of `worker.trainer` on one resident engine; held-out loss and accuracy are printed as they come.
+Each candidate is a run of a cohort on one resident engine; held-out loss and accuracy are printed as they come.
 """
 
 import json
@@ -43,9 +43,9 @@ def main() -> None:
     from db.contract.presets import resolve
     from db.contract.spec import JobSpec
     from db.contract.tokens.base_model import open_base
-    from worker import trainer
-    from worker.data import Dataset, examples
-    from worker.scoring.vllm_scorer import VllmScorer
+    from worker.runs import cohort
+    from worker.runs.data import Dataset, examples
+    from worker.scoring.engine_scorer import VllmScorer
 
     base = open_base(DEMO_MODEL, str(demo_model(Path(".onward"))))
     runs, asked = [], {}
@@ -56,13 +56,13 @@ def main() -> None:
             data = Dataset(*(examples(base, part) for part in parts))
             whole = resolve({"seed": 0, **fields}, base, "choice", len(data.train), min(ROWS, len(data.valid)))
             spec = JobSpec(model=base.name, training_file=task, validation_file=task, **whole)
-            runs.append(trainer.start(str(number), spec, base, data))
+            runs.append(cohort.start(str(number), spec, base, data))
             asked[str(number)] = {"task": task, **fields}
     print(json.dumps(machine()), flush=True)
     curves: dict[str, list[tuple[int, float, float]]] = {name: [] for name in asked}
     scorer, begun = VllmScorer(str(base.source)), time.monotonic()
     while runs:
-        runs = trainer.step(runs, scorer)
+        runs = cohort.step(runs, scorer)
         for run in runs:
             if run.evaluation is not None:
                 e = run.evaluation

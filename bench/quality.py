@@ -46,8 +46,8 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
     from cli.datasets import write
     from db.contract.presets import resolve
     from db.contract.spec import JobSpec
-    from worker import trainer
-    from worker.data import Dataset, examples
+    from worker.runs import cohort
+    from worker.runs.data import Dataset, examples
 
     runs, datasets = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,10 +66,10 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
         curve.rows, curve.batch, curve.repeat = len(rows_there), whole["batch_size"], whole["repeat"]
         curve.prompt = sum(e.start for e in rows_there) / len(rows_there)
         spec = JobSpec(model=base.name, training_file=curve.task, validation_file=curve.task, **whole)
-        runs.append(trainer.start(str(number), spec, base, datasets[key], "bench"))
+        runs.append(cohort.start(str(number), spec, base, datasets[key], "bench"))
     begun = time.monotonic()
     while runs:
-        runs = trainer.step(runs, scorer)
+        runs = cohort.step(runs, scorer)
         for run in runs:
             curve = asked[int(run.job_id)]
             curve.tokens += run.tokens
@@ -148,7 +148,7 @@ def trained(home: Path, asked: Sequence[Curve], rows: int, say: Any) -> list[Cur
     """The curves filled, those of one activation as one cohort, on an engine of their own."""
     from cli.assets import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
-    from worker.scoring.vllm_scorer import VllmScorer
+    from worker.scoring.engine_scorer import VllmScorer
 
     base = open_base(DEMO_MODEL, str(demo_model(home)))
     scorer = VllmScorer(str(base.source), prompt_bytes=4 << 30, slots=64)

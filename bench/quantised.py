@@ -23,7 +23,7 @@ from bench.measure import interleaved, machine, spread
 from cli.assets import DEMO_MODEL, demo_model
 from db.contract.tokens.base_model import Base, open_base
 from tests.quantised import Scheme, quantised
-from worker import trainer
+from worker.runs import cohort
 from worker.types import Candidate, Example, Loss, Params, Trial
 
 SLOTS, ROWS, LENGTH = 4, 8, 30  # 960 tokens a wave
@@ -56,7 +56,7 @@ class Remote:
 
 def serve(pipe: Connection, path: str, dtype: str) -> None:
     """The child: start an engine, say what it takes, score whatever comes until None."""
-    from worker.scoring.vllm_scorer import VllmScorer
+    from worker.scoring.engine_scorer import VllmScorer
 
     before = _resident()
     scorer = VllmScorer(path, slots=SLOTS, max_rank=8, max_tokens=SLOTS * ROWS * LENGTH, dtype=dtype)
@@ -77,7 +77,7 @@ def remote(path: Path, dtype: str) -> Remote:
 def wave(base: Base) -> list[Trial]:
     """Four tenants' probes of rank 8 on q and v, eight texts of 30 tokens each."""
     rng = np.random.default_rng(1)
-    run = trainer.start("bench", engine.spec(base), base, engine.dataset(base))
+    run = cohort.start("bench", engine.spec(base), base, engine.dataset(base))
     return [
         Trial(run.layout, _moved(rng, run.params), tuple(_text(rng, base.vocab) for _ in range(ROWS)), "lm")
         for _ in range(SLOTS)
@@ -87,7 +87,7 @@ def wave(base: Base) -> list[Trial]:
 def probes(base: Base) -> list[Trial]:
     """PAIRS of probes at +eps and -eps along normal directions, on as many minibatches of the sentiment task."""
     rng = np.random.default_rng(2)
-    run = trainer.start("bench", engine.spec(base, batch=BATCH), base, engine.dataset(base))
+    run = cohort.start("bench", engine.spec(base, batch=BATCH), base, engine.dataset(base))
     out = []
     for i in range(PAIRS):
         examples = tuple(run.data.train[i * BATCH : (i + 1) * BATCH])
@@ -108,7 +108,7 @@ def noise(mine: Sequence[Loss], theirs: Sequence[Loss]) -> dict[str, float]:
 
 
 def measure(base: Base, folder: Path, rounds: int) -> dict[str, Any]:
-    from worker.scoring.torch_scorer import TorchScorer
+    from worker.oracle.torch_scorer import TorchScorer
 
     plain = Path(base.source)
     trials, pairs = wave(base), probes(base)

@@ -19,7 +19,7 @@ from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens import invocation
 from db.contract.tokens.base_model import Base, open_base
 from db.contract.tokens.encoding import encode_rows
-from worker.data import Dataset, examples
+from worker.runs.data import Dataset, examples
 
 OPT: Final = "opt-125m-random"
 OFFICIAL, STRONG, CACHED, ENGINE = "official style", "strongest loop", "strongest loop + cache", "onward"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.fine_tuning import FineTuningJob
 
-    from worker.verify import Verified
+    from worker.adapters.verify import Verified
 
 app = typer.Typer(no_args_is_help=True)
 Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its name (ft:…) or its job's id.")]
@@ -70,8 +70,8 @@ def rebuilt(adapter: str) -> "Verified":
     from db.tables import Adapter as Row
 
     try:
-        from worker.verify import NoSuchAdapter
-        from worker.verify import verify as replayed
+        from worker.adapters.verify import NoSuchAdapter
+        from worker.adapters.verify import verify as replayed
     except ModuleNotFoundError as error:  # the API's image has no worker
         raise Failure(f"a replay needs what is not here: {error.name}", "run it in the worker's image") from None
 

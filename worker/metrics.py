@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from db.telemetry.version import VERSION
-from worker.scoring.base import Scorer
-from worker.scoring.prompts import PromptCache
+from worker.engine.prompt_cache import PromptCache
+from worker.scoring.scorer import Scorer
 from worker.types import Loss, Trial
 
 MODEL = ("model",)

@@ -23,16 +23,17 @@ from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
 from db.telemetry.version import VERSION
-from worker import health, metrics, tasks
-from worker.canary import Canary
-from worker.canary import trial as canary_trial
+from worker import health, metrics
 from worker.health import Progress
-from worker.heartbeat import Heartbeat
 from worker.metrics import MeteredScorer
-from worker.scoring.base import Scorer
-from worker.scoring.dequantised import tolerance
+from worker.oracle.dequantised import tolerance
+from worker.scoring.canary import Canary
+from worker.scoring.canary import trial as canary_trial
+from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
-from worker.station import Station
+from worker.slices import tasks
+from worker.slices.context import Station
+from worker.slices.heartbeat import Heartbeat
 from worker.types import Module
 
 log = structlog.get_logger("worker.process")
@@ -92,12 +93,12 @@ def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, d
     weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
     about: dict[str, Any] = {"onward": VERSION, "scorer": settings.scorer, "dtype": settings.dtype}
     if settings.scorer == "torch":
-        from worker.scoring.torch_scorer import TorchScorer
+        from worker.oracle.torch_scorer import TorchScorer
 
         oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
         return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
-    from worker.scoring.peak import peak_flops
-    from worker.scoring.vllm_scorer import VllmScorer
+    from worker.engine.roofline import peak_flops
+    from worker.scoring.engine_scorer import VllmScorer
 
     engine = VllmScorer(
         weights,

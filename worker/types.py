@@ -111,7 +111,7 @@ class Trial:
     layout: Layout | None
     params: Params | None
     examples: tuple[Example, ...]
-    objective: str  # "lm" | "choice": `worker.objectives` turns log-probabilities into the loss
+    objective: str  # "lm" | "choice": `worker.objectives.logprobs` turns log-probabilities into the loss
     scope: str = ""
 
     @property

@@ -34,7 +34,7 @@ class AdapterSpec(Frozen):
 
 
 class MethodSpec(Frozen):
-    """A zeroth-order method: an estimator and its transforms (`worker/recipes.py` builds it).
+    """A zeroth-order method: an estimator and its transforms (`worker/runs/recipes.py` builds it).
 
     `eps` is the probe radius, `queries` the probe pairs (two_point) or probes beside the centre (one_sided) a step,
     `clip` bounds the absolute projected gradient |c|. `nu` and `window_rank` are LOZO's: V is redrawn every `nu`

@@ -11,7 +11,7 @@ from bench.measure import Floor, Timed
 from bench.workloads import CACHED, ENGINE, OFFICIAL, STRONG, Workload
 from db.contract.tokens.base_model import open_base
 from tests.bases import tiny
-from worker.scoring.torch_scorer import TorchScorer
+from worker.oracle.torch_scorer import TorchScorer
 
 TEXTS = ("the film was great", "it was terrible and boring", "no heart", "a great and moving story about a town")
 TINY = Workload("tiny", model="tiny", batch=2, rank=4, rounds=2)

@@ -13,10 +13,11 @@ from bench.strong import LozoStrong, MezoStrong, Scoring, load
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import open_base
 from tests.bases import tiny
-from worker import trainer
-from worker.data import Dataset, example
-from worker.scoring.torch_scorer import TorchScorer
-from worker.zo import lozo, mezo, noise
+from worker.oracle.torch_scorer import TorchScorer
+from worker.runs import cohort
+from worker.runs.data import Dataset, example
+from worker.zo import noise
+from worker.zo.methods import lozo, mezo
 from worker.zo.noise import Place
 
 STEPS, BATCH, SEED, EPS, RATE = 3, 3, 5, 1e-2, 0.03
@@ -63,14 +64,14 @@ def started(arch, folder, objective="choice", method="mezo", invocation=(), **kw
         method=MethodSpec(name=method, eps=EPS, learning_rate=RATE, **kwargs), seed=SEED,
     )  # fmt: skip
     data = Dataset(tuple(example(encode(base, row, ids)) for row in rows))
-    return path, trainer.start("x", spec, base, data, "")
+    return path, cohort.start("x", spec, base, data, "")
 
 
 def oracle(path, run):
     """The run after its steps, and the losses of each."""
     scorer, losses = TorchScorer(path), []
     for _ in range(STEPS):
-        (run,) = trainer.step([run], scorer)
+        (run,) = cohort.step([run], scorer)
         losses.append(run.losses)
     return run, losses
 

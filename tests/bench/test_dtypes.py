@@ -12,7 +12,7 @@ from bench.measure import Floor
 from bench.official import LozoLoop, MezoLoop
 from bench.strong import LozoStrong, MezoStrong, Scoring, load
 from tests.bench.test_contenders import BATCH, RATE, SEED, _one_thread, flat, folder, started, windows
-from worker.zo import lozo, mezo
+from worker.zo.methods import lozo, mezo
 
 __all__ = ("_one_thread", "folder")  # fixtures
 EPS = 0.1  # so that the two losses differ by more than bfloat16 rounds: by 0.18 to 1.5 (llama), 0.021 to 0.17 (opt)

@@ -4,9 +4,10 @@ import pytest
 
 from cli.peft_loss import held_out
 from tests.api.examples import CHOICE, jsonl
-from tests.worker.adapters import adapter, base, spec
-from worker import data, peft_files, recipes
-from worker.scoring.torch_scorer import TorchScorer
+from tests.worker.adapters.published import adapter, base, spec
+from worker.adapters import peft_files
+from worker.oracle.torch_scorer import TorchScorer
+from worker.runs import data, recipes
 from worker.types import Trial
 
 ROWS = [

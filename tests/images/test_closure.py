@@ -16,7 +16,7 @@ ENTRIES = {
 }
 # Imports inside of functions that lead out of an image, all of the command line: `onward demo` belongs on a developer's
 # machine (its packages are in no image), `onward adapters verify` is for the worker's image.
-AWAY = {"api": {("cli.adapters", "worker.verify")}, "worker": set()}
+AWAY = {"api": {("cli.adapters", "worker.adapters.verify")}, "worker": set()}
 MISSING = {"api": {"matplotlib", "peft", "torch", "transformers"}, "worker": {"matplotlib"}}
 
 

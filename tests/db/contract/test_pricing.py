@@ -11,7 +11,7 @@ from db.contract.rows.files import parse
 from db.contract.sampling import minibatch
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.encoding import encode
-from worker.data import Dataset, examples
+from worker.runs.data import Dataset, examples
 
 counts = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), min_size=1, max_size=30).map(
     lambda rows: Counts(*zip(*rows, strict=True))

@@ -181,7 +181,7 @@ def test_a_hub_id_is_found_in_the_local_cache_when_offline(folders, tmp_path):
 
 def test_the_contract_loads_no_model_code():
     code = (
-        "import importlib, pkgutil, sys, db.contract, worker.data\n"
+        "import importlib, pkgutil, sys, db.contract, worker.runs.data\n"
         "for found in pkgutil.walk_packages(db.contract.__path__, 'db.contract.'):\n"
         "    importlib.import_module(found.name)\n"
         "print([m for m in ('torch', 'transformers', 'vllm', 'peft', 'sqlalchemy', 'celery') if m in sys.modules])"

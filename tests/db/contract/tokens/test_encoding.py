@@ -14,7 +14,7 @@ from db.contract.rows.files import BadRow, Choice, Completion
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import CHUNK, Encoded, TooLong, Unencodable, encode, encode_rows
 from tests.db.contract.conftest import fast_tokenizer
-from worker.data import Dataset, FileExamples, example, examples
+from worker.runs.data import Dataset, FileExamples, example, examples
 from worker.types import Example
 
 pieces = st.sampled_from(["the film", " great", " and", "\n", " ", " moving", ".", "é", " terrible", "x", "</s>"])

@@ -1,0 +1,75 @@
+"""Specs become the methods they name; combinations without meaning are refused by the spec itself."""
+
+import pytest
+from pydantic import ValidationError
+
+from db.contract.pricing import probes
+from db.contract.tokens.base_model import UnknownTarget
+from tests.worker.linear import BASE, spec
+from worker.runs import recipes
+from worker.types import Module
+from worker.zo.descent import Descent
+from worker.zo.methods.lozo import WindowSpace
+from worker.zo.methods.mezo import AdapterSpace
+from worker.zo.transforms import Adam, Momentum, Sgd
+
+
+def build(**method) -> Descent:
+    job = spec(method=method)
+    made = recipes.method(job, recipes.layout(job, BASE))
+    assert isinstance(made, Descent)
+    return made
+
+
+def test_layout_is_the_targets_in_model_order():
+    layout = recipes.layout(spec(adapter={"rank": 3, "alpha": 6.0, "targets": ("other", "q_proj")}), BASE)
+    assert layout.modules == (Module("head.q_proj", 6, 3), Module("other", 4, 4))
+    assert (layout.rank, layout.scaling, layout.size) == (3, 2.0, 3 * (6 + 3 + 4 + 4))
+    with pytest.raises(UnknownTarget):
+        recipes.layout(spec(adapter={"rank": 3, "alpha": 6.0, "targets": ("proj",)}), BASE)
+
+
+def test_spaces_and_optimizers():
+    assert isinstance(build().space, AdapterSpace)
+    assert build(name="lozo", window_rank=1).space.refresh == "bank"  # decision 0003
+    lozo = build(name="lozo", nu=7, window_rank=1, refresh="recompress")
+    assert isinstance(lozo.space, WindowSpace)
+    assert (lozo.space.nu, lozo.space.rank, lozo.space.refresh, lozo.space.seed) == (7, 1, "recompress", 1)
+    assert build().optimizer == Sgd()
+    assert build(optimizer="momentum", momentum=0.8).optimizer == Momentum(0.8)
+    assert build(name="lozo", window_rank=1, optimizer="momentum").optimizer == Momentum(0.9, dampening=0.9)
+    assert build(optimizer="adam", beta2=0.95).optimizer == Adam(0.9, 0.95)
+
+
+def test_settings_arrive():
+    made = build(learning_rate=0.25, schedule="linear", warmup_steps=4, clip=2.0, weight_decay=0.5, eps=0.125)
+    assert (made.schedule.peak, made.schedule.kind, made.schedule.warmup, made.schedule.steps) == (
+        0.25,
+        "linear",
+        4,
+        40,
+    )
+    assert (made.clip, made.weight_decay, made.estimator.eps) == (2.0, 0.5, 0.125)
+
+
+@pytest.mark.parametrize("estimator", ["two_point", "one_sided"])
+@pytest.mark.parametrize("queries", [1, 5])
+def test_the_price_counts_the_probes_that_are_asked(estimator, queries):
+    job = spec(method={"estimator": estimator, "queries": queries})
+    made = build(estimator=estimator, queries=queries)
+    assert made.width == len(made.ask(*made.init())) == probes(job.method)
+
+
+@pytest.mark.parametrize(
+    "method, reason",
+    [
+        ({"name": "lozo", "optimizer": "adam"}, "sgd or momentum"),
+        ({"name": "lozo", "window_rank": 5}, "must not exceed rank"),
+        ({"name": "lozo", "window_rank": 3, "refresh": "recompress"}, "at least 2"),
+        ({"warmup_steps": 41}, "must not exceed steps"),
+        ({"name": "hizoo"}, "mezo"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(method, reason):
+    with pytest.raises(ValidationError, match=reason):
+        spec(method=method)

@@ -1,0 +1,81 @@
+"""The canary sees what company does to a loss, and tenants' losses do not see the canary."""
+
+import numpy as np
+import pytest
+
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
+from worker.oracle.torch_scorer import TorchScorer
+from worker.scoring.canary import Canary, trial
+from worker.types import Loss, Module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny("llama", tmp_path_factory.mktemp("canary"))
+
+
+@pytest.fixture(scope="module")
+def canary_trial(folder):
+    base = open_base("tiny", str(folder))
+    return trial(tuple(Module(*m) for m in base.modules), base.context, base.vocab)
+
+
+@pytest.fixture(scope="module")
+def oracle(folder):
+    scorer = TorchScorer(str(folder))
+    yield scorer
+    scorer.close()
+
+
+class Crowded:
+    """A scorer whose losses grow with the company."""
+
+    capacity = 64
+
+    def __init__(self, oracle, by):
+        self.oracle, self.by, self.calls = oracle, by, []
+
+    def score(self, trials):
+        self.calls.append(len(trials))
+        shift = self.by * (len(trials) - 1)
+        return [Loss(x.total + shift * x.count, x.count, x.hits, x.tokens) for x in self.oracle.score(trials)]
+
+    def close(self):
+        pass
+
+
+def test_the_oracle_has_no_noise_and_the_canary_is_scored_once_in_a_while(oracle, canary_trial):
+    seen = []
+    canary = Canary(oracle, canary_trial, 3600.0, seen.append)
+    alone = oracle.score([canary_trial] * 2)
+    assert canary.score([]) == []
+    assert seen == []
+    assert canary.score([canary_trial] * 2) == alone
+    assert canary.score([canary_trial] * 2) == alone
+    assert seen == [0.0]
+
+
+def test_what_company_does_is_seen(oracle, canary_trial):
+    crowded, seen = Crowded(oracle, 1e-3), []
+    canary = Canary(crowded, canary_trial, 1e-9, seen.append)
+    losses = canary.score([canary_trial] * 3)
+    assert len(losses) == 3
+    assert crowded.calls == [1, 4]
+    assert seen == [pytest.approx(3e-3)]
+    assert canary.capacity == 64
+
+
+def test_a_loss_that_is_not_finite_is_above_any_limit(oracle, canary_trial):
+    crowded, seen = Crowded(oracle, 0.0), []
+    canary = Canary(crowded, canary_trial, 1e-9, seen.append)
+    crowded.by = float("nan")
+    canary.score([canary_trial])
+    assert seen == [float("inf")]
+
+
+def test_the_trial_is_the_same_at_every_start_and_fills_every_module(folder, canary_trial):
+    base = open_base("tiny", str(folder))
+    again = trial(tuple(Module(*m) for m in base.modules), base.context, base.vocab)
+    assert np.array_equal(again.params, canary_trial.params)
+    assert [m.name for m in again.layout.modules] == [name for name, _, _ in base.modules]

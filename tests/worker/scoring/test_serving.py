@@ -1,0 +1,121 @@
+"""Scoring and serving in one engine: neither sees the other's adapters or keys and values."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+from vllm import SamplingParams
+from vllm.lora.request import LoRARequest
+
+from tests.worker.scoring.cases import crowd, layout, lm, probe, tokens
+from tests.worker.scoring.conftest import Pair
+from worker.types import Candidate, Example, Layout, Params, Trial
+
+
+def publish(pair: Pair, shape: Layout, params: Params, folder: Path) -> Path:
+    """An adapter directory as PEFT itself writes it."""
+    targets = [m.name for m in shape.modules]
+    config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, bias="none")
+    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(pair.path), config)
+    with torch.no_grad():
+        for module, a, b in shape.pairs(params):
+            layer = model.base_model.model.get_submodule(module.name)
+            layer.lora_A["default"].weight.copy_(torch.from_numpy(a))
+            layer.lora_B["default"].weight.copy_(torch.from_numpy(b))
+    model.save_pretrained(folder)
+    return folder
+
+
+def served(pair: Pair, prompts: list[np.ndarray], adapters: list[LoRARequest | None]) -> list[list[float]]:
+    """Log-probabilities of every prompt token but the first, by vLLM's own scheduler and LoRA path."""
+    outputs = pair.vllm.engine.llm.generate(
+        [{"prompt_token_ids": p.tolist()} for p in prompts],
+        SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=0),
+        lora_request=adapters,
+        use_tqdm=False,
+    )
+    return [
+        [row[int(t)].logprob for row, t in zip(o.prompt_logprobs[1:], p[1:], strict=True)]
+        for o, p in zip(outputs, prompts, strict=True)
+    ]
+
+
+def whole(shape: Layout | None, params: Params | None, ids: np.ndarray) -> Trial:
+    rows = Candidate(0, np.arange(len(ids) - 1, dtype=np.int32), ids[1:])
+    return Trial(shape, params, (Example((ids[:-1],), (rows,)),), "lm")
+
+
+def test_served_requests_get_their_own_adapter_or_none(pair: Pair, tmp_path: Path) -> None:
+    """A request without adapter beside one with: in vLLM's CPU path it got the last slot's adapter (index -1)."""
+    rng = np.random.default_rng(11)
+    shape = layout(pair.modules, 8, 16.0)
+    params = probe(rng, shape)
+    adapter = LoRARequest("ours", 1, str(publish(pair, shape, params, tmp_path / "adapter")))
+    prompts = [tokens(rng, n) for n in (20, 33, 12, 7)]
+    wearing = [None, adapter, None, adapter]
+    answers = served(pair, prompts, wearing)
+    expected = [whole(shape if w else None, params if w else None, p) for w, p in zip(wearing, prompts, strict=True)]
+    for answer, theirs, mine in zip(answers, pair.oracle.logprobs(expected), pair.vllm.logprobs(expected), strict=True):
+        np.testing.assert_allclose(answer, theirs[0][0], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(mine[0][0], theirs[0][0], rtol=0, atol=1e-5)
+    bare, _ = pair.oracle.logprobs([whole(None, None, prompts[1]), expected[1]])
+    assert np.abs(bare[0][0] - np.array(answers[1])).max() > 0.1, "the adapter must matter"
+
+
+def test_scoring_between_two_steps_of_a_generation_changes_nothing(pair: Pair) -> None:
+    """A request is decoding, its keys and values in the engine's cache; a full score call runs; it decodes on."""
+    engine = pair.vllm.engine.llm.llm_engine
+    rng = np.random.default_rng(12)
+    prompt = {"prompt_token_ids": tokens(rng, 40).tolist()}
+    params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
+    trials = crowd(rng, pair.modules)
+    before = [x.total for x in pair.vllm.score(trials)]
+
+    def generate(name: str, interrupted: bool) -> tuple[list[int], list[float]]:
+        engine.add_request(name, prompt, params)
+        tokens_out: list[int] = []
+        scored: list[float] = []
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                tokens_out = list(output.outputs[0].token_ids)
+            if interrupted and len(tokens_out) == 4:
+                scored = [x.total for x in pair.vllm.score(trials)]
+        return tokens_out, scored
+
+    undisturbed, _ = generate("undisturbed", False)
+    disturbed, scored = generate("disturbed", True)
+    assert len(undisturbed) == 12
+    assert disturbed == undisturbed
+    assert scored == before
+
+
+def test_the_scheduler_keeps_every_block(pair: Pair) -> None:
+    """Scoring takes none of the engine's own cache: it is byte for byte what it was."""
+    layers = pair.vllm.engine._layers
+    kept = [layer.kv_cache.clone() for layer in layers]
+    where = [layer.kv_cache.data_ptr() for layer in layers]
+    rng = np.random.default_rng(13)
+    shape = layout(pair.modules, 2, 16.0)
+    pair.vllm.score([lm(rng, shape, probe(rng, shape), rows=8)])
+    assert [layer.kv_cache.data_ptr() for layer in layers] == where
+    assert all(torch.equal(layer.kv_cache, old) for layer, old in zip(layers, kept, strict=True))
+
+
+def test_a_failing_forward_leaves_the_engine_whole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(14)
+    trials = [lm(rng, None, None), lm(rng, (s := layout(pair.modules, 2, 8.0)), probe(rng, s))]
+    before = [x.total for x in pair.vllm.score(trials)]
+    where = [layer.kv_cache.data_ptr() for layer in pair.vllm.engine._layers]
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.vllm.engine, "vocab", 10_000)  # past the check, so that the model itself refuses
+        broken = Trial(
+            None, None, (Example((np.array([1, 9_000], np.int32),), trials[0].examples[0].candidates),), "lm"
+        )
+        with pytest.raises((IndexError, RuntimeError, ValueError)):
+            pair.vllm.score([broken])
+    assert [layer.kv_cache.data_ptr() for layer in pair.vllm.engine._layers] == where
+    assert [x.total for x in pair.vllm.score(trials)] == before

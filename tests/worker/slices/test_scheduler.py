@@ -1,0 +1,122 @@
+"""Fair share: turns, weights, age, and no gain from many jobs or from the order of the list."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.slices.scheduler import pick, turns
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Job:
+    job_id: str
+    tenant_id: str
+    weight: float = 1.0
+    age: int = 0
+    scored_tokens_recent: int = 0
+
+    @property
+    def created_at(self) -> datetime:
+        return T0 - timedelta(seconds=self.age)
+
+
+def jobs(tenant: str, count: int, **about) -> list[Job]:
+    return [Job(f"{tenant}{i}", tenant, age=100 - i, **about) for i in range(count)]
+
+
+def test_tenants_take_turns_and_the_oldest_of_each_goes_first():
+    picked = pick(jobs("a", 3) + jobs("b", 3), 4, quantum=10)
+    assert [j.job_id for j in picked] == ["a0", "b0", "a1", "b1"]
+
+
+def test_a_tenant_with_a_hundred_jobs_does_not_delay_another():
+    picked = pick([*jobs("a", 100), Job("b0", "b", age=0)], 2, quantum=10)
+    assert {j.tenant_id for j in picked} == {"a", "b"}
+
+
+def test_twice_the_weight_is_twice_the_places():
+    picked = pick(jobs("a", 20, weight=2.0) + jobs("b", 20), 9, quantum=10)
+    assert Counter(j.tenant_id for j in picked) == {"a": 6, "b": 3}
+
+
+def test_who_has_scored_more_waits():
+    picked = pick(jobs("a", 5, scored_tokens_recent=1000) + jobs("b", 5), 5, quantum=10)
+    assert {j.tenant_id for j in picked} == {"b"}
+
+
+def test_places_are_not_left_empty():
+    picked = pick(jobs("a", 2, scored_tokens_recent=10**9) + jobs("b", 1), 8, quantum=10)
+    assert sorted(j.job_id for j in picked) == ["a0", "a1", "b0"]
+
+
+def test_over_time_shares_follow_weights():
+    weights, scored = {"a": 1.0, "b": 2.0, "c": 5.0}, Counter[str]()
+    for _ in range(400):
+        waiting = [replace(j, scored_tokens_recent=scored[t]) for t, w in weights.items() for j in jobs(t, 4, weight=w)]
+        for job in pick(waiting, 2, quantum=50):
+            scored[job.tenant_id] += 50
+    shares = {t: scored[t] / sum(scored.values()) for t in weights}
+    assert shares == pytest.approx({"a": 1 / 8, "b": 2 / 8, "c": 5 / 8}, abs=0.02)
+
+
+def test_a_quantum_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="quantum"):
+        pick([], 1, quantum=0)
+
+
+WAITING = st.lists(
+    st.builds(
+        Job,
+        job_id=st.uuids().map(str),
+        tenant_id=st.sampled_from("abcd"),
+        weight=st.just(1.0),
+        age=st.integers(0, 1000),
+        scored_tokens_recent=st.just(0),
+    ),
+    max_size=30,
+    unique_by=lambda j: j.job_id,
+)
+
+
+@given(WAITING, st.integers(0, 12), st.randoms(use_true_random=False))
+def test_the_answer_is_a_fair_subset_whatever_the_order(waiting: list[Job], limit: int, rng: random.Random):
+    picked = pick(waiting, limit, quantum=7)
+    assert len(picked) == len({j.job_id for j in picked}) == min(limit, len(waiting))
+    shuffled = waiting[:]
+    rng.shuffle(shuffled)
+    assert pick(shuffled, limit, quantum=7) == picked
+    had, left = Counter(j.tenant_id for j in picked), Counter(j.tenant_id for j in waiting)
+    for tenant in left:  # equal tenants differ by one place at most, unless one has run out of jobs
+        if had[tenant] < left[tenant]:
+            assert had[tenant] >= max(had.values(), default=0) - 1
+
+
+def test_a_cohort_of_about_equal_steps_steps_together():
+    assert turns([500, 480, 300, 517]) == [1, 1, 1, 1]
+
+
+def test_cheap_steps_are_not_held_back_to_the_pace_of_dear_ones():
+    costs = [500, 30, 31, 5000, 240]
+    taken = turns(costs)
+    assert taken == [10, 166, 161, 1, 20]
+    shares = [n * c for n, c in zip(taken, costs, strict=True)]
+    assert max(shares) <= 2 * min(shares)
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=20))
+def test_every_run_gets_a_turn_and_none_more_than_the_costliest(costs):
+    taken = turns(costs)
+    assert all(n >= 1 for n in taken)
+    assert all(n * c <= max(costs) for n, c in zip(taken, costs, strict=True))
+
+
+def test_a_run_whose_cost_is_not_known_yet_takes_one():
+    assert turns([0, 700]) == [1, 1]
+    assert turns([]) == []

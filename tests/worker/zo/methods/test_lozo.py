@@ -1,0 +1,112 @@
+"""LOZO inside the adapter against LOZO on W itself, written out in float64."""
+
+import numpy as np
+import pytest
+
+from tests.worker.zo.problems import WIDE, Quadratic, run, updates
+from worker.types import Layout
+from worker.zo import noise
+from worker.zo.descent import Descent
+from worker.zo.estimators import Estimator
+from worker.zo.methods import lozo
+from worker.zo.methods.lozo import WindowSpace
+from worker.zo.noise import Place
+from worker.zo.transforms import Momentum, Schedule, Sgd
+
+SEED, RATE, EPS, NU, R = 23, 0.01, 1e-2, 5, 2
+MODULE = WIDE.modules[0]
+
+
+def descent(refresh="bank", optimizer=None, layout=WIDE, decay=0.0) -> Descent:
+    space = WindowSpace(layout, SEED, R, NU, refresh)
+    return Descent(space, Estimator("two_point", EPS), optimizer or Sgd(), Schedule(RATE), None, decay)
+
+
+def u(step: int) -> np.ndarray:
+    return noise.normal(Place(SEED, lozo.LEFT, step), MODULE.outputs * R).reshape(MODULE.outputs, R).astype(np.float64)
+
+
+def v(window: int) -> np.ndarray:
+    drawn = noise.normal(Place(SEED, lozo.RIGHT, window, tensor=0), MODULE.inputs * R)
+    return drawn.reshape(R, MODULE.inputs).T.astype(np.float64)
+
+
+def on_w(steps: int, slots: int, beta: float = 0.0, decay: float = 0.0) -> tuple[np.ndarray, list[list[float]]]:
+    """W after `steps` of LOZO(-M) from W = 0, X <- X - lr (N V^T + wd X), and the losses it saw.
+    Of V, redrawn every NU steps, `slots` are taken in turn."""
+    rng = np.random.default_rng(5)
+    target = np.outer(rng.normal(size=MODULE.outputs), rng.normal(size=MODULE.inputs))
+    target /= np.linalg.norm(target)
+    w, n, journal = np.zeros((MODULE.outputs, MODULE.inputs)), np.zeros((MODULE.outputs, R)), []
+    for step in range(steps):
+        window = step // NU % slots
+        if step and step % NU == 0 and slots > 1:
+            n = n @ v((step - 1) // NU % slots).T @ v(window) / MODULE.inputs
+        losses = [float(((w + s * EPS * u(step) @ v(window).T - target) ** 2).sum()) / 2 for s in (1, -1)]
+        journal.append(losses)
+        n = beta * n + (1 - beta) * (losses[0] - losses[1]) / (2 * EPS) * u(step)
+        w = w * (1 - RATE * decay) - RATE * n @ v(window).T
+    return w, journal
+
+
+@pytest.mark.parametrize(
+    "refresh, steps, slots", [("bank", 18, 4), ("bank", 33, 4), ("freeze", 30, 1), ("recompress", 20, 99)]
+)
+@pytest.mark.parametrize("alpha", [8.0, 16.0, 5.0])
+def test_equals_lozo_on_w(refresh, steps, slots, alpha):
+    """Recompress is exact up to four windows here: three folds of rank 2 fit the 6 that are kept."""
+    layout = Layout(WIDE.rank, alpha, WIDE.modules)
+    params, state, journal = run(descent(refresh, layout=layout), Quadratic(layout), steps)
+    w, expected = on_w(steps, slots)
+    np.testing.assert_allclose(journal, expected, atol=1e-5)
+    np.testing.assert_allclose(updates(layout, params)[0], w, atol=1e-5)
+    assert state.windows == (1 if refresh == "freeze" else (steps - 1) // NU + 1)
+    assert all(lost < 1e-6 for lost in state.truncation)
+
+
+@pytest.mark.parametrize("refresh, steps, slots", [("bank", 33, 4), ("recompress", 18, 99), ("freeze", 18, 1)])
+def test_lozo_m_carries_its_momentum_across_v(refresh, steps, slots):
+    method = descent(refresh, optimizer=Momentum(0.8, dampening=0.8))
+    params, _, journal = run(method, Quadratic(WIDE), steps)
+    w, expected = on_w(steps, slots, beta=0.8)
+    np.testing.assert_allclose(journal, expected, atol=1e-5)
+    np.testing.assert_allclose(updates(WIDE, params)[0], w, atol=1e-5)
+
+
+def test_decay_shrinks_w_and_leaves_v():
+    params, _, _ = run(descent(decay=0.5), Quadratic(WIDE), 18)
+    np.testing.assert_allclose(updates(WIDE, params)[0], on_w(18, 4, decay=0.5)[0], atol=1e-5)
+    assert (WIDE.tensor(params, 0)[:R] == v(0).T).all()
+
+
+def test_recompress_keeps_the_best_and_records_what_it_lost():
+    method = descent("recompress")
+    params, state, _ = run(method, Quadratic(WIDE), 5 * NU)
+    before = updates(WIDE, params)[0]
+    entered, after_state = method.space.enter(params, state)
+    assert state.truncation[:3] == pytest.approx([0, 0, 0], abs=1e-6)  # rank 2, 4 and 6 fit
+    s = np.linalg.svd(before)[1]
+    lost = np.linalg.norm(updates(WIDE, entered)[0] - before) / np.linalg.norm(before)
+    assert lost == pytest.approx(np.sqrt((s[6:] ** 2).sum() / (s**2).sum()), rel=1e-4)
+    assert after_state.truncation[-1] == pytest.approx(lost, rel=1e-4)
+    assert lost > 1e-3
+
+
+def test_a_step_moves_only_its_window_of_b():
+    method = descent()
+    params, state, _ = run(method, Quadratic(WIDE), NU + 1)
+    moved, _ = method.tell(params, state, np.array([1.0, 0.0]))
+    difference = moved - params
+    assert not WIDE.tensor(difference, 0).any()
+    assert np.flatnonzero(WIDE.tensor(difference, 1).any(0)).tolist() == [2, 3]
+    assert np.linalg.matrix_rank(updates(WIDE, moved)[0] - updates(WIDE, params)[0], tol=1e-6) == R
+
+
+def test_a_refresh_waits_for_finite_losses():
+    method = descent()
+    params, state, _ = run(method, Quadratic(WIDE), NU)
+    same, skipped = method.tell(params, state, np.array([np.nan, 1.0]))
+    assert same is params
+    assert (skipped.windows, skipped.step) == (1, NU + 1)
+    _, later = method.tell(same, skipped, np.array([1.0, 0.5]))
+    assert later.windows == 2

@@ -1,0 +1,160 @@
+"""What every method promises, checked for each: a newcomer is one line of METHODS.
+
+The digests pin the bits: they are what the first machine computed, with every SIMD extension, from losses that are
+constants. They may change only with the algorithm, and then every recorded journal loses its adapter.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, replay, run
+from worker.runs import recipes
+from worker.types import Layout, Losses
+from worker.zo.method import Method, State
+
+PINNED_STEPS = 37
+
+
+class Case(NamedTuple):
+    digest: str
+    method: MethodSpec
+
+
+def case(digest: str, name: str, learning_rate: float, **settings: object) -> Case:
+    spec = {"name": name, "learning_rate": learning_rate, "eps": 1e-3, "nu": 8, "window_rank": 2, **settings}
+    return Case(digest, MethodSpec.model_validate(spec))
+
+
+METHODS = {
+    "mezo": case("95cd3ed52e0ce20f", "mezo", 0.005),
+    "mezo one-sided": case("e5ea6a781b7dddc3", "mezo", 0.005, estimator="one_sided", queries=3),
+    "mezo queries, clip, decay": case("574361baab52ef52", "mezo", 0.01, queries=4, clip=3.0, weight_decay=0.01),
+    "mezo momentum, linear": case("efbea4fe22860877", "mezo", 0.0005, optimizer="momentum", schedule="linear"),
+    "mezo adam, cosine": case("a3b4f395f047dd45", "mezo", 0.01, optimizer="adam", schedule="cosine", warmup_steps=9),
+    "lozo bank": case("1202f603d0b1af86", "lozo", 0.006),
+    "lozo freeze": case("7a2c99b0b680c3b4", "lozo", 0.003, refresh="freeze", window_rank=8),
+    "lozo recompress": case("b91866a75c943d15", "lozo", 0.005, refresh="recompress"),
+    "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
+}
+each = pytest.mark.parametrize("name", METHODS)
+
+
+def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[State]:
+    spec = JobSpec(
+        model="m", objective="lm", training_file="file", steps=steps, batch_size=1, eval_every=1, seed=2**40 + 7,
+        adapter=AdapterSpec(rank=WIDE.rank, alpha=WIDE.alpha, targets=("x",)), method=METHODS[name].method,
+    )  # fmt: skip
+    return recipes.method(spec, layout)
+
+
+def pinned_losses(width: int) -> list[Losses]:
+    """Constants of simple binary fractions, one step of them not finite."""
+    rows = [np.array([(37 * (step * width + i) % 101) / 64 for i in range(width)]) for step in range(PINNED_STEPS)]
+    rows[10][0] = np.inf
+    return rows
+
+
+def digest(name: str) -> str:
+    method = build(name)
+    params, state = replay(method, pinned_losses(method.width))
+    return hashlib.sha256(
+        b"".join(x.tobytes() for x in (params, *state.buffers, *method.ask(params, state)))
+    ).hexdigest()[:16]
+
+
+@each
+def test_probes_are_finite_vectors_of_the_width_asked(name):
+    method = build(name)
+    params, state = method.init()
+    probes = method.ask(params, state)
+    assert len(probes) == method.width
+    for x in (params, *probes):
+        assert (x.shape, x.dtype) == ((WIDE.size,), np.float32)
+        assert np.isfinite(x).all()
+    assert len({p.tobytes() for p in probes}) == method.width
+
+
+@each
+def test_ask_and_tell_are_pure(name):
+    method = build(name)
+    params, state, _ = run(method, Quadratic(WIDE), 9)  # the next step is next to a refresh
+    for x in (params, *state.buffers):
+        x.setflags(write=False)
+    before = (params.tobytes(), repr(state))
+    losses = np.linspace(0, 1, method.width)
+    first = [p.tobytes() for p in method.ask(params, state)]
+    told = method.tell(params, state, losses)
+    assert [p.tobytes() for p in method.ask(params, state)] == first
+    again = method.tell(params, state, losses)
+    assert told[0].tobytes() == again[0].tobytes()
+    assert repr(told[1]) == repr(again[1])
+    assert (params.tobytes(), repr(state)) == before
+
+
+@each
+def test_replay_is_bitwise_and_may_start_anywhere(name):
+    params, state, journal = run(build(name), Quadratic(WIDE), 37)
+    again, its_state = replay(build(name), journal)
+    assert again.tobytes() == params.tobytes()
+    assert repr(its_state) == repr(state)
+    middle = replay(build(name), journal[:20])
+    for losses in journal[20:]:
+        middle = build(name).tell(*middle, losses)
+    assert middle[0].tobytes() == params.tobytes()
+
+
+@each
+def test_a_step_without_finite_losses_only_counts(name):
+    method = build(name)
+    params, state, _ = run(method, Quadratic(WIDE), 7)
+    for bad in (np.nan, np.inf, -np.inf):
+        losses = np.zeros(method.width)
+        losses[-1] = bad
+        same, after = method.tell(params, state, losses)
+        assert same.tobytes() == params.tobytes()
+        assert [b.tobytes() for b in after.buffers] == [b.tobytes() for b in state.buffers]
+        assert (after.step, after.skipped, after.nonfinite) == (8, 1, 1)
+    twice = method.tell(same, after, losses)[1]
+    assert (twice.skipped, twice.nonfinite) == (2, 2)
+    _, well = method.tell(same, twice, np.ones(method.width))
+    assert (well.step, well.skipped, well.nonfinite) == (10, 2, 0)
+
+
+@each
+def test_descends_a_quadratic(name):
+    f = Quadratic(WHOLE)
+    params, _, _ = run(build(name, WHOLE, 1500), f, 1500)
+    assert f(build(name, WHOLE).init()[0]) == pytest.approx(0.5)
+    assert f(params) < 0.1
+
+
+@each
+def test_separates_what_can_be_separated(name):
+    f = Logistic(WHOLE)
+    params, _, _ = run(build(name, WHOLE, 800), f, 800)
+    assert f(build(name, WHOLE).init()[0]) == pytest.approx(np.log(2))
+    assert f(params) < np.log(2) / 2
+    assert f.accuracy(params) > 0.8
+
+
+@each
+def test_bits_are_pinned(name):
+    assert digest(name) == METHODS[name].digest
+
+
+def test_bits_are_the_same_in_another_process_without_simd():
+    """A fresh interpreter in which numpy dispatches to no optional instruction set."""
+    found = np._core._multiarray_umath.__cpu_dispatch__
+    program = "from tests.zo import test_conformance as t\nfor n in t.METHODS: print(t.digest(n))"
+    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [case.digest for case in METHODS.values()]

@@ -1,0 +1,48 @@
+"""From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
+
+from db.contract.spec import JobSpec, MethodSpec
+from db.contract.tokens.base_model import Base
+from worker.types import Layout, Module
+from worker.zo.descent import Descent, Space
+from worker.zo.estimators import Estimator
+from worker.zo.method import Method, State
+from worker.zo.methods.lozo import WindowSpace
+from worker.zo.methods.mezo import AdapterSpace
+from worker.zo.transforms import Adam, Momentum, Optimizer, Schedule, Sgd
+
+
+def layout(spec: JobSpec, base: Base) -> Layout:
+    """The adapter of `spec` on `base`: modules that a target names, in model order. Raises UnknownTarget."""
+    modules = tuple(Module(*linear) for linear in base.select(spec.adapter.targets))
+    return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
+
+
+def method(spec: JobSpec, layout: Layout) -> Method[State]:
+    """The method of `spec` on an adapter of this layout."""
+    m = spec.method
+    return Descent(
+        space=_space(m, spec.seed, layout),
+        estimator=Estimator(m.estimator, m.eps, m.queries),
+        optimizer=_optimizer(m),
+        schedule=Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps),
+        clip=m.clip,
+        weight_decay=m.weight_decay,
+    )
+
+
+def _space(m: MethodSpec, seed: int, layout: Layout) -> Space:
+    match m.name:
+        case "mezo":
+            return AdapterSpace(layout, seed)
+        case "lozo":
+            return WindowSpace(layout, seed, m.window_rank, m.nu, m.refresh)
+
+
+def _optimizer(m: MethodSpec) -> Optimizer:
+    match m.optimizer:
+        case "sgd":
+            return Sgd()
+        case "momentum":  # LOZO-M averages, ZO-SGD-MMT accumulates
+            return Momentum(m.momentum, dampening=m.momentum if m.name == "lozo" else 0.0)
+        case "adam":
+            return Adam(m.momentum, m.beta2)

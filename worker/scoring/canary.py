@@ -1,0 +1,47 @@
+"""A standing canary: one fixed trial scored among tenants' trials now and then, against its loss alone.
+
+What it differs by is what company does to a loss, measured on the work of the day: a promise that is watched.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from worker.scoring.check_trials import probes
+from worker.scoring.scorer import Scorer
+from worker.types import Loss, Module, Trial
+
+RANK = 2
+
+
+def trial(modules: Sequence[Module], context: int, vocab: int) -> Trial:
+    """A random probe on every module, three texts of at most 24 tokens; the same for a model at every start."""
+    made = probes(modules, RANK, context, vocab, seed=0)
+    return next(t for t in made if t.layout is not None and not t.layout.invocation)
+
+
+class Canary:
+    """A Scorer that adds `trial` to a batch of another, at most once in `every` seconds, and tells `seen` by how many
+    nats a token its loss then differs from its loss alone."""
+
+    def __init__(self, scorer: Scorer, trial: Trial, every: float, seen: Callable[[float], None]) -> None:
+        self._scorer, self._trial, self._every, self._seen = scorer, trial, every, seen
+        (alone,) = scorer.score([trial])
+        self._alone, self._due = alone.mean, time.monotonic()
+
+    @property
+    def capacity(self) -> int:
+        return self._scorer.capacity
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        """As the other's, in the order of `trials`; an empty call stays empty."""
+        if not trials or time.monotonic() < self._due:
+            return self._scorer.score(trials)
+        self._due = time.monotonic() + self._every
+        *losses, canary = self._scorer.score([*trials, self._trial])
+        off = abs(canary.mean - self._alone)
+        self._seen(off if math.isfinite(off) else math.inf)  # NaN would be above no limit
+        return losses
+
+    def close(self) -> None:
+        self._scorer.close()

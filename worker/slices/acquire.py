@@ -1,0 +1,89 @@
+"""From a waiting job to a held run: claim, and continue, replay or start it. Knows leases and files, no engine."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from db.contract.rows.files import BadRow
+from db.telemetry import traces
+from db.worker import journal, leases
+from db.worker.candidates import Waiting
+from db.worker.leases import Claim
+from worker import metrics
+from worker.adapters import snapshots
+from worker.runs import cohort, data
+from worker.runs.data import Dataset
+from worker.slices.context import Held, Resident, Station
+from worker.slices.journal_writer import Ledger, Pace, persist
+
+log = structlog.get_logger("worker.slices.acquire")
+
+
+def board(station: Station, waiting: Waiting) -> Held | None:
+    """The run of `waiting` under a lease of this worker, ready for its next step.
+
+    None where another worker was faster, the job was found poisonous, or its rows cannot be read any more (it has
+    failed then). Raises LeaseLost, and OperationalError where the database is away.
+    """
+    settings, before = station.settings, time.monotonic()
+    with station.factory.begin() as session:
+        claim = leases.claim(session, waiting.job_id, station.worker_id, settings.lease_seconds, settings.max_attempts)
+    if claim is None:
+        return None
+    station.heartbeat.hold(claim, before)
+    if claim.took_over:
+        metrics.lease_expiries.labels(station.model).inc()
+    if claim.token == 1:
+        wait = (datetime.now(UTC) - claim.created_at).total_seconds()
+        metrics.queue_wait_seconds.labels(station.model, waiting.tenant_class).observe(max(0.0, wait))
+    resident = station.residents.pop(claim.job_id, None)
+    if resident is None or resident.run.step != claim.step:
+        try:
+            with traces.span("load", claim.traceparent, job=claim.job_id, step=claim.step):
+                resident = _load(station, claim)
+        except BadRow as error:
+            with traces.within(claim.traceparent):
+                refuse(station, claim, "unreadable_rows", str(error))
+            return None
+    ledger = Ledger(claim, station.model, station.factory, resident.pace)
+    return Held(resident, ledger, waiting.tenant_class)
+
+
+def refuse(station: Station, claim: Claim, code: str, message: str) -> None:
+    """End a claimed job that cannot be run."""
+
+    def write() -> None:
+        with station.factory.begin() as session:
+            journal.fail(session, claim, code, message)
+
+    persist(write, lambda: station.heartbeat.until(claim.job_id))
+    station.heartbeat.drop(claim.job_id)
+    metrics.jobs_ended.labels(station.model, code).inc()
+    log.warning("refused", job=claim.job_id, code=code, reason=message)
+
+
+def _load(station: Station, claim: Claim) -> Resident:
+    """The run as the journal has it: from the newest snapshot that lies on the journal, and replay of the rest."""
+    spec, started = claim.spec, time.perf_counter()
+    with station.factory.begin() as session:
+        train = leases.read_file(session, claim, spec.training_file)
+        valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
+        losses = journal.read(session, claim)[: claim.step]
+    invocation = spec.adapter.invocation
+    rows = Dataset(
+        train=data.FileExamples(station.base, train, invocation),
+        valid=data.examples(station.base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else (),
+    )
+    run = cohort.start(claim.job_id, spec, station.base, rows, claim.tenant_id)
+    snapshot = station.snapshots.newest(claim.job_id, spec, losses) if losses else None
+    if snapshot is not None:
+        run = replace(run, params=snapshot.params, state=snapshot.state)
+    best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
+    run = cohort.replay(run, losses[run.step :], best)
+    seconds = time.perf_counter() - started
+    if losses:
+        metrics.replay_seconds.labels(station.model).observe(seconds)
+    log.info("replayed" if losses else "started", job=claim.job_id, step=run.step, seconds=round(seconds, 3))
+    return Resident(run, spec, Pace(run.step), snapshots.Prefix(spec, losses), snapshot=run.step)

@@ -1,0 +1,141 @@
+"""The thread that speaks to the database while the main thread is inside the engine: heartbeat, leases, wishes, sweep.
+
+Knows claims and times, nothing of runs. Flags it sets are read by the main thread at every step."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from db import workers
+from db.sweep import sweep
+from db.transitions import Wish
+from db.worker import leases
+from db.worker.leases import Claim
+from worker.settings import WorkerSettings
+
+log = structlog.get_logger("worker.slices.heartbeat")
+
+
+class Heartbeat(threading.Thread):
+    """Renews every held claim each third of a lease, and looks for wishes, sweeps and beats in their own rhythms.
+
+    A database that cannot be reached is logged and tried again at the next turn: whether a lease survived that is for
+    the database to say. `factory` should be the thread's own, with a connection no one else waits for.
+    """
+
+    def __init__(
+        self, factory: sessionmaker[Session], settings: WorkerSettings, worker_id: str, ring: Callable[[str], None]
+    ) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._factory, self._settings, self._worker, self._ring = factory, settings, worker_id, ring
+        self._lock = threading.Lock()
+        self._held: dict[str, Claim] = {}
+        self._until: dict[str, float] = {}
+        self._lost: set[str] = set()
+        self._wishes: dict[str, Wish] = {}
+        self._ended = threading.Event()
+        self._down = False
+        self.draining = threading.Event()
+
+    def hold(self, claim: Claim, claimed_at: float) -> None:
+        """Keep `claim` alive from now on; `claimed_at` is time.monotonic() just before it was claimed."""
+        with self._lock:
+            self._held[claim.job_id] = claim
+            self._until[claim.job_id] = claimed_at + self._settings.lease_seconds
+            self._lost.discard(claim.job_id)
+            self._wishes.pop(claim.job_id, None)
+
+    def drop(self, job_id: str) -> None:
+        """Renew it no more. Unknown ids are no error."""
+        with self._lock:
+            self._held.pop(job_id, None)
+            self._until.pop(job_id, None)
+            self._lost.discard(job_id)
+            self._wishes.pop(job_id, None)
+
+    def lost(self, job_id: str) -> bool:
+        """The database says that the lease is another's."""
+        with self._lock:
+            return job_id in self._lost
+
+    def wish(self, job_id: str) -> Wish | None:
+        """What the tenant asked of the job since it was claimed."""
+        with self._lock:
+            return self._wishes.get(job_id)
+
+    def until(self, job_id: str) -> float:
+        """time.monotonic() up to which the lease is surely ours; the past for a claim that is not held."""
+        with self._lock:
+            return self._until.get(job_id, 0.0)
+
+    def stop(self) -> None:
+        """End the thread and wait for it, at most a few seconds."""
+        self._ended.set()
+        self.join(timeout=5.0)
+
+    def run(self) -> None:
+        settings = self._settings
+        rhythm: list[tuple[float, Callable[[], None]]] = [
+            (settings.wish_seconds, self._look_for_wishes),
+            (settings.lease_seconds / 3, self._renew),
+            (settings.heartbeat_seconds, self._beat),
+            (settings.sweep_seconds, self._sweep),
+        ]
+        due = [0.0] * len(rhythm)
+        while not self._ended.wait(min(every for every, _ in rhythm) / 2):
+            for i, (every, act) in enumerate(rhythm):
+                if time.monotonic() >= due[i]:
+                    due[i] = time.monotonic() + every
+                    self._try(act)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+            self._down = False
+        except SQLAlchemyError as error:
+            if not self._down:  # one line an outage, not one a turn
+                log.warning("database unreachable", doing=act.__name__, error=str(error).partition("\n")[0])
+            self._down = True
+
+    def _claims(self) -> list[Claim]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _renew(self) -> None:
+        claims, before = self._claims(), time.monotonic()
+        if not claims:
+            return
+        with self._factory.begin() as session:
+            still = leases.renew(session, claims, self._settings.lease_seconds)
+        with self._lock:
+            for claim in claims:
+                if self._held.get(claim.job_id) != claim:  # dropped, or claimed anew, in the meantime
+                    continue
+                if claim.job_id in still:
+                    self._until[claim.job_id] = before + self._settings.lease_seconds
+                else:
+                    self._lost.add(claim.job_id)
+
+    def _look_for_wishes(self) -> None:
+        claims = self._claims()
+        if not claims:
+            return
+        with self._factory.begin() as session:
+            wishes = leases.wishes(session, claims)
+        with self._lock:
+            for claim in claims:
+                wish = wishes.get(claim.job_id)
+                if wish is not None and self._held.get(claim.job_id) == claim:
+                    self._wishes[claim.job_id] = wish
+
+    def _beat(self) -> None:
+        with self._factory.begin() as session:
+            workers.beat(session, self._worker, state="draining" if self.draining.is_set() else None)
+
+    def _sweep(self) -> None:
+        with self._factory.begin() as session:
+            sweep(session, self._ring, self._settings.sweep_seconds)

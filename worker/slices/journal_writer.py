@@ -1,0 +1,166 @@
+"""A held run and its uncommitted steps: what has been scored, what is in the journal. Knows the database's journal and
+its refusals, no engine and no schedule."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session, sessionmaker
+
+from db.worker import journal, leases
+from db.worker.journal import Evaluated, Step
+from db.worker.leases import Claim, LeaseLost
+from worker import metrics
+
+log = structlog.get_logger("worker.slices.journal_writer")
+T = TypeVar("T")
+UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
+BACK_OFF = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def persist(act: Callable[[], T], until: Callable[[], float]) -> T:
+    """act(), tried again while the database cannot be reached and `until()` (time.monotonic()) lies ahead.
+
+    At least one try is made. What `act` writes must carry the fencing token: a try whose answer was lost may have been
+    committed, and only the token and the journal's step numbers keep the next one from counting twice. Raises
+    LeaseLost, and the last OperationalError or InterfaceError when time is up.
+    """
+    tries = 0
+    while True:
+        try:
+            return act()
+        except UNREACHABLE as error:
+            pause = BACK_OFF[min(tries, len(BACK_OFF) - 1)]
+            tries += 1
+            if time.monotonic() + pause > until():
+                raise
+            if tries == 1:
+                log.warning("database unreachable, trying again", error=str(error).partition("\n")[0])
+            time.sleep(pause)
+
+
+@dataclass
+class Pace:
+    """When a run began in this process and at which step: what its finish is estimated from."""
+
+    step: int
+    since: float = field(default_factory=time.monotonic)
+
+    def finish(self, step: int, total: int) -> datetime | None:
+        """The time at which `total` steps will be done if all goes on like this, waits between slices included."""
+        if step <= self.step:
+            return None
+        each = (time.monotonic() - self.since) / (step - self.step)
+        return datetime.now(UTC) + timedelta(seconds=each * (total - step))
+
+
+@dataclass
+class Ledger:
+    """The uncommitted steps of one claim. `flush_due` writes in the background; at most one write is under way.
+
+    A refused write sets `refused`: the run must be dropped, what it has not committed is void.
+    """
+
+    claim: Claim
+    model: str
+    factory: sessionmaker[Session]
+    pace: Pace
+    steps: list[Step] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    best: tuple[int, float] | None = None
+    oldest: float = 0.0
+    tokens: int = 0  # scored under this claim
+    refused: bool = False
+    _under_way: Future[None] | None = None
+    _sent: tuple[int, int] = (0, 0)
+    _retry_at: float = 0.0
+    _unsure: bool = False  # a write ended without an answer: it may have been committed
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps and not self.evaluations
+
+    def add(self, step: Step | None, evaluation: Evaluated | None, best: tuple[int, float] | None, tokens: int) -> None:
+        """One step's outcome: `best` is (step, held-out loss) after it, `tokens` what it scored in all."""
+        if self.empty:
+            self.oldest = time.monotonic()
+        if step is not None:
+            self.steps.append(step)
+        if evaluation is not None:
+            self.evaluations.append(evaluation)
+        self.best = best
+        self.tokens += tokens
+
+    def flush_due(self, pool: Executor, every: float) -> None:
+        """Start a write if the oldest uncommitted step is `every` seconds old; notice how the last one ended.
+
+        A job's very first step is written at once: its tenant sees that it has begun.
+        """
+        self._settle(wait=False)
+        every = 0.0 if self.steps and self.steps[0].step == 0 else every
+        now = time.monotonic()
+        if self._under_way is None and not self.empty and now - self.oldest >= every and now >= self._retry_at:
+            steps, evaluations = list(self.steps), list(self.evaluations)
+            self._sent = len(steps), len(evaluations)
+            self._under_way = pool.submit(self._write, steps, evaluations, self.best)
+
+    def flush(self, until: Callable[[], float]) -> None:
+        """Everything is committed on return. Raises LeaseLost where it was refused, OperationalError where the
+        database could not be reached before `until()`."""
+        self._settle(wait=True)
+        if self.refused:
+            raise LeaseLost(self.claim.job_id)
+        if not self.empty:
+            steps, evaluations, best = self.steps, self.evaluations, self.best
+            self._sent = len(steps), len(evaluations)
+            try:
+                persist(lambda: self._write(steps, evaluations, best), until)
+            except LeaseLost:
+                self._refuse()
+                raise
+            self._forget_sent()
+
+    def lag(self) -> float:
+        """Age in seconds of the oldest uncommitted step."""
+        return 0.0 if self.empty else time.monotonic() - self.oldest
+
+    def _write(self, steps: list[Step], evaluations: list[Evaluated], best: tuple[int, float] | None) -> None:
+        done = steps[-1].step + 1 if steps else self.claim.spec.steps
+        finish = self.pace.finish(done, self.claim.spec.steps)
+        try:
+            with self.factory.begin() as session:
+                if self._unsure:
+                    committed = leases.held(session, self.claim).step
+                    steps = [s for s in steps if s.step >= committed]
+                journal.flush(session, self.claim, steps, evaluations, best, finish)
+        except UNREACHABLE:
+            self._unsure = True
+            raise
+
+    def _settle(self, wait: bool) -> None:
+        if self._under_way is None or not (wait or self._under_way.done()):
+            return
+        try:
+            self._under_way.result()
+            self._forget_sent()
+        except LeaseLost:
+            self._refuse()
+        except UNREACHABLE as error:
+            self._retry_at = time.monotonic() + BACK_OFF[-1]
+            log.warning("steps not yet written", job=self.claim.job_id, error=str(error).partition("\n")[0])
+        finally:
+            self._under_way = None
+
+    def _forget_sent(self) -> None:
+        del self.steps[: self._sent[0]], self.evaluations[: self._sent[1]]
+        self.oldest = time.monotonic()
+
+    def _refuse(self) -> None:
+        self.refused = True
+        metrics.fenced_writes.labels(self.model).inc()

@@ -1,0 +1,67 @@
+"""Celery's entry to the worker: one doorbell is one slice. Knows the queue's errors, nothing of training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.app.amqp import AMQP
+from celery.exceptions import WorkerShutdown
+from opentelemetry.trace import SpanKind
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.ids import new_id
+from db.queue import TASK, TRACE, celery_app
+from db.telemetry import traces
+from worker import metrics
+from worker.slices.context import Station
+from worker.slices.loop import take
+
+
+class Doorbells(AMQP):  # type: ignore[misc]  # celery is untyped here
+    """Consumes without acknowledgement. A doorbell may be lost: the sweep rings again long before a redelivery would.
+
+    But an acknowledgement that fails, because the broker was lost while a slice ran, is never made up for: kombu counts
+    the message as in hand for ever, and with a prefetch of one the worker is deaf (measured with Celery 5.7).
+    """
+
+    def TaskConsumer(self, *args: Any, **kwargs: Any) -> Any:
+        return super().TaskConsumer(*args, no_ack=True, **kwargs)
+
+
+log = structlog.get_logger("worker.slices.tasks")
+
+
+def listener(redis_url: str) -> Celery:
+    """The Celery app of a process that consumes doorbells; to be made before the first one is rung."""
+    app = celery_app(redis_url)
+    app.amqp_cls = Doorbells
+    return app
+
+
+def bind(app: Celery, station: Station) -> Callable[[], None]:
+    """Register the task that takes a slice at `station` and rings again while work is left; returns its body."""
+
+    def slice_(rung_in: str | None = None) -> None:
+        if station.heartbeat.draining.is_set():
+            return
+        name = new_id("slc_")
+        with structlog.contextvars.bound_contextvars(slice=name):
+            try:
+                with traces.span("slice", rung_in, kind=SpanKind.CONSUMER, slice=name, model=station.model):
+                    left = take(station)
+            except SQLAlchemyError as error:  # the sweep rings again once the database is back
+                metrics.slice_errors.labels(station.model).inc()
+                log.error("slice ended early", error=str(error).partition("\n")[0])
+                return
+            if left:
+                station.ring(station.model)
+
+    def entry(task: Any) -> None:
+        with station.busy:
+            slice_((task.request.headers or {}).get(TRACE))
+        if station.heartbeat.draining.is_set():
+            raise WorkerShutdown(0)  # Celery itself would wait for up to two more seconds of messages
+
+    app.task(name=TASK, bind=True)(entry)
+    return slice_
