@@ -155,7 +155,7 @@ def served(bench: Bench) -> None:
 
 def _demo(bench: Bench) -> Any:
     from bench.workloads import base_of
-    from cli.assets import DEMO_MODEL
+    from cli.local.demo_model import DEMO_MODEL
 
     return base_of(DEMO_MODEL, bench.home)
 

@@ -30,7 +30,7 @@ def predicted_seconds(tokens: int, peak: float, token_flops: float, share: float
 
 def measure(home: Path) -> dict[str, Any]:
     from bench.workloads import base_of
-    from cli.assets import DEMO_MODEL
+    from cli.local.demo_model import DEMO_MODEL
     from worker.engine.roofline import peak_flops
 
     base = base_of(DEMO_MODEL, home)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cli.datasets import write
+from cli.demo.datasets import write
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import Base
 from worker.runs import cohort

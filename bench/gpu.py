@@ -42,7 +42,7 @@ def made(name: str, home: Path, dtype: str) -> Path:
     import torch
     from transformers import OPTConfig, OPTForCausalLM
 
-    from cli.assets import demo_model
+    from cli.local.demo_model import demo_model
 
     folder = home / "models" / f"opt-{name}-random-{dtype}"
     if (folder / "config.json").exists():

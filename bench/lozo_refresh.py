@@ -18,8 +18,8 @@ import torch
 
 from bench.loops import BatchedScorer, padded
 from bench.measure import machine
-from cli.assets import DEMO_MODEL, demo_model
-from cli.datasets import sentiment
+from cli.demo.datasets import sentiment
+from cli.local.demo_model import DEMO_MODEL, demo_model
 from db.contract.rows.files import parse
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import Base, open_base

@@ -25,7 +25,7 @@ def trials(base: Any, activation: str, eps: float, directions: int) -> list[Any]
     import tempfile
 
     from bench.workloads import invocation_of
-    from cli.datasets import write
+    from cli.demo.datasets import write
     from db.contract.presets import resolve
     from db.contract.spec import JobSpec
     from worker.runs import recipes
@@ -126,7 +126,7 @@ def main() -> None:
 
     prepare(0, "bench.noise")
     from bench.measure import machine
-    from cli.assets import DEMO_MODEL, demo_model
+    from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
 
     base = open_base(DEMO_MODEL, str(demo_model(arguments.home)))

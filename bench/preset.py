@@ -38,8 +38,8 @@ def _field(word: str) -> tuple[str, Any]:
 def main() -> None:
     """Trains every candidate to its end and prints one JSON line each, the machine first."""
     prepare(0, "bench.preset")
-    from cli.assets import DEMO_MODEL, demo_model
-    from cli.datasets import write
+    from cli.demo.datasets import write
+    from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.presets import resolve
     from db.contract.spec import JobSpec
     from db.contract.tokens.base_model import open_base

@@ -43,7 +43,7 @@ class Curve:
 def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -> None:
     """Fill the curves: all of them as one cohort, evaluated on the first `rows` held-out rows."""
     from bench.workloads import invocation_of
-    from cli.datasets import write
+    from cli.demo.datasets import write
     from db.contract.presets import resolve
     from db.contract.spec import JobSpec
     from worker.runs import cohort
@@ -146,7 +146,7 @@ def met(curve: Curve, steps: float) -> float:
 
 def trained(home: Path, asked: Sequence[Curve], rows: int, say: Any) -> list[Curve]:
     """The curves filled, those of one activation as one cohort, on an engine of their own."""
-    from cli.assets import DEMO_MODEL, demo_model
+    from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
     from worker.scoring.engine_scorer import VllmScorer
 

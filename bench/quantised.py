@@ -20,7 +20,7 @@ import numpy as np
 
 from bench import engine
 from bench.measure import interleaved, machine, spread
-from cli.assets import DEMO_MODEL, demo_model
+from cli.local.demo_model import DEMO_MODEL, demo_model
 from db.contract.tokens.base_model import Base, open_base
 from tests.quantised import Scheme, quantised
 from worker.runs import cohort

@@ -19,9 +19,9 @@ from openai import OpenAI
 from sqlalchemy import select
 
 from bench.measure import spread
-from cli.datasets import write
-from cli.processes import start, wait_ready
-from cli.stack import Stack, running
+from cli.demo.datasets import write
+from cli.local.processes import start, wait_ready
+from cli.local.stack import Stack, running
 from db.contract.tokens.base_model import Base
 from db.tables import Job, JournalStep
 from db.tenant import keys

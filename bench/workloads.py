@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from cli.assets import DEMO_MODEL, demo_model, packaged
-from cli.datasets import sentiment, topic
+from cli.demo.datasets import sentiment, topic
+from cli.local.demo_model import DEMO_MODEL, demo_model, packaged
 from db.contract.rows.files import parse
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens import invocation

@@ -9,8 +9,10 @@ import structlog
 import typer
 from rich.text import Text
 
-from cli import adapters, admin, demo, doctor, files, jobs, up
+from cli import adapters, admin, doctor, files, jobs
 from cli.client import Failure, explain
+from cli.demo import command
+from cli.local import up
 from cli.show import err
 
 
@@ -40,7 +42,7 @@ app = typer.Typer(
     help="A self-hosted fine-tuning service: LoRA adapters trained with forward passes only.",
 )
 app.command("up")(up.up)
-app.command("demo")(demo.demo)
+app.command("demo")(command.demo)
 app.command("migrate")(admin.migrate)
 app.command("doctor")(doctor.doctor)
 app.command("models")(files.models)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from cli.embedded import Embedded
+from cli.local.embedded import Embedded
 from db.ids import new_id
 from db.session import make_engine
 from migrations.run import upgrade

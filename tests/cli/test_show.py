@@ -3,7 +3,7 @@
 import pytest
 
 from cli import show
-from cli.curves import draw, running_mean
+from cli.demo.curves import draw, running_mean
 
 
 @pytest.mark.parametrize(

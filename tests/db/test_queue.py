@@ -9,7 +9,7 @@ import pytest
 import redis
 from sqlalchemy import text, update
 
-from cli.ownership import packaged_folder
+from cli.local.ownership import packaged_folder
 from db import queue
 from db.ids import new_id
 from db.sweep import sweep

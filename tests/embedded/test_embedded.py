@@ -14,13 +14,13 @@ import psycopg
 import pytest
 import redis
 
-from cli.embedded import AlreadyRunning, Embedded, Urls
-from cli.ownership import reachable
+from cli.local.embedded import AlreadyRunning, Embedded, Urls
+from cli.local.ownership import reachable
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from cli.embedded import Embedded
+from cli.local.embedded import Embedded
 
 embedded = Embedded(Path(sys.argv[1]), durable=False)
 embedded.start()

@@ -14,7 +14,7 @@ import pytest
 import redis
 import yaml
 
-from cli.ownership import packaged_folder
+from cli.local.ownership import packaged_folder
 from tests.images.composing import BIN, TOOLS, composed, script
 from tests.images.dockerfile import ROOT
 from tests.images.watching import free_port, ready_after

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from openai import OpenAI
 from sqlalchemy import select
 
-from cli.embedded import Embedded
+from cli.local.embedded import Embedded
 from db.session import sessions
 from db.tables import Adapter, Evaluation, Job, JournalStep, Lease
 from db.tables import Worker as WorkerRow

@@ -8,7 +8,7 @@ import openai
 import pytest
 from sqlalchemy import func, select
 
-from cli.peft_loss import held_out
+from cli.demo.peft_loss import held_out
 from db.tables import JournalStep, Lease
 from tests.service.conftest import rows
 

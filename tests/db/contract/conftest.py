@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from cli.assets import demo_model
+from cli.local.demo_model import demo_model
 from db.contract.tokens.base_model import Base, open_base
 from tests.bases import Architecture, tiny
 

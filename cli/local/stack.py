@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from cli import show
 from cli.client import SERVICE, Failure, service
-from cli.embedded import AlreadyRunning, Embedded
-from cli.processes import Process, start, wait_ready, waiting
-from cli.servers import ServerError
+from cli.local.embedded import AlreadyRunning, Embedded
+from cli.local.processes import Process, start, wait_ready, waiting
+from cli.local.servers import ServerError
 from db.session import sessions
 from db.tables import Worker
 from migrations.run import upgrade

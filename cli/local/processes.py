@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.client import Failure
-from cli.ownership import dies_with_owner
+from cli.local.ownership import dies_with_owner
 from cli.show import err, span
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cli.assets import packaged
+from cli.local.demo_model import packaged
 from db.contract.sampling import permutation
 
 SEED = 20260528  # of the split; rows of one label are shuffled by db.contract.sampling.permutation

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import datasets, show, watch
+from cli import show, watch
 from cli.adapters import fetch, rebuilt, verdict
-from cli.assets import DEMO_MODEL
 from cli.client import Failure
-from cli.curves import draw
-from cli.peft_loss import Held, held_out
-from cli.processes import waiting
-from cli.stack import Stack, running, terminable
-from cli.up import Home, demo_models
+from cli.demo import datasets
+from cli.demo.curves import draw
+from cli.demo.peft_loss import Held, held_out
+from cli.local.demo_model import DEMO_MODEL
+from cli.local.processes import waiting
+from cli.local.stack import Stack, running, terminable
+from cli.local.up import Home, demo_models
 from db.tenant import keys
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from cli import datasets
-from cli.datasets import write
+from cli.demo import datasets
+from cli.demo.datasets import write
 from db.contract.rows.files import check, parse
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import redis
 
-from cli.ownership import (
+from cli.local.ownership import (
     Identity,
     dies_with_owner,
     end_leftover,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.client import Failure
-from cli.processes import start, wait_ready
+from cli.local.processes import start, wait_ready
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -77,7 +77,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from cli.processes import start
+from cli.local.processes import start
 print(start("child", [sys.executable, "-c", {SLEEP!r}], {{}}, Path({str(tmp_path)!r})).popen.pid, flush=True)
 time.sleep(60)
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from cli.servers import Postgres, Valkey
+from cli.local.servers import Postgres, Valkey
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.peft_loss import held_out
+from cli.demo.peft_loss import held_out
 from tests.api.examples import CHOICE, jsonl
 from tests.worker.adapters.published import adapter, base, spec
 from worker.adapters import peft_files

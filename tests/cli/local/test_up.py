@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.bases import tiny
-from tests.cli.test_processes import gone
+from tests.cli.local.test_processes import gone
 
 READY_SECONDS = 240
 

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from cli import show
-from cli.assets import DEMO_MODEL, demo_model
 from cli.client import Failure
-from cli.processes import waiting
-from cli.stack import Stack, private, running, terminable
+from cli.local.demo_model import DEMO_MODEL, demo_model
+from cli.local.processes import waiting
+from cli.local.stack import Stack, private, running, terminable
 from db.settings import Settings
 from db.tenant import keys
 
