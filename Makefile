@@ -47,7 +47,7 @@ bench: install  ## why not a training loop? The numbers of the README, as a tabl
 
 bench-check: install  ## a quick bench, and whether a ratio is a quarter worse than the committed one
 	@$(BIN)/python -m bench --quick --out .onward/bench-check.json $(ARGS)
-	@$(BIN)/python -m bench.guard .onward/bench-check.json
+	@$(BIN)/python -m bench.report.guard .onward/bench-check.json
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
   --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS)

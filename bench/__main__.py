@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import table
-from bench.measure import machine
+from bench.report import table
+from bench.report.measure import RESULTS, machine
 
-RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("replay", "compare", "quality", "memory", "first step", "service", "api")
 QUICK_SECTIONS = ("compare", "service")
 QUICK = ("sentences", "32 jobs", "sentences, answer")  # workloads
@@ -89,14 +88,14 @@ def main() -> None:
 
 
 def replay(bench: Bench) -> None:
-    from bench.engine import replay_seconds
+    from bench.sections.replay import replay_seconds
 
     bench.keep("replay", replay_seconds(_demo(bench)))
 
 
 def compared(bench: Bench) -> None:
     """Contenders in turn, each workload entered as it is done."""
-    from bench.compare import compare, environment
+    from bench.sections.compare import compare, environment
     from bench.workloads import WORKLOADS
 
     def say(name: str, found: dict[str, Any]) -> None:
@@ -110,14 +109,14 @@ def compared(bench: Bench) -> None:
 
 def quality(bench: Bench) -> None:
     """What the presets learn, against the seconds that each contender took for their steps."""
-    from bench.quality import section
+    from bench.sections.quality import section
 
     bench.keep("quality", section(bench.home, bench.figures.get("compare", {}), lambda line: print(line, flush=True)))
 
 
 def memory(bench: Bench) -> None:
     """A process a contender."""
-    from bench.memory import measure
+    from bench.sections.memory import measure
     from bench.workloads import WORKLOADS
 
     kept = bench.figures.get("memory", {})
@@ -127,7 +126,7 @@ def memory(bench: Bench) -> None:
 
 def served(bench: Bench) -> None:
     """First step, service against bare engine, and the API under load: of one service."""
-    from bench import engine, service
+    from bench.sections import replay, service
     from worker.runs import cohort
     from worker.scoring.engine_scorer import VllmScorer
 
@@ -138,11 +137,11 @@ def served(bench: Bench) -> None:
             bench.keep("first step", service.post_to_first_step(stack, client, base.name, 4 * rounds))
         if "service" in bench.only:
             scorer = VllmScorer(str(base.source))
-            runs = [cohort.start("bare", engine.spec(base), base, engine.dataset(base))]
+            runs = [cohort.start("bare", replay.spec(base), base, replay.dataset(base))]
 
             def bare(steps: int) -> None:
                 """The same steps as the service's job: from its start, on the same rows."""
-                runs[:] = [cohort.start("bare", engine.spec(base), base, runs[0].data)]
+                runs[:] = [cohort.start("bare", replay.spec(base), base, runs[0].data)]
                 for _ in range(steps):
                     runs[:] = cohort.step(runs, scorer)
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import compare, table, workloads
-from bench.measure import Floor, Timed
+from bench import workloads
+from bench.report import table
+from bench.report.measure import Floor, Timed
+from bench.sections import compare
 from bench.workloads import CACHED, ENGINE, OFFICIAL, STRONG, Workload
 from db.contract.tokens.base_model import open_base
 from tests.bases import tiny

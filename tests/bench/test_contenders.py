@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cached import CachedScoring
-from bench.loops import base_model, linears
-from bench.official import LozoLoop, MezoLoop
-from bench.strong import LozoStrong, MezoStrong, Scoring, load
+from bench.contenders.cached import CachedScoring
+from bench.contenders.loops import base_model, linears
+from bench.contenders.official import LozoLoop, MezoLoop
+from bench.contenders.strong import LozoStrong, MezoStrong, Scoring, load
 from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
 from db.contract.tokens.base_model import open_base
 from tests.bases import tiny

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from bench.cached import CachedScoring
-from bench.compare import TOLERANCES, agreed
-from bench.draws import seeded
-from bench.loops import base_model, placed
-from bench.measure import Floor
-from bench.official import LozoLoop, MezoLoop
-from bench.strong import LozoStrong, MezoStrong, Scoring, load
+from bench.contenders.cached import CachedScoring
+from bench.contenders.draws import seeded
+from bench.contenders.loops import base_model, placed
+from bench.contenders.official import LozoLoop, MezoLoop
+from bench.contenders.strong import LozoStrong, MezoStrong, Scoring, load
+from bench.report.measure import Floor
+from bench.sections.compare import TOLERANCES, agreed
 from tests.bench.test_contenders import BATCH, RATE, SEED, _one_thread, flat, folder, started, windows
 from worker.zo.methods import lozo, mezo
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench.guard import compared, main
+from bench.report.guard import compared, main
 
 RUN = {
     "compare": {

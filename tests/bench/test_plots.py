@@ -1,6 +1,6 @@
 """A picture a task is written, whatever the curves' lengths."""
 
-from bench.plots import loss_against_time
+from bench.report.plots import loss_against_time
 
 
 def test_every_task_has_a_picture(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.quality import Curve, mean, met, settled, steps_to
+from bench.sections.quality import Curve, mean, met, settled, steps_to
 
 POINTS = [(0, 1.0, 0.5), (10, 0.8, 0.6), (20, 0.9, 0.6), (30, 0.5, 0.7)]
 

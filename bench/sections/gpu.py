@@ -1,4 +1,6 @@
-"""`python -m bench.gpu`: the same code on a CUDA device: random-weight OPT of the published sizes, contenders in turn.
+"""`python -m bench.sections.gpu`: the same code on a CUDA device, contenders in turn.
+
+The models are OPT of the published sizes with random weights.
 
 The authors of arXiv 2605.28760 timed batches of 16 to 128 SST-2 sentences on a GPU they do not name; their seconds
 (LOZO, rank 2, classification, June) stand beside ours. Weights are random: speed does not depend on what they say. With
@@ -12,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "gpu.json"
+from bench.report.measure import RESULTS
+
+COMMITTED = RESULTS / "gpu.json"
 BATCHES = (16, 32, 64, 128)
 
 
@@ -66,9 +70,9 @@ def made(name: str, home: Path, dtype: str) -> Path:
 
 def measure(name: str, folder: Path, dtype: str, device: str, rounds: int, batches: list[int]) -> dict[str, Any]:
     """Seconds a step of every contender, by activation and batch, on one resident model and engine."""
-    from bench.compare import Resident, measure
-    from bench.loops import placed
-    from bench.measure import Floor
+    from bench.contenders.loops import placed
+    from bench.report.measure import Floor
+    from bench.sections.compare import Resident, measure
     from bench.workloads import CACHED, ENGINE, OFFICIAL, STRONG, Workload
     from db.contract.tokens.base_model import open_base
 
@@ -110,12 +114,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--home", type=Path, default=Path(".onward"))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=COMMITTED)
     asked = parser.parse_args()
     from worker.environment import prepare
 
-    prepare(0, "bench.gpu")
-    from bench.measure import machine
+    prepare(0, "bench.sections.gpu")
+    from bench.report.measure import machine
 
     found: dict[str, Any] = {"device": _device(asked.device), "dtype": asked.dtype, "machine": machine()}
     for name in asked.sizes:

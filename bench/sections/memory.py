@@ -1,7 +1,7 @@
 """What a contender adds to a process's memory, each in a process of its own: weights, working memory, caches.
 
-`python -m bench.memory WORKLOAD CONTENDER` prints the bytes: the peak of the resident set over two steps less what was
-resident once the same libraries were imported. What libraries themselves take is left out, in both.
+`python -m bench.sections.memory WORKLOAD CONTENDER` prints the bytes: the peak of the resident set over two steps less
+what was resident once the same libraries were imported. What libraries themselves take is left out, in both.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def measure(home: Path, chosen: Sequence[Workload]) -> dict[str, Any]:
 
 
 def _child(home: Path, workload: str, name: str) -> int:
-    command = [sys.executable, "-m", "bench.memory", workload, name, "--home", str(home)]
+    command = [sys.executable, "-m", "bench.sections.memory", workload, name, "--home", str(home)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{workload}, {name}: exit {done.returncode}\n{done.stderr[-2000:]}")
@@ -38,8 +38,8 @@ def _child(home: Path, workload: str, name: str) -> int:
 
 def added(home: Path, w: Workload, name: str) -> int:
     """Bytes that contender `name` adds to this process in a first and a second step of `w`."""
-    from bench.compare import Resident
-    from bench.contenders import Jobs, contender
+    from bench.contenders.line_up import Jobs, contender
+    from bench.sections.compare import Resident
     from bench.workloads import base_of
 
     if name == ENGINE:
@@ -69,7 +69,7 @@ def main() -> None:
     asked = parser.parse_args()
     from worker.environment import prepare
 
-    prepare(0, "bench.memory")
+    prepare(0, "bench.sections.memory")
     (w,) = [w for w in WORKLOADS if w.name == asked.workload]
     print(json.dumps({"added": added(asked.home, w, asked.contender)}), flush=True)
     os._exit(0)  # an engine takes seconds to end in order, and nothing here is to be kept

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import workloads
-from bench.contenders import Contender, Jobs, contender
-from bench.measure import Floor, Timed, spread
-from bench.strong import Loaded, load
+from bench.contenders.line_up import Contender, Jobs, contender
+from bench.contenders.strong import Loaded, load
+from bench.report.measure import Floor, Timed, spread
 from bench.workloads import CACHED, ENGINE, STRONG, Workload
 from db.contract.tokens.base_model import Base
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import ragged
-from bench.bodies import Adapt, Attend, Body, body, pieces
-from bench.draws import Stream, seeded
-from bench.loops import base_model
-from bench.ragged import Batch
+from bench.contenders import ragged
+from bench.contenders.bodies import Adapt, Attend, Body, body, pieces
+from bench.contenders.draws import Stream, seeded
+from bench.contenders.loops import base_model
+from bench.contenders.ragged import Batch
 from worker.types import Example, Layout
 
 LOGITS = 1 << 24  # logits held at once: 64 MiB

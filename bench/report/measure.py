@@ -15,6 +15,8 @@ from db.contract.tokens.base_model import Base
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Module, Trial
 
+RESULTS = Path(__file__).parents[1] / "results"
+
 
 def spread(values: list[float]) -> dict[str, float]:
     """Median and quartiles of `values`, and how many there are."""

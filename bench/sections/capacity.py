@@ -1,4 +1,4 @@
-"""`python -m bench.capacity`: the capacity model of docs/operations.md against a measured run of the service.
+"""`python -m bench.sections.capacity`: the capacity model of docs/operations.md against a measured run of the service.
 
 Predicted: seconds = price in scored tokens / (share * peak / FLOP of a token), with the machine's peak and the base
 model's FLOP as a worker exports them (onward_peak_flops, onward_token_flops). Measured: several tenants' jobs on one
@@ -14,11 +14,11 @@ from typing import Any, Final
 from openai import OpenAI
 from sqlalchemy import select
 
-from bench.service import service, submit, upload, wait_for
+from bench.report.measure import RESULTS
+from bench.sections.service import service, submit, upload, wait_for
 from db.tables import Job
 from db.tenant import keys
 
-RESULTS = Path(__file__).parent / "results"
 SHARE: Final = 0.8  # of the peak; measured 0.73 to 0.87 for activation `all` (bench.json)
 JOBS: Final = ((12, 16), (12, 16), (20, 8))  # (steps, batch), a tenant each
 
@@ -76,9 +76,9 @@ def main() -> None:
     os.environ.setdefault("OMP_PROC_BIND", "false")
     from worker.environment import prepare
 
-    prepare(0, "bench.capacity")
-    from bench import table
-    from bench.measure import machine
+    prepare(0, "bench.sections.capacity")
+    from bench.report import table
+    from bench.report.measure import machine
 
     found = measure(asked.home)
     print(*table.lines(found), sep="\n")

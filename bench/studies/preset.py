@@ -1,6 +1,6 @@
-"""`python -m bench.preset TASK KEY=VALUE... [-- TASK ...]`: candidate settings on the demo's tasks, in one cohort.
+"""`python -m bench.studies.preset TASK KEY=VALUE... [-- TASK ...]`: candidate settings on the demo's tasks.
 
-Each candidate is a run of a cohort on one resident engine; held-out loss and accuracy are printed as they come.
+Each candidate is a run of one cohort on one resident engine; held-out loss and accuracy are printed as they come.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.measure import machine
+from bench.report.measure import machine
 from worker.environment import prepare
 
 ROWS = 200
@@ -37,7 +37,7 @@ def _field(word: str) -> tuple[str, Any]:
 
 def main() -> None:
     """Trains every candidate to its end and prints one JSON line each, the machine first."""
-    prepare(0, "bench.preset")
+    prepare(0, "bench.studies.preset")
     from cli.demo.datasets import write
     from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.presets import resolve

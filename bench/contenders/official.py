@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from bench.draws import Stream, seeded
-from bench.loops import base_model, linears, padded
+from bench.contenders.draws import Stream, seeded
+from bench.contenders.loops import base_model, linears, padded
 from worker.types import Example, Layout, Params
 
 

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import torch
 
 from bench import workloads
-from bench.cached import CachedScoring
-from bench.official import LozoLoop, MezoLoop, Official
-from bench.strong import Loaded, LozoStrong, MezoStrong, Scoring
+from bench.contenders.cached import CachedScoring
+from bench.contenders.official import LozoLoop, MezoLoop, Official
+from bench.contenders.strong import Loaded, LozoStrong, MezoStrong, Scoring
 from bench.workloads import CACHED, ENGINE, OFFICIAL, Workload
 from db.contract.tokens.base_model import Base
 from worker.runs import cohort

@@ -1,4 +1,4 @@
-"""`python -m bench.guard FRESH [COMMITTED]`: fails where a fresh run's ratio is a quarter worse than before.
+"""`python -m bench.report.guard FRESH [COMMITTED]`: fails where a fresh run's ratio is a quarter worse than before.
 
 Ratios only, each of two things timed in turn in one run: seconds differ from machine to machine. Workloads that the
 fresh run left out are not looked at. Knows JSON, nothing of what was measured.
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-COMMITTED = Path(__file__).parent / "results" / "bench.json"
+from bench.report.measure import RESULTS
+
+COMMITTED = RESULTS / "bench.json"
 QUARTER: Final = 1.25
 
 # Where a ratio lies ("*": every key), and whether more of it is better. Onward is the last word of each.

@@ -1,4 +1,6 @@
-"""`python -m bench.noise`: how much of a projected gradient is signal and how much rounding, by precision and radius.
+"""`python -m bench.studies.noise`: how much of a projected gradient is signal and how much rounding.
+
+By precision and radius.
 
 The projected gradient of direction z is c = (L(theta + eps z) - L(theta - eps z)) / (2 eps). Its rounding error is the
 difference from the same c by transformers and PEFT in float64; bfloat16 is held against the float32 engine, whose own
@@ -13,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RESULTS = Path(__file__).parent / "results"
+from bench.report.measure import RESULTS
+
 EPS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 EXACT = (1e-3, 1e-2)  # radii that float64 checks; rounding of a loss does not depend on the radius
 DIRECTIONS, ROWS, AWAY = 8, 16, 0.02
@@ -124,8 +127,8 @@ def main() -> None:
     arguments = parser.parse_args()
     from worker.environment import prepare
 
-    prepare(0, "bench.noise")
-    from bench.measure import machine
+    prepare(0, "bench.studies.noise")
+    from bench.report.measure import machine
     from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.report.measure import RESULTS
+
 Curve = Sequence[tuple[float, float]]  # (seconds, held-out loss in nats), as it went
 
-RESULTS = Path(__file__).parent / "results"
 # Contenders keep colour and dash whatever the task, and are told apart without colour too.
 STYLES: Final = (
     ("#0072B2", "-"),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bench import ragged
-from bench.bodies import Attend
-from bench.ragged import Batch
-from bench.strong import Loaded, Scoring
+from bench.contenders import ragged
+from bench.contenders.bodies import Attend
+from bench.contenders.ragged import Batch
+from bench.contenders.strong import Loaded, Scoring
 from worker.types import Candidate, Example, Layout
 
 FULL = 0.75  # prompts that are laid side by side fill the longest's place at least so far

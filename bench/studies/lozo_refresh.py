@@ -1,7 +1,7 @@
 """What becomes of an adapter's rank when LOZO redraws V: the figures of decision 0003. Knows torch, no engine.
 
-`python -m bench.lozo_refresh` trains the demo's sentiment task each way at several learning rates and seeds. To fit
-minutes on a busy CPU it is a proxy in one respect: the adapter acts on the last layer's o_proj, gate_proj, up_proj and
+`python -m bench.studies.lozo_refresh` trains the demo's sentiment task each way at several learning rates and seeds. To
+fit minutes on a busy CPU it is a proxy in one respect: the adapter acts on the last layer's o_proj, gate_proj, up_proj and
 down_proj only. What they are given at the scored position is then the base model's own, computed once, and the loss
 of a probe is still exactly the model's.
 """
@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from bench.loops import BatchedScorer, padded
-from bench.measure import machine
+from bench.contenders.loops import BatchedScorer, padded
+from bench.report.measure import RESULTS, machine
 from cli.demo.datasets import sentiment
 from cli.local.demo_model import DEMO_MODEL, demo_model
 from db.contract.rows.files import parse
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lozo_refresh.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "lozo_refresh.json")
     asked = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     base = open_base(DEMO_MODEL, str(demo_model(asked.home)))

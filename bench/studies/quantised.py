@@ -1,7 +1,7 @@
 """Scoring on quantised weights: speed of a wave, memory and noise of L+ - L-, beside the plain model.
 
-`python -m bench.quantised` quantises the demo's SmolLM2-135M in the formats that a CPU runs and keeps one engine a
-process for each; they score the same wave in turn. The noise is that of a MeZO step's difference of two losses at eps
+`python -m bench.studies.quantised` quantises the demo's SmolLM2-135M in the formats that a CPU runs and keeps one engine
+a process for each; they score the same wave in turn. The noise is that of a MeZO step's difference of two losses at eps
 1e-2 at the start of the demo's sentiment task, against transformers in float32 on the dequantised weights.
 """
 
@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench import engine
-from bench.measure import interleaved, machine, spread
+from bench.report.measure import RESULTS, interleaved, machine, spread
+from bench.sections import replay
 from cli.local.demo_model import DEMO_MODEL, demo_model
 from db.contract.tokens.base_model import Base, open_base
 from tests.quantised import Scheme, quantised
@@ -77,7 +77,7 @@ def remote(path: Path, dtype: str) -> Remote:
 def wave(base: Base) -> list[Trial]:
     """Four tenants' probes of rank 8 on q and v, eight texts of 30 tokens each."""
     rng = np.random.default_rng(1)
-    run = cohort.start("bench", engine.spec(base), base, engine.dataset(base))
+    run = cohort.start("bench", replay.spec(base), base, replay.dataset(base))
     return [
         Trial(run.layout, _moved(rng, run.params), tuple(_text(rng, base.vocab) for _ in range(ROWS)), "lm")
         for _ in range(SLOTS)
@@ -87,12 +87,12 @@ def wave(base: Base) -> list[Trial]:
 def probes(base: Base) -> list[Trial]:
     """PAIRS of probes at +eps and -eps along normal directions, on as many minibatches of the sentiment task."""
     rng = np.random.default_rng(2)
-    run = cohort.start("bench", engine.spec(base, batch=BATCH), base, engine.dataset(base))
+    run = cohort.start("bench", replay.spec(base, batch=BATCH), base, replay.dataset(base))
     out = []
     for i in range(PAIRS):
         examples = tuple(run.data.train[i * BATCH : (i + 1) * BATCH])
         z = rng.standard_normal(run.layout.size).astype(np.float32)
-        out += [Trial(run.layout, run.params + np.float32(s * engine.EPS) * z, examples, "choice") for s in (1, -1)]
+        out += [Trial(run.layout, run.params + np.float32(s * replay.EPS) * z, examples, "choice") for s in (1, -1)]
     return out
 
 
@@ -123,7 +123,7 @@ def measure(base: Base, folder: Path, rounds: int) -> dict[str, Any]:
         remotes[name] = remote(plain if scheme is None else quantised(plain, scheme, folder)[0], dtype)
     seconds = interleaved({n: (lambda _, r=r: r.score(trials)) for n, r in remotes.items()}, rounds)  # type: ignore[misc]
     tokens = sum(t.tokens for t in trials)
-    found: dict[str, Any] = {"tokens_a_wave": tokens, "eps": engine.EPS, "pairs": PAIRS}
+    found: dict[str, Any] = {"tokens_a_wave": tokens, "eps": replay.EPS, "pairs": PAIRS}
     for name, (scheme, _) in CONTENDERS.items():
         ratio = [a / b for a, b in zip(seconds["float32"], seconds[name], strict=True)]
         found[name] = {
@@ -158,11 +158,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Path(".onward"))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quantised.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "quantised.json")
     arguments = parser.parse_args()
     from worker.environment import prepare
 
-    prepare(0, "bench.quantised")
+    prepare(0, "bench.studies.quantised")
     base = open_base(DEMO_MODEL, str(demo_model(arguments.home)))
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ import numpy as np
 from openai import OpenAI
 from sqlalchemy import select
 
-from bench.measure import spread
+from bench.report.measure import spread
 from cli.demo.datasets import write
 from cli.local.processes import start, wait_ready
 from cli.local.stack import Stack, running
@@ -53,7 +53,7 @@ def upload(client: OpenAI, rows: int) -> str:
 
 
 def submit(client: OpenAI, model: str, file: str, steps: int, batch: int) -> str:
-    """A job like `bench.engine.spec`'s."""
+    """A job like `bench.sections.replay.spec`'s."""
     job = spec_fields(steps, batch)
     return client.fine_tuning.jobs.create(model=model, training_file=file, seed=7, extra_body={"onward": job}).id
 

@@ -1,4 +1,4 @@
-"""`python -m bench.quality`: held-out loss and accuracy against steps, both activations, several seeds, two tasks.
+"""`python -m bench.sections.quality`: held-out loss and accuracy against steps, activations, seeds and tasks.
 
 What a step learns does not depend on who computes it (the contenders' losses agree to rounding, which `bench` asserts),
 so one curve serves them all: wall-clock to a loss is its step times a contender's seconds a step. Knows the trainer and
@@ -16,7 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "quality.json"
+from bench.report.measure import RESULTS
+
+COMMITTED = RESULTS / "quality.json"
 TASKS = ("sentiment", "topic")
 ACTIVATIONS = ("answer", "all")
 SEEDS = (0, 1, 2)
@@ -162,7 +164,7 @@ def trained(home: Path, asked: Sequence[Curve], rows: int, say: Any) -> list[Cur
 def section(home: Path, compare: dict[str, Any], say: Any, curves: Sequence[Curve] | None = None) -> dict[str, Any]:
     """The quality section of `bench`: the presets' curves (those given, or trained now), what they come to and their
     pictures."""
-    from bench.plots import loss_against_time
+    from bench.report.plots import loss_against_time
 
     if curves is None:
         asked = [
@@ -186,12 +188,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS, help="held-out rows")
     parser.add_argument("--grid", nargs="*", default=[], help='candidates, as learning_rate="[1e-3,2e-3]"')
     parser.add_argument("--home", type=Path, default=Path(".onward"))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=COMMITTED)
     arguments = parser.parse_args()
     from worker.environment import prepare
 
-    prepare(0, "bench.quality")
-    from bench.measure import machine
+    prepare(0, "bench.sections.quality")
+    from bench.report.measure import machine
 
     keys = [word.partition("=")[0] for word in arguments.grid]
     values = [json.loads(word.partition("=")[2]) for word in arguments.grid]

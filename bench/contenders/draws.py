@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.loops import PLACE
+from bench.contenders.loops import PLACE
 
 Stream = Callable[[int], Callable[[tuple[int, ...]], torch.Tensor]]  # seed -> (shape -> the stream's next normals)
 
