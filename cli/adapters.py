@@ -65,10 +65,6 @@ def verify(adapter: Adapter, as_json: show.Json = False) -> None:
 
 def rebuilt(adapter: str) -> "Verified":
     """Replays the journal of `adapter` (name, id or its job's id). Raises Failure where there is none."""
-    from sqlalchemy import select
-
-    from db.tables import Adapter as Row
-
     try:
         from worker.adapters.verify import NoSuchAdapter
         from worker.adapters.verify import verify as replayed
@@ -76,9 +72,6 @@ def rebuilt(adapter: str) -> "Verified":
         raise Failure(f"a replay needs what is not here: {error.name}", "run it in the worker's image") from None
 
     settings = admin.settings()
-    if adapter.startswith("ftjob-"):
-        with admin.database() as session:
-            adapter = session.scalar(select(Row.id).where(Row.job_id == adapter)) or adapter
     try:
         return replayed(settings.database_url, settings.home, adapter)
     except NoSuchAdapter:

@@ -6,10 +6,8 @@ import socket
 import threading
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import structlog
 from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
@@ -20,21 +18,14 @@ from sqlalchemy.orm import sessionmaker
 
 from db import queue, workers
 from db.contract.tokens import base_model
-from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
-from db.telemetry.version import VERSION
 from worker import health, metrics
 from worker.health import Progress
-from worker.metrics import MeteredScorer
-from worker.oracle.dequantised import tolerance
-from worker.scoring.canary import Canary
-from worker.scoring.canary import trial as canary_trial
-from worker.scoring.scorer import Scorer
+from worker.scoring.open import open_scorer
 from worker.settings import WorkerSettings
 from worker.slices import tasks
 from worker.slices.context import Station
 from worker.slices.heartbeat import Heartbeat
-from worker.types import Module
 
 log = structlog.get_logger("worker.process")
 
@@ -59,7 +50,7 @@ def run(settings: WorkerSettings) -> int:
     signal.signal(signal.SIGTERM, _leave)  # until Celery has its own: a worker that still loads ends in order too
     started = time.perf_counter()
     try:
-        scorer, about = _open_scorer(settings, base)
+        scorer, about = open_scorer(settings, base)
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
         station = Station(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
@@ -86,45 +77,6 @@ def _leave(*_: Any) -> None:
 
 def _heard(model: str, rung: bool) -> None:
     metrics.doorbells.labels(model, "rung" if rung else "lost").inc()
-
-
-def _open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
-    """The one engine of this process, checked, with its canary, and what to tell about it."""
-    weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
-    about: dict[str, Any] = {"onward": VERSION, "scorer": settings.scorer, "dtype": settings.dtype}
-    if settings.scorer == "torch":
-        from worker.oracle.torch_scorer import TorchScorer
-
-        oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
-        return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
-    from worker.engine.roofline import peak_flops
-    from worker.scoring.engine_scorer import VllmScorer
-
-    engine = VllmScorer(
-        weights,
-        slots=settings.slots,
-        max_rank=settings.max_rank,
-        max_tokens=settings.max_tokens,
-        dtype=settings.dtype,
-        prompt_bytes=settings.prompt_bytes,
-        name=base.name,
-    )
-    about |= engine.self_check() if settings.self_check else engine.engine.versions()
-    metrics.prompt_limit_bytes.labels(base.name).set(engine.prompts.budget)
-    metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
-    metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
-    metrics.canary_limit_nats.labels(base.name).set(tolerance(weights, settings.dtype))
-    return MeteredScorer(_with_canary(engine, settings, base), base.name, engine.prompts), about
-
-
-def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base) -> Canary:
-    modules = tuple(Module(*m) for m in base.modules)
-
-    def seen(nats: float) -> None:
-        metrics.canaries.labels(base.name).inc()
-        metrics.canary_nats.labels(base.name).set(nats)
-
-    return Canary(scorer, canary_trial(modules, base.context, base.vocab), settings.canary_seconds, seen)
 
 
 def _serve(app: Celery, station: Station) -> int:

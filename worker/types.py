@@ -1,6 +1,6 @@
 """Core types of the worker: what is scored and what comes back. Knows numpy only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Params = NDArray[np.float32]  # [P], every tensor of one adapter laid end to end in layout order
 Losses = NDArray[np.float64]  # [probes], the losses of one step in the order they were asked
+LogProbs = list[list[NDArray[np.float32]]]  # over examples, over candidates: [targets], nats
 
 
 @dataclass(frozen=True)
@@ -136,3 +137,11 @@ class Loss:
     @property
     def accuracy(self) -> float:
         return self.hits / self.count
+
+
+def blank(trials: Sequence[Trial]) -> list[LogProbs]:
+    """Places for every candidate's log-probabilities, NaN until filled."""
+    return [
+        [[np.full(len(c.targets), np.nan, np.float32) for c in example.candidates] for example in trial.examples]
+        for trial in trials
+    ]

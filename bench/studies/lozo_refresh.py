@@ -1,8 +1,8 @@
 """What becomes of an adapter's rank when LOZO redraws V: the figures of decision 0003. Knows torch, no engine.
 
 `python -m bench.studies.lozo_refresh` trains the demo's sentiment task each way at several learning rates and seeds. To
-fit minutes on a busy CPU it is a proxy in one respect: the adapter acts on the last layer's o_proj, gate_proj, up_proj and
-down_proj only. What they are given at the scored position is then the base model's own, computed once, and the loss
+fit minutes on a busy CPU it is a proxy in one respect: the adapter acts on the last layer's o_proj, gate_proj, up_proj
+and down_proj only. What they are given at the scored position is then the base model's own, computed once, and the loss
 of a probe is still exactly the model's.
 """
 

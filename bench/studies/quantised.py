@@ -1,7 +1,7 @@
 """Scoring on quantised weights: speed of a wave, memory and noise of L+ - L-, beside the plain model.
 
-`python -m bench.studies.quantised` quantises the demo's SmolLM2-135M in the formats that a CPU runs and keeps one engine
-a process for each; they score the same wave in turn. The noise is that of a MeZO step's difference of two losses at eps
+`python -m bench.studies.quantised` quantises the demo's SmolLM2-135M in the formats that a CPU runs and keeps one in a
+process of its own; they score the same wave in turn. The noise is that of a MeZO step's difference of two losses at eps
 1e-2 at the start of the demo's sentiment task, against transformers in float32 on the dequantised weights.
 """
 

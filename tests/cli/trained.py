@@ -12,8 +12,9 @@ from db.worker import journal, leases
 from db.worker.journal import Evaluated, Step
 from tests.api.conftest import Client
 from tests.api.examples import choices, submit, upload
-from worker.adapters import snapshots
+from worker.adapters.publish import publish
 from worker.runs import recipes
+from worker.runs.replay import replay
 
 
 def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: Path) -> FineTuningJob:
@@ -27,9 +28,9 @@ def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: 
     spec, base = claim.spec, open_base("tiny", str(base_folder))
     width = recipes.method(spec, recipes.layout(spec, base)).width
     losses = [[0.7 - 0.01 * (step + probe) for probe in range(width)] for step in range(spec.steps)]
-    point = snapshots.replay(spec, base, losses)
+    point = replay(spec, base, losses)
     name = adapter_name(spec.model, claim.tenant_id, spec.suffix, job.id)
-    published = snapshots.publish(home / "adapters", job.id, name, spec, base, point)
+    published = publish(home / "adapters", job.id, name, spec, base, point)
     with factory.begin() as session:
         steps = [Step(i, row, 10) for i, row in enumerate(losses)]
         held = [Evaluated(0, 0.69, 1 / 3, 3, 5), Evaluated(spec.steps, 0.61, 2 / 3, 3, 5)]

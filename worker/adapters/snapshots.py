@@ -1,10 +1,9 @@
-"""From journal to adapter: replay, snapshots that only save replaying, publication on disk. Knows no engine, no SQL."""
+"""Points of a run kept on disk, which only save replaying. Knows a journal's losses; no engine, no SQL."""
 
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,38 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from db.contract.spec import JobSpec
-from db.contract.tokens.base_model import Base
-from db.worker.journal import Published
-from worker.adapters import peft_files
-from worker.runs import recipes
+from worker.runs.replay import Point
 from worker.types import Params
 from worker.zo.method import State
 
 log = structlog.get_logger("worker.adapters.snapshots")
 KEPT = 2  # snapshots of a job
-
-
-@dataclass(frozen=True)
-class Point:
-    """An adapter and its method's state after `state.step` steps."""
-
-    params: Params
-    state: State
-
-
-def replay(spec: JobSpec, base: Base, journal: Sequence[Sequence[float]], start: Point | None = None) -> Point:
-    """The point after the whole of `journal` (losses of step 0, 1, ...), from `start` where given. No forward pass.
-
-    Equal to the bit to what training had, on any machine: tell is pure and its noise counter-based.
-    """
-    method = recipes.method(spec, recipes.layout(spec, base))
-    if start is None:
-        params, state = method.init()
-    else:
-        params, state = start.params, start.state
-    for losses in journal[state.step :]:
-        params, state = method.tell(params, state, np.asarray(losses, dtype=np.float64))
-    return Point(params, state)
 
 
 class Prefix:
@@ -121,47 +94,3 @@ def _digest(tensors: dict[str, Params]) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
-
-
-def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, point: Point) -> Published:
-    """Write the PEFT directory `folder`/`job_id` whole or not at all, and say what was written.
-
-    Files are written under a temporary name and synced, then the directory is renamed and its parent synced. The bytes
-    are a function of the arguments, so a directory left by a publisher that died before its row is either equal, and
-    kept, or replaced. Raises OSError.
-    """
-    layout = recipes.layout(spec, base)
-    files = peft_files.directory(spec.adapter, layout, point.params, spec.model, name)
-    digest = peft_files.sha256(files[peft_files.WEIGHTS])
-    target = folder / job_id
-    if not _holds(target, files):
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{job_id}.", dir=folder))
-        for file, data in files.items():
-            with (scratch / file).open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-        scratch.chmod(0o755)
-        _sync(scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-        _sync(folder)
-    return Published(
-        name=name, step=point.state.step, sha256=digest, path=str(target.resolve()), tar=peft_files.tar(files)
-    )
-
-
-def _holds(target: Path, files: dict[str, bytes]) -> bool:
-    try:
-        return all((target / name).read_bytes() == data for name, data in files.items())
-    except OSError:
-        return False
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

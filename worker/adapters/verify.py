@@ -4,21 +4,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
-
-from db.contract.spec import JobSpec
 from db.contract.tokens import base_model
 from db.session import sessions
 from db.settings import Settings
-from db.tables import Adapter, Job
 from db.worker import journal
-from worker.adapters import peft_files, snapshots
+from db.worker.published import recorded
+from worker.adapters import peft_files
 from worker.runs import recipes
+from worker.runs.replay import replay
 
 
 class NoSuchAdapter(LookupError):
-    """Neither the name nor the id of a published adapter."""
+    """Neither the name, nor the id, nor the job's id of a published adapter."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +37,21 @@ class Verified:
 
 
 def verify(database_url: str, home: Path, adapter: str) -> Verified:
-    """Replay the journal of `adapter` (name or id) and compare. Base models are those of the settings.
+    """Replay the journal of `adapter` (its name, id or job's id) and compare. Base models are those of the settings.
 
-    Raises NoSuchAdapter, and `db.contract.tokens.base_model.UnknownBase` where the base model is not configured here.
+    Raises NoSuchAdapter, and UnknownBase where the base model is not configured here.
     """
     settings = Settings(database_url=database_url, home=home)
     started = time.perf_counter()
     with sessions(database_url).begin() as session:
-        row, spec = _find(session, adapter)
+        row = recorded(session, adapter)
+        if row is None:
+            raise NoSuchAdapter(adapter)
         losses = journal.read(session, row.job_id, row.step)
-    base = base_model.load(spec.model, settings)
-    point = snapshots.replay(spec, base, losses)
-    rebuilt = peft_files.sha256(peft_files.weights(recipes.layout(spec, base), point.params))
+    base = base_model.load(row.spec.model, settings)
+    point = replay(row.spec, base, losses)
+    rebuilt = peft_files.sha256(peft_files.weights(recipes.layout(row.spec, base), point.params))
     file = Path(row.path) / peft_files.WEIGHTS
     on_disk = peft_files.sha256(file.read_bytes()) if file.is_file() else None
     seconds = time.perf_counter() - started
     return Verified(row.name, row.job_id, len(losses), rebuilt, row.sha256, on_disk, seconds)
-
-
-def _find(session: Session, adapter: str) -> tuple[Adapter, JobSpec]:
-    row = session.scalars(select(Adapter).where(or_(Adapter.id == adapter, Adapter.name == adapter))).one_or_none()
-    if row is None:
-        raise NoSuchAdapter(adapter)
-    return row, JobSpec.model_validate(session.get_one(Job, row.job_id).spec)

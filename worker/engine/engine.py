@@ -39,7 +39,7 @@ from worker.engine import kernels
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import GroupedLora, ModuleLora, Worn
 from worker.engine.quantised import prepare
-from worker.oracle.dequantised import quantisation_of
+from worker.quantisation import quantisation_of
 
 TARGETS = {
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.types import Example, Loss, Trial
-
-LogProbs = Sequence[Sequence[NDArray[np.float32]]]  # examples x candidates -> [targets] natural log-probabilities
+from worker.types import Example, LogProbs, Loss, Trial
 
 
 def reduce(trial: Trial, logprobs: LogProbs) -> Loss:

@@ -5,7 +5,6 @@ gemm layout, AutoGPTQ's), so that the oracle shares no kernel and no unpacking w
 format rounds activations too, the model's linears round their inputs in the same way.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,14 @@ import torch
 from safetensors import safe_open
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from worker.quantisation import rounded_inputs
+
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # place in an AWQ word of the j-th of its eight columns
 PARTS = (
     *("weight_packed", "weight_shape", "weight_scale", "weight_zero_point", "input_scale", "input_zero_point"),
     *("qweight", "qzeros", "scales", "g_idx"),
 )
-# Nats, over a few hundred tokens. Measured on tiny models and on SmolLM2-135M: 5e-6 and 4e-5, 8e-3 and 0.055, 0.06 and
-# 0.43.
-TOLERANCES = {"float32": 1e-4, "float16": 0.15, "bfloat16": 1.0}
-# Where inputs are rounded too, a value near a tie rounded the other way moves its whole row, layer after layer.
-# Tiny models stay within 0.1; SmolLM2-135M in W8A8 (1.4) and fp8 (2.1) does not pass, and should not: at eps 1e-2 the
-# error of L+ - L- is 2.7 and 2.1 times the signal (bench/results/quantised.json).
-ROUNDED_INPUTS = 0.5
 State = dict[str, torch.Tensor]
-
-
-def tolerance(path: str | Path, dtype: str) -> float:
-    """How far a right engine's log-probabilities may be from the oracle's on the same folder, nats."""
-    kind = str(getattr(torch, dtype)).removeprefix("torch.")
-    return max(TOLERANCES[kind], ROUNDED_INPUTS if _inputs(quantisation_of(path) or {}) else 0.0)
-
-
-def remark(path: str | Path) -> str:
-    """What to add to a failed check of a base whose format rounds more than weights; otherwise nothing."""
-    if not _inputs(quantisation_of(path) or {}):
-        return ""
-    return "; its format rounds the inputs of linears to 8 bits, which drowns small differences of losses"
 
 
 def load_model(path: str | Path, dtype: str = "float32") -> Any:
@@ -145,16 +126,9 @@ def _stored(path: Path) -> State:
     return state
 
 
-def _inputs(quantisation: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How a format rounds the inputs of its linears; None where it does not."""
-    group: Mapping[str, Any] = next(iter((quantisation.get("config_groups") or {}).values()), {})
-    found = group.get("input_activations")
-    return found if isinstance(found, dict) else None
-
-
 def _round_inputs(model: Any, linears: set[str], quantisation: Mapping[str, Any]) -> None:
     """Where inputs are int8 or fp8, quantised per token as they come, round what reaches these linears."""
-    inputs = _inputs(quantisation)
+    inputs = rounded_inputs(quantisation)
     if inputs is None:
         return
     if not inputs.get("dynamic") or inputs.get("strategy") != "token" or not inputs.get("symmetric"):
@@ -172,10 +146,3 @@ def _int8_rows(x: torch.Tensor) -> torch.Tensor:
 def _fp8_rows(x: torch.Tensor) -> torch.Tensor:
     scale = x.abs().amax(-1, keepdim=True).float() / 448
     return ((x / scale.clamp_min(1e-30)).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale).to(x.dtype)
-
-
-def quantisation_of(path: str | Path) -> Mapping[str, Any] | None:
-    """`quantization_config` of a folder's config.json, or None for a plain model."""
-    config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    found = config.get("quantization_config")
-    return found if isinstance(found, dict) else None

@@ -11,8 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from worker.objectives.logprobs import reduce
 from worker.oracle.dequantised import load_model
-from worker.scoring.packing import LogProbs, blank
-from worker.types import Layout, Loss, Trial
+from worker.types import Layout, LogProbs, Loss, Trial, blank
 
 ADAPTERS = 8  # PEFT adapters kept, one for each layout; the oldest makes room
 

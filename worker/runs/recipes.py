@@ -8,7 +8,8 @@ from worker.zo.estimators import Estimator
 from worker.zo.method import Method, State
 from worker.zo.methods.lozo import WindowSpace
 from worker.zo.methods.mezo import AdapterSpace
-from worker.zo.transforms import Adam, Momentum, Optimizer, Schedule, Sgd
+from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
+from worker.zo.schedules import Schedule
 
 
 def layout(spec: JobSpec, base: Base) -> Layout:

@@ -1,6 +1,5 @@
 """Scores all trials of a wave in one forward pass of a resident vLLM engine. Knows trials and slots, no vLLM."""
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,18 +12,10 @@ from worker.engine.engine import Engine
 from worker.engine.lora import SlotBank, Worn
 from worker.engine.prompt_cache import PromptCache
 from worker.objectives.logprobs import reduce
-from worker.oracle.dequantised import remark
-from worker.oracle.dequantised import tolerance as allowed
-from worker.oracle.torch_scorer import TorchScorer
-from worker.scoring.check_trials import probes
-from worker.scoring.packing import Laid, LogProbs, Wave, blank, lay, waves
-from worker.types import Example, Layout, Loss, Module, Trial
+from worker.scoring.packing import Laid, Wave, lay, waves
+from worker.types import Example, Layout, LogProbs, Loss, Trial, blank
 
 LOGITS = 1 << 24  # logits held at once: 64 MiB in fp32
-
-
-class SelfCheckFailed(RuntimeError):
-    """The engine's losses are not the oracle's: nothing may be trained on it."""
 
 
 class VllmScorer:
@@ -49,10 +40,8 @@ class VllmScorer:
         prompt_bytes: int = 1 << 30,
         name: str | None = None,
     ) -> None:
-        self._path = Path(path)
-        self._max_rank = max_rank
+        self.path, self.dtype, self.max_rank = Path(path), dtype, max_rank
         self._max_tokens = max_tokens
-        self._dtype = dtype
         self.engine = Engine(
             path, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
         )
@@ -89,36 +78,6 @@ class VllmScorer:
     def close(self) -> None:
         """Stop the engine and give its memory back."""
         self.engine.close()
-
-    def self_check(self, seed: int = 0, tolerance: float | None = None) -> dict[str, float | str]:
-        """Score a few random probes here and with transformers and PEFT, loaded for the occasion and dropped again.
-
-        Returns what to record of this engine: the largest difference of a log-probability (nats), dtype, versions.
-        Raises SelfCheckFailed where it exceeds `tolerance` (None: what the dtype and the base's format allow).
-        """
-        if tolerance is None:
-            tolerance = allowed(self._path, self._dtype)
-        modules = tuple(Module(name, *shape) for name, shape in self.engine.modules.items())
-        trials = probes(modules, self._max_rank, self.engine.context, self.engine.vocab, seed)
-        mine = self.logprobs(trials)
-        oracle = TorchScorer(self._path, self._dtype)
-        theirs = oracle.logprobs(trials)
-        oracle.close()
-        del oracle
-        gc.collect()
-        pairs = [
-            (a, b)
-            for x, y in zip(mine, theirs, strict=True)
-            for e, f in zip(x, y, strict=True)
-            for a, b in zip(e, f, strict=True)
-        ]
-        worst = max(float(np.abs(a - b).max()) for a, b in pairs)
-        if not worst <= tolerance:
-            raise SelfCheckFailed(
-                f"log-probabilities differ from transformers by up to {worst:.3g} nats (tolerance {tolerance:g}, "
-                f"{self._dtype}, {self.engine.versions()}): this engine must not train{remark(self._path)}"
-            )
-        return {"max_difference": worst, "dtype": self._dtype, **self.engine.versions()}
 
     def _run(self, trials: Sequence[Trial], wave: Wave, out: list[LogProbs]) -> None:
         laid = lay(trials, wave)
@@ -231,8 +190,8 @@ class VllmScorer:
             raise ValueError("a probe's parameters do not fit its layout")
         if trial.layout in self._checked:
             return
-        if trial.layout.rank > self._max_rank:
-            raise ValueError(f"rank {trial.layout.rank} exceeds this engine's {self._max_rank}")
+        if trial.layout.rank > self.max_rank:
+            raise ValueError(f"rank {trial.layout.rank} exceeds this engine's {self.max_rank}")
         for m in trial.layout.modules:
             if self.engine.modules.get(m.name) != (m.inputs, m.outputs):
                 raise ValueError(f"the engine has no linear {m.name!r} of {m.inputs} inputs and {m.outputs} outputs")

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from worker.types import Example, Trial
 
-LogProbs = list[list[NDArray[np.float32]]]  # over examples, over candidates: [targets], nats
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -220,11 +218,3 @@ def lay(trials: Sequence[Trial], wave: Wave) -> Laid:
 
 def _joined(parts: Sequence[NDArray[np.int64]] | Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *parts])
-
-
-def blank(trials: Sequence[Trial]) -> list[LogProbs]:
-    """Places for every candidate's log-probabilities, NaN until filled."""
-    return [
-        [[np.full(len(c.targets), np.nan, np.float32) for c in example.candidates] for example in trial.examples]
-        for trial in trials
-    ]

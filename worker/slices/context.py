@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker import metrics
-from worker.adapters.snapshots import Point, Prefix, Snapshots
+from worker.adapters.snapshots import Prefix, Snapshots
 from worker.health import Progress
 from worker.runs.cohort import Run
+from worker.runs.replay import Point
 from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
 from worker.slices.heartbeat import Heartbeat

@@ -12,7 +12,8 @@ from db.worker import journal, leases
 from db.worker.journal import Published
 from db.worker.leases import LeaseLost
 from worker import failpoints, metrics
-from worker.adapters import snapshots
+from worker.adapters.publish import publish
+from worker.runs.replay import replay
 from worker.slices.context import Held, Station
 from worker.slices.journal_writer import persist
 
@@ -138,7 +139,7 @@ def _written(station: Station, h: Held, step: int) -> Published:
         with station.factory.begin() as session:
             losses = journal.read(session, claim, step)
         start = station.snapshots.newest(h.job_id, claim.spec, losses) if losses else None
-        point = snapshots.replay(claim.spec, station.base, losses, start)
+        point = replay(claim.spec, station.base, losses, start)
     name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
     folder = station.settings.home / "adapters"
-    return snapshots.publish(folder, claim.job_id, name, claim.spec, station.base, point)
+    return publish(folder, claim.job_id, name, claim.spec, station.base, point)

@@ -9,7 +9,8 @@ import numpy as np
 from worker.types import Losses, Params
 from worker.zo.estimators import Estimator, clipped
 from worker.zo.method import State
-from worker.zo.transforms import Optimizer, Schedule
+from worker.zo.optimizers import Optimizer
+from worker.zo.schedules import Schedule
 
 
 class Space(Protocol):

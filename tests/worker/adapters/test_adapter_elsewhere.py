@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 from db.contract.spec import AdapterSpec
 from tests.worker.adapters.published import adapter, base, spec
 from worker.adapters.peft_files import weights
-from worker.adapters.snapshots import Point, publish
+from worker.adapters.publish import publish
 from worker.runs import recipes
+from worker.runs.replay import Point
 from worker.zo.method import State
 
 IDS = [3, 50, 120, 7, 301, 44, 9, 210]

@@ -15,8 +15,10 @@ from safetensors.numpy import load_file
 
 from db.ids import adapter_name
 from tests.worker.adapters.published import base, journal, spec
-from worker.adapters.snapshots import Point, Prefix, Snapshots, publish, replay
+from worker.adapters.publish import publish
+from worker.adapters.snapshots import Prefix, Snapshots
 from worker.runs import recipes
+from worker.runs.replay import Point, replay
 from worker.zo.method import State
 
 METHODS = {

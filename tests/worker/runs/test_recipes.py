@@ -11,7 +11,7 @@ from worker.types import Module
 from worker.zo.descent import Descent
 from worker.zo.methods.lozo import WindowSpace
 from worker.zo.methods.mezo import AdapterSpace
-from worker.zo.transforms import Adam, Momentum, Sgd
+from worker.zo.optimizers import Adam, Momentum, Sgd
 
 
 def build(**method) -> Descent:

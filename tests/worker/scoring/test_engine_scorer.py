@@ -7,9 +7,8 @@ import torch
 from tests.worker.scoring.cases import CONTEXT, VOCAB, choice, crowd, layout, lm, probe, text
 from tests.worker.scoring.conftest import Pair
 from worker.engine.lora import SlotBank
-from worker.scoring.engine_scorer import SelfCheckFailed
-from worker.scoring.packing import LogProbs
-from worker.types import Candidate, Example, Layout, Module, Trial
+from worker.scoring.self_check import SelfCheckFailed, self_check
+from worker.types import Candidate, Example, Layout, LogProbs, Module, Trial
 
 TOKEN = 1e-5  # nats: fp32's tolerance for one log-probability
 
@@ -129,7 +128,7 @@ def test_what_the_model_cannot_take_is_refused(pair: Pair) -> None:
 
 
 def test_self_check_passes_and_notices_a_wrong_weight(pair: Pair) -> None:
-    report = pair.vllm.self_check()
+    report = self_check(pair.vllm)
     assert report["max_difference"] < TOKEN
     assert report["dtype"] == "float32"
     assert str(report["vllm"]).startswith("0.")
@@ -138,7 +137,7 @@ def test_self_check_passes_and_notices_a_wrong_weight(pair: Pair) -> None:
     weight.data += 0.01
     try:
         with pytest.raises(SelfCheckFailed, match="nats"):
-            pair.vllm.self_check()
+            self_check(pair.vllm)
     finally:
         weight.data.copy_(kept)
 

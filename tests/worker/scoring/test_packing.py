@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worker.scoring.cases import answer, choice, text
-from worker.scoring.packing import blank, lay, waves
-from worker.types import Candidate, Example, Layout, Module, Trial
+from worker.scoring.packing import lay, waves
+from worker.types import Candidate, Example, Layout, Module, Trial, blank
 
 SHAPE = Layout(1, 1.0, (Module("m", 2, 2),))
 

@@ -20,9 +20,9 @@ from tests.worker.scoring.cases import ANSWERABLE, activated, answer, crowd, lay
 from worker.engine.quantised import prepare
 from worker.oracle.dequantised import load_model
 from worker.oracle.torch_scorer import TorchScorer
-from worker.scoring.engine_scorer import SelfCheckFailed, VllmScorer
-from worker.scoring.packing import LogProbs
-from worker.types import Module, Trial
+from worker.scoring.engine_scorer import VllmScorer
+from worker.scoring.self_check import SelfCheckFailed, self_check
+from worker.types import LogProbs, Module, Trial
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,13 @@ def test_the_difference_of_two_probes_keeps_its_signal(q: Quantised) -> None:
 
 def test_self_check_passes_and_notices_a_wrong_weight(q: Quantised) -> None:
     """The oracle reads the quantised folder itself; it has no plain weights to look at."""
-    assert q.vllm.self_check()["max_difference"] < q.case.worst
+    assert self_check(q.vllm)["max_difference"] < q.case.worst
     norm = next(p for n, p in q.vllm.engine._runner.model.named_parameters() if "norm" in n)
     kept = norm.data.clone()
     norm.data[:32] += 2.0
     try:
         with pytest.raises(SelfCheckFailed, match="nats"):
-            q.vllm.self_check()
+            self_check(q.vllm)
     finally:
         norm.data.copy_(kept)
 

@@ -11,7 +11,8 @@ from worker.zo.estimators import Estimator
 from worker.zo.methods import lozo
 from worker.zo.methods.lozo import WindowSpace
 from worker.zo.noise import Place
-from worker.zo.transforms import Momentum, Schedule, Sgd
+from worker.zo.optimizers import Momentum, Sgd
+from worker.zo.schedules import Schedule
 
 SEED, RATE, EPS, NU, R = 23, 0.01, 1e-2, 5, 2
 MODULE = WIDE.modules[0]

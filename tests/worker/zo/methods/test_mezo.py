@@ -10,7 +10,8 @@ from worker.zo.estimators import Estimator
 from worker.zo.methods import mezo
 from worker.zo.methods.mezo import AdapterSpace
 from worker.zo.noise import Place
-from worker.zo.transforms import Schedule, Sgd
+from worker.zo.optimizers import Sgd
+from worker.zo.schedules import Schedule
 
 SEED, RATE, EPS = 17, 0.05, 1e-2
 

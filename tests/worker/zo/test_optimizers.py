@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.zo.transforms import Adam, Momentum, Schedule, Sgd, half_cosine, power
+from worker.zo.optimizers import Adam, Momentum, Sgd, power
+from worker.zo.schedules import Schedule, half_cosine
 
 CASES = [
     (Sgd(), lambda p: torch.optim.SGD(p, lr=0.1)),

@@ -1,12 +1,11 @@
-"""Gradient estimate to update: optimizers and schedules. Knows vectors and step numbers, no noise and no probe.
+"""Gradient estimate to direction: optimizers. Knows vectors and step numbers, no noise and no probe.
 
 Everything is elementwise float32 or scalar float64 with +, -, *, / and sqrt, which IEEE 754 rounds exactly: no `pow`,
 `cos` or reduction, whose last bit belongs to the machine.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -67,33 +66,6 @@ class Adam:
         m_hat = m / np.float32(1 - power(self.beta1, step + 1))
         v_hat = v / np.float32(1 - power(self.beta2, step + 1))
         return np.divide(m_hat, np.sqrt(v_hat) + np.float32(self.floor), dtype=np.float32), (m, v)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate of each step: a linear rise over `warmup` steps, then constant, or down to 0 at `steps`."""
-
-    peak: float
-    kind: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: int = 0
-    steps: int = 1
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return self.peak * ((step + 1) / self.warmup)
-        if self.kind == "constant":
-            return self.peak
-        progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.peak * (1 - progress if self.kind == "linear" else half_cosine(progress))
-
-
-def half_cosine(x: float) -> float:
-    """(1 + cos(pi x)) / 2 for 0 <= x <= 1, within 1e-15, by the series of cos at pi x / 2 squared."""
-    square = (math.pi / 2 * x) * (math.pi / 2 * x)
-    total = 0.0
-    for k in range(26, 0, -2):  # Horner: 1 - s/(1 2) (1 - s/(3 4) (1 - ...))
-        total = square / ((k - 1) * k) * (1 - total)
-    return (1 - total) * (1 - total)
 
 
 def power(base: float, exponent: int) -> float:

@@ -1,0 +1,32 @@
+"""A published adapter and what it is rebuilt from, for whoever verifies it: an operator's right. Changes no row."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from db.contract.spec import JobSpec
+from db.tables import Adapter, Job
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded of an adapter when it was published: `step` steps of its job's journal give the file at `path`
+    with SHA-256 (hex) `sha256`."""
+
+    name: str
+    job_id: str
+    step: int
+    sha256: str
+    path: str
+    spec: JobSpec
+
+
+def recorded(session: Session, adapter: str) -> Recorded | None:
+    """The adapter of any tenant by its name, its id or its job's id; None where there is none."""
+    named = or_(Adapter.id == adapter, Adapter.name == adapter, Adapter.job_id == adapter)
+    row = session.scalars(select(Adapter).where(named)).one_or_none()
+    if row is None:
+        return None
+    spec = JobSpec.model_validate(session.get_one(Job, row.job_id).spec)
+    return Recorded(row.name, row.job_id, row.step, row.sha256, row.path, spec)

@@ -1,0 +1,48 @@
+"""A scorer that counts what passes through another. Knows metrics, no engine."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from worker import metrics
+from worker.engine.prompt_cache import PromptCache
+from worker.scoring.scorer import Scorer
+from worker.types import Loss, Trial
+
+
+class MeteredScorer:
+    """A Scorer that counts what passes through another, and what becomes of the prompts in its cache."""
+
+    def __init__(self, scorer: Scorer, model: str, cache: PromptCache[Any] | None = None) -> None:
+        self._scorer, self._model, self._cache = scorer, model, cache
+        self._seen = dict.fromkeys(metrics.OUTCOMES, 0)
+
+    @property
+    def capacity(self) -> int:
+        return self._scorer.capacity
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        """As the scorer's own; an empty call is neither scored nor counted."""
+        if not trials:
+            return []
+        started = time.perf_counter()
+        losses = self._scorer.score(trials)
+        metrics.scoring_seconds.labels(self._model).observe(time.perf_counter() - started)
+        metrics.forwards.labels(self._model).inc(len(trials))
+        waves = -(-len(trials) // self.capacity)
+        metrics.batch_fill.labels(self._model).observe(len(trials) / (waves * self.capacity))
+        metrics.adapters_per_batch.labels(self._model).observe(min(len(trials), self.capacity))
+        self._count_prompts()
+        return losses
+
+    def _count_prompts(self) -> None:
+        if self._cache is None:
+            return
+        now = {"found": self._cache.found, "computed": self._cache.missed, "evicted": self._cache.evicted}
+        for outcome, count in now.items():
+            metrics.prompts.labels(self._model, outcome).inc(count - self._seen[outcome])
+        self._seen = now
+        metrics.prompt_bytes.labels(self._model).set(self._cache.held)
+
+    def close(self) -> None:
+        self._scorer.close()

@@ -1,0 +1,57 @@
+"""The one scorer of a process, opened, checked and watched: the only place that tells scorers apart by name."""
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+from db.contract.tokens.base_model import Base
+from db.telemetry.version import VERSION
+from worker import metrics
+from worker.quantisation import tolerance
+from worker.scoring.canary import Canary
+from worker.scoring.canary import trial as canary_trial
+from worker.scoring.metered import MeteredScorer
+from worker.scoring.scorer import Scorer
+from worker.settings import WorkerSettings
+from worker.types import Module
+
+
+def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
+    """The one engine of this process, checked, with its canary, and what to tell about it."""
+    weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
+    about: dict[str, Any] = {"onward": VERSION, "scorer": settings.scorer, "dtype": settings.dtype}
+    if settings.scorer == "torch":
+        from worker.oracle.torch_scorer import TorchScorer
+
+        oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
+        return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
+    from worker.engine.roofline import peak_flops
+    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.self_check import self_check
+
+    engine = VllmScorer(
+        weights,
+        slots=settings.slots,
+        max_rank=settings.max_rank,
+        max_tokens=settings.max_tokens,
+        dtype=settings.dtype,
+        prompt_bytes=settings.prompt_bytes,
+        name=base.name,
+    )
+    about |= self_check(engine) if settings.self_check else engine.engine.versions()
+    metrics.prompt_limit_bytes.labels(base.name).set(engine.prompts.budget)
+    metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
+    metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
+    metrics.canary_limit_nats.labels(base.name).set(tolerance(weights, settings.dtype))
+    return MeteredScorer(_with_canary(engine, settings, base), base.name, engine.prompts), about
+
+
+def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base) -> Canary:
+    modules = tuple(Module(*m) for m in base.modules)
+
+    def seen(nats: float) -> None:
+        metrics.canaries.labels(base.name).inc()
+        metrics.canary_nats.labels(base.name).set(nats)
+
+    return Canary(scorer, canary_trial(modules, base.context, base.vocab), settings.canary_seconds, seen)
