@@ -1,11 +1,13 @@
-"""Every way a request can fail, in OpenAI's error shape. The one place of the API with `try`; knows no resource."""
+"""Every way a request can fail, in OpenAI's error shape: by what is raised, or by a Refusal of the contract.
+
+Knows errors, no resource.
+"""
 
 import difflib
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
 from fastapi import FastAPI, Request
@@ -18,15 +20,13 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
-from db.contract.rows.files import BadRow
-from db.contract.tokens.base_model import UnknownTarget
-from db.contract.tokens.invocation import Unresolved
+from db.contract.refusal import Refusal
+from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded, WrongState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-E = TypeVar("E", bound=Exception)
 INVALID = "invalid_request_error"
 # The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
 FINAL = {"x-should-retry": "false"}
@@ -58,19 +58,6 @@ def too_large(what: str, limit: int) -> ApiError:
     return ApiError(413, f"{what} exceeds the limit of {limit} bytes.", code="request_too_large")
 
 
-def no_file(file_id: str, param: str | None = "id") -> ApiError:
-    """The same answer for a file that never was, was deleted, or is another tenant's."""
-    return ApiError(404, f"No such File object: {file_id}", param=param, code="file_not_found")
-
-
-def no_job(job_id: str) -> ApiError:
-    return ApiError(404, f"Could not find fine tune: {job_id}", param="fine_tune_id", code="fine_tune_not_found")
-
-
-def no_model(name: str) -> ApiError:
-    return ApiError(404, f"The model '{name}' does not exist.", param="model", code="model_not_found")
-
-
 def found(value: T | None, otherwise: ApiError) -> T:
     if value is None:
         raise otherwise
@@ -85,18 +72,11 @@ def validated(model: type[M], raw: bytes) -> M:
         refuse(error, model)
 
 
-def built(model: type[M], values: dict[str, Any], prefix: str) -> M:
-    """Values we composed as `model`; what it refuses is told under the request's own names, `prefix` + field."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = _sentence(first)
-        # A rule between fields begins with the field at fault, by its path in the model.
-        named = re.match(r"(?:\w+\.)?(\w+) must", reason)
-        parts = [named[1]] if named else [part for part in first["loc"] if isinstance(part, str)]
-        param = ".".join((prefix, *parts[-1:]))
-        raise invalid(f"Invalid value for '{param}': {reason}", param, "invalid_value") from None
+def accepted(value: T | Refusal) -> T:
+    """What the contract decided; the one place where a refusal of its becomes an answer."""
+    if isinstance(value, Refusal):
+        raise invalid(value.message, value.field, value.code)
+    return value
 
 
 def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
@@ -106,7 +86,7 @@ def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     first = errors[0]
     param = _path(first, known)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(param.rpartition(".")[2], sorted(known), n=1)
+        close = difflib.get_close_matches(param.rpartition(".")[2], sorted(known - {param.rpartition(".")[2]}), n=1)
         hint = f" Did you mean '{close[0]}'?" if close else ""
         raise invalid(f"Unrecognized request argument supplied: {param}.{hint}", param, "unknown_parameter")
     if first["type"] == "missing":
@@ -130,13 +110,15 @@ def _names(model: type[BaseModel]) -> set[str]:
 
 
 def _path(error: Any, known: set[str]) -> str:
-    """Drops what pydantic adds to a location: the tags of a union's arms, after which nothing names a field."""
+    """Drops what pydantic adds to a location: the tags of a union's arms, behind which only names of fields count."""
     keys: list[str] = []
+    tagged = False
     for part in error["loc"]:
-        if isinstance(part, str) and part not in known:
-            break
-        keys.append(str(part))
-    if error["type"] == "extra_forbidden" and len(keys) < len(error["loc"]):
+        if part in known or not (tagged or isinstance(part, str)):
+            keys.append(str(part))
+        else:
+            tagged = True
+    if error["type"] == "extra_forbidden" and error["loc"][-1] not in known:
         keys.append(str(error["loc"][-1]))
     return ".".join(keys)
 
@@ -155,14 +137,6 @@ def blamed(param: str) -> Iterator[None]:
         raise bad_row(error, param) from error
 
 
-def outcome(call: Callable[[], T], kind: type[E]) -> T | E:
-    """What `call` returns, or the `kind` of error it raises, where that is an answer too."""
-    try:
-        return call()
-    except kind as error:
-        return error
-
-
 def reachable(probe: Callable[[], object]) -> bool:
     """Whether `probe` returns: a part that is away is an answer of the readiness page, not its failure."""
     try:
@@ -173,50 +147,67 @@ def reachable(probe: Callable[[], object]) -> bool:
     return True
 
 
-def translate(error: Exception) -> ApiError:
-    """The answer to any exception a request ended with. Anything not foreseen is a 500 that says nothing of us."""
-    match error:
-        case ApiError():
-            return error
-        case BadRow():
-            return bad_row(error, "file")
-        case Unresolved():
-            reason = str(error)
-            return invalid(f"{reason[0].upper()}{reason[1:]}.", "onward.invocation", "no_invocation")
-        case UnknownTarget():
-            return invalid(f"{error}.", "onward.targets", "unknown_target")
-        case MissingFile():
-            return no_file(error.file_id, None)
-        case QuotaExceeded():
-            message = f"You exceeded your quota of {error}."
-            return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
-        case IdempotencyConflict():
-            message = "This Idempotency-Key was used before with a different request body."
-            return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
-        case WrongState():
-            message = f"The job is {error.state}: it cannot be {error.wanted}."
-            return ApiError(409, message, code="wrong_state", headers=FINAL)
-        case RequestValidationError():
-            first = error.errors()[0]
-            param = str(first["loc"][-1])
-            return invalid(f"Invalid value for '{param}': {_sentence(first)}", param, "invalid_value")
-        case MultiPartException():
-            return invalid(f"The multipart body could not be read: {error.message}", "file")
-        case ClientDisconnect():
-            return invalid("The request ended before its body did.")
-        case HTTPException(status_code=404):
+def _no_quota(error: QuotaExceeded) -> ApiError:
+    message = f"You exceeded your quota of {error}."
+    return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
+
+
+def _used_key(_: IdempotencyConflict) -> ApiError:
+    message = "This Idempotency-Key was used before with a different request body."
+    return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
+
+
+def _wrong_state(error: WrongState) -> ApiError:
+    message = f"The job is {error.state}: it cannot be {error.wanted}."
+    return ApiError(409, message, code="wrong_state", headers=FINAL)
+
+
+def _wrong_parameter(error: RequestValidationError) -> ApiError:
+    first = error.errors()[0]
+    param = str(first["loc"][-1])
+    return invalid(f"Invalid value for '{param}': {_sentence(first)}", param, "invalid_value")
+
+
+def _http(error: HTTPException) -> ApiError:
+    headers = dict(error.headers or {})
+    match error.status_code:
+        case 404:
             return ApiError(404, "Unknown request URL.", code="unknown_url")
-        case HTTPException(status_code=405):
-            return ApiError(405, "Not allowed: method.", code="method_not_allowed", headers=dict(error.headers or {}))
-        case HTTPException():
-            return ApiError(error.status_code, error.detail, headers=dict(error.headers or {}))
-        case DataError():
-            # A string PostgreSQL cannot hold (NUL) or a number out of its range, from a path or a query.
-            return invalid("A value in the request cannot be stored.")
-        case OperationalError() | InterfaceError() | NoConnection():
-            message = "The database is not available at the moment. Nothing was changed; try again."
-            return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
-    return ApiError(500, "The server had an error while processing your request.", kind="server_error")
+        case 405:
+            return ApiError(405, "Not allowed: method.", code="method_not_allowed", headers=headers)
+    return ApiError(error.status_code, error.detail, headers=headers)
+
+
+def _away(_: Exception) -> ApiError:
+    message = "The database is not available at the moment. Nothing was changed; try again."
+    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
+
+
+# The answer to each kind of exception that a request may end with, by the most exact class. Starlette is told of these.
+ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
+    ApiError: lambda error: error,
+    BadRow: lambda error: bad_row(error, "file"),
+    MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
+    QuotaExceeded: _no_quota,
+    IdempotencyConflict: _used_key,
+    WrongState: _wrong_state,
+    RequestValidationError: _wrong_parameter,
+    MultiPartException: lambda error: invalid(f"The multipart body could not be read: {error.message}", "file"),
+    ClientDisconnect: lambda _: invalid("The request ended before its body did."),
+    HTTPException: _http,
+    # A string PostgreSQL cannot hold (NUL) or a number out of its range, from a path or a query.
+    DataError: lambda _: invalid("A value in the request cannot be stored."),
+    OperationalError: _away,
+    InterfaceError: _away,
+    NoConnection: _away,
+    # Anything not foreseen says nothing of us.
+    Exception: lambda _: ApiError(500, "The server had an error while processing your request.", kind="server_error"),
+}
+
+
+def translate(error: Exception) -> ApiError:
+    """The answer to any exception a request ended with."""
+    return ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)](error)
 
 
 def answer(request: Request, error: Exception) -> JSONResponse:
@@ -232,10 +223,5 @@ def answer(request: Request, error: Exception) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Starlette looks handlers up by class: HTTPException and RequestValidationError have defaults to replace, and
     `Exception` is answered by the outermost middleware, which logs what it answers."""
-    expected = (
-        ApiError, BadRow, Unresolved, UnknownTarget, MissingFile, QuotaExceeded, IdempotencyConflict, WrongState,
-        RequestValidationError, MultiPartException, ClientDisconnect, HTTPException, DataError, InterfaceError, 
-        OperationalError, NoConnection, Exception,
-    )  # fmt: skip
-    for kind in expected:
+    for kind in ANSWERS:
         app.add_exception_handler(kind, answer)

@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.datastructures import UploadFile
 
-from api import body, errors
+from api import body, errors, missing
 from api.auth import Tenant
 from api.context import Context, Ctx
 from api.pagination import Entry, Page, page
 from api.settings import Settings
 from db import files
-from db.contract.rows.files import Limits, check
+from db.contract.rows.files import check
+from db.contract.rows.jsonl import Limits
 from db.tables import File
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -150,14 +151,14 @@ def list_files(
 @router.get("/{file_id}")
 def retrieve(file_id: str, tenant: Tenant, context: Ctx) -> FileObject:
     with context.sessions.begin() as session:
-        return view(errors.found(files.get(tenant.id, session, file_id), errors.no_file(file_id)))
+        return view(errors.found(files.get(tenant.id, session, file_id), missing.file(file_id)))
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
 def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
     """The bytes as they were uploaded; of a result file, a tar of the adapter's PEFT directory."""
     with context.sessions.begin() as session:
-        file = errors.found(files.get(tenant.id, session, file_id), errors.no_file(file_id))
+        file = errors.found(files.get(tenant.id, session, file_id), missing.file(file_id))
     kind = "application/x-tar" if file.purpose == "fine-tune-results" else "application/jsonl"
     headers = {"content-length": str(file.bytes), "x-content-type-options": "nosniff"}
     return StreamingResponse(stream(context.sessions, tenant.id, file_id), media_type=kind, headers=headers)
@@ -176,5 +177,5 @@ def delete(file_id: str, tenant: Tenant, context: Ctx) -> FileDeleted:
     """Hidden at once; a job that has begun still reads it."""
     with context.sessions.begin() as session:
         if not files.delete(tenant.id, session, file_id):
-            raise errors.no_file(file_id)
+            raise missing.file(file_id)
     return FileDeleted(id=file_id)

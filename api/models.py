@@ -6,7 +6,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api import errors
+from api import errors, missing
 from api.auth import Tenant
 from api.context import Context, Ctx
 from api.files import epoch
@@ -63,5 +63,5 @@ def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
     if name in context.settings.models:
         return base(name, context)
     with context.sessions.begin() as session:
-        row = errors.found(adapters.get(tenant.id, session, name), errors.no_model(name))
+        row = errors.found(adapters.get(tenant.id, session, name), missing.model(name))
         return adapter(row, adapters.makers(tenant.id, session, [row])[row.job_id])

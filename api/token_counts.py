@@ -3,27 +3,17 @@
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from threading import Lock
 
+from db.contract.acting import Counted, Ids
 from db.contract.pricing import Counts
-from db.contract.rows.files import Row
+from db.contract.rows.formats import Row
 from db.contract.rows.jsonl import BadRow
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import encode_rows
 from db.contract.tokens.invocation import Tail, joined
 
-Invocation = tuple[int, ...]
-Key = tuple[str, str, Invocation]  # the file's SHA-256, the model, the ids an adapter acts from
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A file under a model and an invocation: tokens of its rows, target tokens in all, and what its prompts end in."""
-
-    counts: Counts
-    targets: int
-    tail: Tail
+Key = tuple[str, str, Ids]  # the file's SHA-256, the model, the ids an adapter acts from
 
 
 class TokenCounts:
@@ -48,13 +38,16 @@ class TokenCounts:
                 self._known.popitem(last=False)
 
 
-def count(base: Base, rows: Iterable[Row], invocation: Invocation = ()) -> Counted:
-    """Counts a file in one pass. Raises BadRow with the line of a row that the model cannot be trained on: longer than
-    its context, or without the invocation."""
+def count(base: Base, rows: Iterable[Row], invocation: Ids = ()) -> Counted | BadRow:
+    """Counts a file in one pass; or its first row that is none, or that the model cannot be trained on: longer than its
+    context, or without the invocation."""
     visit, once, targets, tail = array("I"), array("I"), 0, Tail(())
-    for line, row in enumerate(encode_rows(base, rows, invocation), start=1):
-        visit.append(row.tokens)
-        once.append(row.prompt)
-        targets += sum(len(scored) for _, _, scored in row.candidates)
-        tail = joined(tail if line > 1 else None, base, row, line)
+    try:
+        for line, row in enumerate(encode_rows(base, rows, invocation), start=1):
+            visit.append(row.tokens)
+            once.append(row.prompt)
+            targets += sum(len(scored) for _, _, scored in row.candidates)
+            tail = joined(tail if line > 1 else None, base, row, line)
+    except BadRow as error:
+        return BadRow(error.line, error.reason, error.param)  # without the frames it passed, which hold the rows
     return Counted(Counts(visit, once), targets, tail)

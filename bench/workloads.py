@@ -14,8 +14,9 @@ from typing import Any, Final, Literal
 
 from cli.demo.datasets import sentiment, topic
 from cli.local.demo_model import DEMO_MODEL, demo_model, packaged
+from db.contract import methods
 from db.contract.rows.files import parse
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens import invocation
 from db.contract.tokens.base_model import Base, open_base
 from db.contract.tokens.encoding import encode_rows
@@ -103,7 +104,7 @@ def spec(w: Workload, base: Base, number: int = 0, ids: tuple[int, ...] = ()) ->
         adapter=AdapterSpec(
             rank=w.rank, alpha=ALPHA * w.rank, targets=w.targets, activation=w.activation, invocation=ids
         ),
-        method=MethodSpec(name=w.method, eps=EPS, learning_rate=RATE, **extra),
+        method=methods.settings(name=w.method, eps=EPS, learning_rate=RATE, **extra),
         training_file="bench",
         steps=1_000_000,
         batch_size=w.batch,
@@ -128,7 +129,9 @@ def invocation_of(base: Base, *files: bytes) -> tuple[int, ...]:
             tail = invocation.joined(tail, base, row, line)
         assert tail is not None
         tails.append(("file", tail))
-    return invocation.shared(base, tails)
+    found = invocation.shared(base, tails)
+    assert isinstance(found, tuple), found
+    return found
 
 
 @lru_cache

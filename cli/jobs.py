@@ -10,6 +10,8 @@ from cli import show, watch
 from cli.client import Failure, connect, service
 from cli.files import Limit, first, send
 from cli.watch import ours
+from db.contract import methods
+from db.contract.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -24,8 +26,8 @@ def submit(
     training: Annotated[str, typer.Argument(metavar="FILE", help="A JSONL file to upload, or the id of one (file-…).")],
     model: Annotated[str | None, typer.Option(help="Base model; the only one served where there is one.")] = None,
     validation: Annotated[str | None, typer.Option(help="Held-out examples: a path or an id.")] = None,
-    method: Annotated[str | None, typer.Option(help="mezo or lozo.")] = None,
-    objective: Annotated[str | None, typer.Option(help="lm or choice.")] = None,
+    method: Annotated[str | None, typer.Option(help=" or ".join(methods.ARMS) + ".")] = None,
+    objective: Annotated[str | None, typer.Option(help=" or ".join(OBJECTIVES) + ".")] = None,
     rank: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,

@@ -1,21 +1,23 @@
 """What a tenant may send to create a job: OpenAI's fields and ours under `onward`. Knows shapes and types; ranges are
-the spec's (`db/contract/spec.py`) and the model's (`api/jobs/admission.py`)."""
+the spec's (`db/contract/spec.py`), and what goes with files and model is decided in `db/contract/admit.py`."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, create_model
+
+from api.jobs.method_fields import METHOD, SETTINGS, Strict, words
+from db.contract.admit import Asked
+from db.contract.objectives import OBJECTIVES
+from db.contract.refusal import Refusal
 
 Auto = Literal["auto"] | None
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]  # PostgreSQL holds no NUL
 Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 MAX_PAIRS = 16
-
-
-class Strict(BaseModel):
-    """Unknown keys and wrong types are refused: a number as a string is a mistake worth telling."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+T = TypeVar("T")
+# Fields of `onward` that are no setting of the method or the run, or mean nothing without the rows.
+ELSEWHERE = ("seed", "activation", "invocation")
 
 
 class Hyperparameters(Strict):
@@ -35,8 +37,10 @@ class Method(Strict):
     supervised: Supervised | None = None
 
 
-class Onward(Strict):
+class Own(Strict):
     """Ours. Absent, null and "auto" mean the preset of the model and task.
+
+    `method` is a name, whose settings then stand beside it, or an object of a `name` and its settings.
 
     The exception is `activation`: absent or null it is "all", a plain LoRA, which every PEFT runtime and an unmodified
     vLLM serve. With "answer" the adapter acts from the last `invocation` on (PEFT's activated LoRA): a text that every
@@ -44,12 +48,8 @@ class Onward(Strict):
     nothing to be learned is dropped and a visit to a row costs a quarter at most, else "all".
     """
 
-    method: Literal["mezo", "lozo", "auto"] | None = None
-    objective: Literal["lm", "choice", "auto"] | None = None
-    estimator: Literal["two_point", "one_sided", "auto"] | None = None
-    optimizer: Literal["sgd", "momentum", "adam", "auto"] | None = None
-    schedule: Literal["constant", "linear", "cosine", "auto"] | None = None
-    refresh: Literal["bank", "freeze", "recompress", "auto"] | None = None
+    method: Any = None
+    objective: Any = None
     rank: int | Auto = None
     alpha: Finite | Auto = None
     activation: Literal["all", "answer", "auto"] | None = None
@@ -58,20 +58,23 @@ class Onward(Strict):
     steps: int | Auto = None
     batch_size: Annotated[int, Field(ge=1)] | Auto = None
     repeat: int | Auto = None
-    learning_rate: Finite | Auto = None
-    warmup_steps: int | Auto = None
-    eps: Finite | Auto = None
-    queries: int | Auto = None
-    clip: Finite | Auto = None
-    momentum: Finite | Auto = None
-    beta2: Finite | Auto = None
-    weight_decay: Finite | Auto = None
-    nu: int | Auto = None
-    window_rank: int | Auto = None
     eval_every: int | Auto = None
     eval_rows: int | Auto = None
     seed: int | None = None
     token_budget: int | None = Field(default=None, ge=1, lt=2**63)
+
+
+if TYPE_CHECKING:
+    Onward = Own
+else:  # what the contract has of methods and objectives becomes fields and words here
+    Onward = create_model(
+        "Onward",
+        __base__=Own,
+        __doc__=Own.__doc__,
+        method=(METHOD | None, None),
+        objective=(words(OBJECTIVES) | None, None),
+        **SETTINGS,
+    )
 
 
 class JobCreate(Strict):
@@ -93,3 +96,59 @@ class JobCreate(Strict):
     method: Method | None = None
     integrations: None = Field(default=None, description="Not supported: null or absent.")
     onward: Onward = Onward()
+
+
+def asked(body: JobCreate) -> Asked | Refusal:
+    """What the tenant fixed, flat, from our fields and from both places OpenAI has for its own."""
+    ours, places = _flat(body.onward)
+    if isinstance(ours, Refusal):
+        return ours
+    supervised = body.method.supervised if body.method is not None else None
+    theirs = [_fixed(body.hyperparameters), _fixed(supervised.hyperparameters if supervised is not None else None)]
+    for name in Hyperparameters.model_fields:
+        path = f"hyperparameters.{name}"
+        value = _agreed(path, *(place.get(name) for place in theirs), ours.get(name))
+        if isinstance(value, Refusal):
+            return value
+        if value is not None and name not in ours:
+            ours[name], places[name] = value, path
+    if "learning_rate" in ours and "learning_rate_multiplier" in ours:
+        path = "hyperparameters.learning_rate_multiplier"
+        return Refusal(path, f"'onward.learning_rate' and '{path}' both set the rate: send one.", "invalid_value")
+    seed = _agreed("seed", body.seed, body.onward.seed)
+    if isinstance(seed, Refusal):
+        return seed
+    own = {"seed": seed, "suffix": body.suffix}
+    ours |= {name: value for name, value in own.items() if value is not None}
+    text = None if body.onward.invocation == "auto" else body.onward.invocation
+    return Asked(ours, places | {"suffix": "suffix"}, body.onward.activation or "all", text)
+
+
+def _flat(onward: Own) -> tuple[dict[str, Any] | Refusal, dict[str, str]]:
+    """Ours, with the settings of a method given as an object lifted beside its name, and where those were."""
+    fixed = _fixed(onward)
+    nested = fixed.get("method")
+    if not isinstance(nested, dict):
+        return fixed, {}
+    fixed["method"] = nested.pop("name")
+    settings = {name: value for name, value in nested.items() if value is not None and value != "auto"}
+    for name, value in settings.items():
+        agreed = _agreed(f"onward.method.{name}", value, fixed.get(name))
+        if isinstance(agreed, Refusal):
+            return agreed, {}
+    return fixed | settings, {name: f"onward.method.{name}" for name in settings}
+
+
+def _fixed(part: Own | Hyperparameters | None) -> dict[str, Any]:
+    if part is None:
+        return {}
+    values = part.model_dump(exclude=set(ELSEWHERE))
+    return {name: value for name, value in values.items() if value is not None and value != "auto"}
+
+
+def _agreed(path: str, *values: T | None) -> T | Refusal | None:
+    """The one value given, in however many places; refused where they differ."""
+    given = [value for value in values if value is not None]
+    if any(value != given[0] for value in given):
+        return Refusal(path, f"'{path}' is given twice, as {given[0]} and as {given[1]}.", "invalid_value")
+    return given[0] if given else None

@@ -9,7 +9,7 @@ import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
 from sqlalchemy.orm import Session
 
-from api import body, errors
+from api import body, errors, missing
 from api.auth import Tenant
 from api.context import Ctx
 from api.jobs import admission, response
@@ -48,7 +48,7 @@ def create(
     """Accepts a job and says what it costs, exactly. With an `Idempotency-Key`, or when the openai client repeats a
     request, the job made the first time is the answer."""
     asked = errors.validated(JobCreate, raw)
-    admitted = admission.admit(asked, tenant.id, context)
+    admitted = admission.admitted(asked, tenant.id, context)
     request = asked.model_dump(mode="json", exclude_unset=True)
     price = {"training": admitted.price.training, "evaluation": admitted.price.evaluation}
     found = {"price": price, "invocation": admitted.invocation}
@@ -94,28 +94,28 @@ def list_jobs(
 @router.get("/{job_id}")
 def retrieve(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     with context.sessions.begin() as session:
-        return shown(tenant.id, session, errors.found(jobs.get(tenant.id, session, job_id), errors.no_job(job_id)))
+        return shown(tenant.id, session, errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id)))
 
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A waiting job ends at once, a running one at its next step: `onward.wish` says `cancel` until then."""
     with context.sessions.begin() as session:
-        return shown(tenant.id, session, errors.found(jobs.cancel(tenant.id, session, job_id), errors.no_job(job_id)))
+        return shown(tenant.id, session, errors.found(jobs.cancel(tenant.id, session, job_id), missing.job(job_id)))
 
 
 @router.post("/{job_id}/pause")
 def pause(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A waiting job pauses at once, a running one at its next step."""
     with context.sessions.begin() as session:
-        return shown(tenant.id, session, errors.found(jobs.pause(tenant.id, session, job_id), errors.no_job(job_id)))
+        return shown(tenant.id, session, errors.found(jobs.pause(tenant.id, session, job_id), missing.job(job_id)))
 
 
 @router.post("/{job_id}/resume")
 def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A paused job waits for a worker again and goes on at the step it stopped at."""
     with context.sessions.begin() as session:
-        job = errors.found(jobs.resume(tenant.id, session, job_id), errors.no_job(job_id))
+        job = errors.found(jobs.resume(tenant.id, session, job_id), missing.job(job_id))
         queue.ring_after_commit(session, job.model, context.ring)
         return shown(tenant.id, session, job)
 
@@ -125,7 +125,7 @@ def events(job_id: str, tenant: Tenant, context: Ctx, after: After = None, limit
     """Newest first."""
     start = numbered(after, r"ftevent-(\d{1,18})")
     with context.sessions.begin() as session:
-        errors.found(jobs.get(tenant.id, session, job_id), errors.no_job(job_id))
+        errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.events(tenant.id, session, job_id, after=start, limit=limit)
         return page([response.event(row) for row in found], more)
 
@@ -137,7 +137,7 @@ def checkpoints(
     """The evaluated steps, newest first."""
     start = numbered(after, rf"ftckpt-{re.escape(job_id.partition('-')[2])}-(\d{{1,9}})")
     with context.sessions.begin() as session:
-        job = errors.found(jobs.get(tenant.id, session, job_id), errors.no_job(job_id))
+        job = errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.checkpoints(tenant.id, session, job_id, after=start, limit=limit)
         file = files.get(tenant.id, session, job.validation_file or "")
         rows = file.rows if file is not None else None

@@ -10,6 +10,7 @@ from bench.contenders.cached import CachedScoring
 from bench.contenders.official import LozoLoop, MezoLoop, Official
 from bench.contenders.strong import Loaded, LozoStrong, MezoStrong, Scoring
 from bench.workloads import CACHED, ENGINE, OFFICIAL, Workload
+from db.contract.methods.lozo import Lozo
 from db.contract.tokens.base_model import Base
 from worker.runs import cohort
 from worker.runs.cohort import Run
@@ -91,9 +92,9 @@ class Strong:
         w, run = jobs.workload, jobs.runs[0]
         self._jobs, self._scoring = jobs, kind(base, run.layout)
         self._loops = [
-            MezoStrong(self._scoring, r.params, workloads.EPS, workloads.RATE)
-            if w.method == "mezo"
-            else LozoStrong(self._scoring, workloads.EPS, workloads.RATE, w.window, r.spec.method.nu)
+            LozoStrong(self._scoring, workloads.EPS, workloads.RATE, w.window, r.spec.method.nu)
+            if isinstance(r.spec.method, Lozo)
+            else MezoStrong(self._scoring, r.params, workloads.EPS, workloads.RATE)
             for r in jobs.runs
         ]
 
@@ -119,10 +120,11 @@ class Old:
         w, (run,) = jobs.workload, jobs.runs
         self._jobs, self._run = jobs, run
         self._loop: Official
-        if w.method == "mezo":
-            self._loop = MezoLoop(path, run.layout, run.params, workloads.EPS, workloads.RATE)
+        method = run.spec.method
+        if isinstance(method, Lozo):
+            self._loop = LozoLoop(path, run.layout, workloads.EPS, workloads.RATE, w.window, method.nu)
         else:
-            self._loop = LozoLoop(path, run.layout, workloads.EPS, workloads.RATE, w.window, run.spec.method.nu)
+            self._loop = MezoLoop(path, run.layout, run.params, workloads.EPS, workloads.RATE)
 
     def first(self) -> list[float]:
         return [self._loop.loss(self._jobs.minibatch(self._run, 0), self._run.spec.objective)]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.demo.datasets import write
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
 from worker.runs import cohort
 from worker.runs.data import Dataset, examples
@@ -20,7 +21,7 @@ def spec(base: Base, rank: int = 8, batch: int = 16, seed: int = 7) -> JobSpec:
         model=base.name,
         objective="choice",
         adapter=AdapterSpec(rank=rank, alpha=2.0 * rank, targets=("q_proj", "v_proj")),
-        method=MethodSpec(name="mezo", eps=EPS, learning_rate=RATE),
+        method=methods.settings(name="mezo", eps=EPS, learning_rate=RATE),
         training_file="bench",
         steps=1_000_000,
         batch_size=batch,

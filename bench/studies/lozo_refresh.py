@@ -20,8 +20,9 @@ from bench.contenders.loops import BatchedScorer, padded
 from bench.report.measure import RESULTS, machine
 from cli.demo.datasets import sentiment
 from cli.local.demo_model import DEMO_MODEL, demo_model
+from db.contract import methods
 from db.contract.rows.files import parse
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base, open_base
 from db.contract.tokens.encoding import encode
 from worker.objectives.logprobs import reduce
@@ -103,7 +104,7 @@ def spec(base: Base, learning_rate: float, steps: int, seed: int, **way: Any) ->
     method = {"name": "lozo", "eps": 1e-3, "learning_rate": learning_rate, "nu": NU, "window_rank": WINDOW, **way}
     return JobSpec(
         model=base.name, objective="choice", adapter=AdapterSpec(rank=RANK, alpha=16.0, targets=targets),
-        method=MethodSpec.model_validate(method), training_file="train", validation_file="valid", steps=steps,
+        method=methods.settings(**method), training_file="train", validation_file="valid", steps=steps,
         batch_size=BATCH, eval_every=100, eval_rows=100, seed=seed,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db.contract.sampling import permutation
-from db.contract.spec import JobSpec, MethodSpec
+from db.contract.spec import JobSpec
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,6 @@ class Price:
     @property
     def total(self) -> int:
         return self.training + self.evaluation
-
-
-def probes(method: MethodSpec) -> int:
-    """Probes a step: two-sided n-SPSA scores each of n directions twice, one-sided n directions and the centre."""
-    return 2 * method.queries if method.estimator == "two_point" else method.queries + 1
 
 
 def evaluations(spec: JobSpec, steps: int | None = None) -> int:
@@ -61,7 +56,7 @@ def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None)
     # Without an evaluation there are no rows to evaluate.
     evaluated = evaluations(spec, steps) * int(_whole(valid.visit[: spec.eval_rows]).sum())
     evaluated += int(_whole(valid.once[: spec.eval_rows]).sum())
-    return Price(training=probes(spec.method) * walked + first, evaluation=evaluated)
+    return Price(training=spec.method.probes * walked + first, evaluation=evaluated)
 
 
 def _walk(spec: JobSpec, tokens: NDArray[np.int64], minibatches: int) -> int:

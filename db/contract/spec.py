@@ -1,16 +1,15 @@
 """The stored contract of a job: frozen, validated, everything the journal needs to be replayed. Knows no SQL."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-Objective = Literal["lm", "choice"]
-Activation = Literal["all", "answer"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from db.contract import methods
+from db.contract.methods import MethodSpec
+from db.contract.methods.base import Activation, Frozen, Positive
+from db.contract.objectives import OBJECTIVES
+from db.contract.refusal import Unfit
 
 
 class AdapterSpec(Frozen):
@@ -29,39 +28,14 @@ class AdapterSpec(Frozen):
     @model_validator(mode="after")
     def _answer_has_an_invocation(self) -> "AdapterSpec":
         if (self.activation == "answer") != bool(self.invocation):
-            raise ValueError("invocation belongs to activation 'answer', which needs it")
+            raise Unfit("invocation", "invocation belongs to activation 'answer', which needs it")
         return self
 
 
-class MethodSpec(Frozen):
-    """A zeroth-order method: an estimator and its transforms (`worker/runs/recipes.py` builds it).
-
-    `eps` is the probe radius, `queries` the probe pairs (two_point) or probes beside the centre (one_sided) a step,
-    `clip` bounds the absolute projected gradient |c|. `nu` and `window_rank` are LOZO's: V is redrawn every `nu`
-    steps and U V^T has rank `window_rank`; `refresh` says what becomes of the rank when V is redrawn.
-    """
-
-    name: Literal["mezo", "lozo"]
-    estimator: Literal["two_point", "one_sided"] = "two_point"
-    queries: int = Field(default=1, ge=1, le=64)
-    eps: float = Field(gt=0, le=1)
-    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    learning_rate: float = Field(gt=0, le=10)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0, le=1)
-    clip: Positive | None = None
-    nu: int = Field(default=50, ge=1)
-    window_rank: int = Field(default=2, ge=1, le=64)
-    refresh: Literal["bank", "freeze", "recompress"] = "bank"
-
-    @model_validator(mode="after")
-    def _lozo_has_no_adam(self) -> "MethodSpec":
-        if self.name == "lozo" and self.optimizer == "adam":
-            raise ValueError("lozo takes sgd or momentum: moments of U lose their meaning when V is redrawn")
-        return self
+def _known(objective: str) -> str:
+    if objective not in OBJECTIVES:
+        raise ValueError(f"the objective should be {' or '.join(map(repr, OBJECTIVES))}")
+    return objective
 
 
 class JobSpec(Frozen):
@@ -69,11 +43,12 @@ class JobSpec(Frozen):
 
     Each minibatch of `batch_size` rows serves `repeat` steps in a row, with fresh directions each.
     Evaluation happens at step 0, every `eval_every` steps and after the last step, on the first `eval_rows` rows of
-    the validation file; 0 rows where there is none.
+    the validation file; 0 rows where there is none. Of the rules between its parts, the first that does not hold is
+    raised as Unfit, in pydantic's ValidationError.
     """
 
     model: str
-    objective: Objective
+    objective: Annotated[str, AfterValidator(_known)]
     adapter: AdapterSpec
     method: MethodSpec
     training_file: str
@@ -88,17 +63,13 @@ class JobSpec(Frozen):
     suffix: str | None = Field(default=None, max_length=64)
 
     @model_validator(mode="after")
-    def _lozo_fits_its_rank(self) -> "JobSpec":
-        if self.method.name != "lozo":
-            return self
-        if self.method.window_rank > self.adapter.rank:
-            raise ValueError("method.window_rank must not exceed rank: the window lives inside the adapter")
-        if self.method.refresh == "recompress" and 2 * self.method.window_rank > self.adapter.rank:
-            raise ValueError("recompress needs a rank of at least 2 * method.window_rank: the window and as much kept")
+    def _method_fits(self) -> "JobSpec":
+        self.method.check(self.adapter.rank)
+        if self.method.warmup_steps > self.steps:
+            raise Unfit("warmup_steps", "warmup_steps must not exceed steps")
         return self
 
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> "JobSpec":
-        if self.method.warmup_steps > self.steps:
-            raise ValueError("method.warmup_steps must not exceed steps")
-        return self
+
+def stored(row: Mapping[str, Any]) -> JobSpec:
+    """The spec that a job's row holds, as any release since 0.1 has written it."""
+    return JobSpec.model_validate({**row, "method": methods.stored(row["method"])})

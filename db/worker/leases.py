@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from db import events, files, transitions
-from db.contract.spec import JobSpec
+from db.contract.spec import JobSpec, stored
 from db.tables import Job, Lease
 from db.transitions import Wish
 
@@ -85,7 +85,7 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         tenant_id=job.tenant_id,
         worker_id=worker_id,
         token=job.fence,
-        spec=JobSpec.model_validate(job.spec),
+        spec=stored(job.spec),
         step=job.step,
         scored_tokens=job.scored_tokens,
         price_tokens=job.price_tokens,

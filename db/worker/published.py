@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from db.contract.spec import JobSpec
+from db.contract.spec import JobSpec, stored
 from db.tables import Adapter, Job
 
 
@@ -28,5 +28,5 @@ def recorded(session: Session, adapter: str) -> Recorded | None:
     row = session.scalars(select(Adapter).where(named)).one_or_none()
     if row is None:
         return None
-    spec = JobSpec.model_validate(session.get_one(Job, row.job_id).spec)
+    spec = stored(session.get_one(Job, row.job_id).spec)
     return Recorded(row.name, row.job_id, row.step, row.sha256, row.path, spec)

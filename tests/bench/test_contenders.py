@@ -10,7 +10,8 @@ from bench.contenders.cached import CachedScoring
 from bench.contenders.loops import base_model, linears
 from bench.contenders.official import LozoLoop, MezoLoop
 from bench.contenders.strong import LozoStrong, MezoStrong, Scoring, load
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import open_base
 from tests.bases import tiny
 from worker.oracle.torch_scorer import TorchScorer
@@ -61,7 +62,7 @@ def started(arch, folder, objective="choice", method="mezo", invocation=(), **kw
         adapter=AdapterSpec(
             rank=4, alpha=8.0, targets=targets, activation="answer" if ids else "all", invocation=ids
         ),
-        method=MethodSpec(name=method, eps=EPS, learning_rate=RATE, **kwargs), seed=SEED,
+        method=methods.settings(name=method, eps=EPS, learning_rate=RATE, **kwargs), seed=SEED,
     )  # fmt: skip
     data = Dataset(tuple(example(encode(base, row, ids)) for row in rows))
     return path, cohort.start("x", spec, base, data, "")

@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db import files, workers
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.ids import new_id
 from db.tables import Job
 from db.tenant import jobs, keys
@@ -31,7 +32,7 @@ def a_spec(training_file: str, **changes: Any) -> JobSpec:
         "model": MODEL,
         "objective": "lm",
         "adapter": AdapterSpec(rank=4, alpha=8, targets=("q_proj",)),
-        "method": MethodSpec(name="mezo", eps=1e-3, learning_rate=1e-3),
+        "method": methods.settings(name="mezo", eps=1e-3, learning_rate=1e-3),
         "training_file": training_file,
         "steps": 10,
         "batch_size": 2,

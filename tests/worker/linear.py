@@ -7,7 +7,8 @@ import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
 from worker.objectives import logprobs
 from worker.runs.data import Dataset
@@ -71,7 +72,7 @@ def spec(seed: int = 1, **changes: object) -> JobSpec:
     method = {"name": "mezo", "eps": 1e-2, "learning_rate": 0.1, **changes.pop("method", {})}  # type: ignore[dict-item]
     given = {
         "model": "linear", "objective": "choice", "adapter": AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",)),
-        "method": MethodSpec.model_validate(method), "training_file": "file-1", "validation_file": "file-2",
+        "method": methods.settings(**method), "training_file": "file-1", "validation_file": "file-2",
         "steps": 40, "batch_size": 20, "eval_every": 10, "eval_rows": 20, "seed": seed, **changes,
     }  # fmt: skip
     return JobSpec.model_validate(given)

@@ -8,7 +8,8 @@ from typing import overload
 import numpy as np
 
 from db.contract import sampling
-from db.contract.rows.files import Limits, parse
+from db.contract.rows.files import parse
+from db.contract.rows.jsonl import Limits
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import Encoded, encode_rows
 from worker.types import Candidate, Example

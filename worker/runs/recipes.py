@@ -1,6 +1,8 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
-from db.contract.spec import JobSpec, MethodSpec
+from db.contract.methods.lozo import Lozo
+from db.contract.methods.mezo import Mezo
+from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
 from worker.zo.descent import Descent, Space
@@ -31,19 +33,19 @@ def method(spec: JobSpec, layout: Layout) -> Method[State]:
     )
 
 
-def _space(m: MethodSpec, seed: int, layout: Layout) -> Space:
-    match m.name:
-        case "mezo":
+def _space(m: Mezo | Lozo, seed: int, layout: Layout) -> Space:
+    match m:
+        case Mezo():
             return AdapterSpace(layout, seed)
-        case "lozo":
+        case Lozo():
             return WindowSpace(layout, seed, m.window_rank, m.nu, m.refresh)
 
 
-def _optimizer(m: MethodSpec) -> Optimizer:
+def _optimizer(m: Mezo | Lozo) -> Optimizer:
     match m.optimizer:
         case "sgd":
             return Sgd()
         case "momentum":  # LOZO-M averages, ZO-SGD-MMT accumulates
-            return Momentum(m.momentum, dampening=m.momentum if m.name == "lozo" else 0.0)
+            return Momentum(m.momentum, dampening=m.momentum if isinstance(m, Lozo) else 0.0)
         case "adam":
             return Adam(m.momentum, m.beta2)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from db.contract.rows.files import BadRow
+from db.contract.rows.jsonl import BadRow
 from db.telemetry import traces
 from db.worker import journal, leases
 from db.worker.candidates import Waiting

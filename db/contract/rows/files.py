@@ -3,30 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-from db.contract.rows.formats import FORMATS, Chat, Choice, Completion, Format, Message, Row, build
+from db.contract.rows.formats import Chat, Choice, Format, Row, build
 from db.contract.rows.jsonl import BadRow, Limits, lines, parse_object
-
-__all__ = [
-    "FORMATS",
-    "OBJECTIVES",
-    "BadRow",
-    "Chat",
-    "Choice",
-    "Completion",
-    "Format",
-    "Limits",
-    "Message",
-    "Report",
-    "Row",
-    "check",
-    "format_of",
-    "parse",
-]
-
-# What a format trains: `auto` resolves to it, and the other objective has nothing to score there.
-OBJECTIVES: dict[Format, Literal["lm", "choice"]] = {"chat": "lm", "completion": "lm", "choice": "choice"}
 
 
 @dataclass(frozen=True)

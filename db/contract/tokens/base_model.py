@@ -68,10 +68,13 @@ class Base:
 
         Raises UnknownTarget where a suffix names none.
         """
-        for target in targets:
-            if not any(_names(target, name) for name, _, _ in self.modules):
-                raise UnknownTarget(f"{self.name} has no module {target!r}; it has {', '.join(self.targets)}")
+        if missing := self.missing(targets):
+            raise UnknownTarget(f"{self.name} has no module {missing[0]!r}; it has {', '.join(self.targets)}")
         return tuple(m for m in self.modules if any(_names(target, m[0]) for target in targets))
+
+    def missing(self, targets: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of `targets` that name no module."""
+        return tuple(t for t in targets if not any(_names(t, name) for name, _, _ in self.modules))
 
     def everywhere_only(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the modules that `targets` name which no adapter of activation `answer` may act on."""

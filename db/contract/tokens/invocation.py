@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from db.contract.refusal import Refusal
 from db.contract.rows.formats import Chat, Row
 from db.contract.tokens import chat_template
 from db.contract.tokens.base_model import Base
@@ -17,8 +18,7 @@ MOST: Final = 4
 LONGEST: Final = 64  # tokens of one a tenant names: what AdapterSpec holds
 
 
-class Unresolved(ValueError):
-    """There is no invocation in these rows, or not the one asked for; the message is for the tenant."""
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,18 @@ def common(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
     return one[len(one) - same :]
 
 
-def shared(base: Base, tails: Sequence[tuple[str, Tail]]) -> tuple[int, ...]:
+def shared(base: Base, tails: Sequence[tuple[str, Tail]]) -> Ids | Refusal:
     """What `auto` means for files, each given as (its name for the tenant, its tail): the longest common end of all
-    their prompts, at most MOST ids. Raises Unresolved where there is none."""
+    their prompts, at most MOST ids. Refused where there is none."""
     rule = "there is no invocation: every prompt must end in the same token(s), e.g. 'Answer:'"
     ids = tails[0][1].ids
     for name, tail in tails:
         if not tail.ids:
             ends = f"line {tail.line} of the {name} ends in {decoded(base, tail.other)!r}"
-            raise Unresolved(f"{rule}; {ends}{_unlike(base, tail.before)}")
+            return _refusal(f"{rule}; {ends}{_unlike(base, tail.before)}")
         if not common(ids, tail.ids):
             ends = f"those of the {name} end in {decoded(base, tail.ids)!r}"
-            raise Unresolved(f"{rule}; {ends}{_unlike(base, ids)}")
+            return _refusal(f"{rule}; {ends}{_unlike(base, ids)}")
         ids = common(ids, tail.ids)
     return ids
 
@@ -83,9 +83,9 @@ def _unlike(base: Base, before: tuple[int, ...]) -> str:
     return f", those before in {decoded(base, before)!r}" if before else ""
 
 
-def spelled(base: Base, row: Row, encoded: Encoded, text: str) -> tuple[int, ...]:
+def spelled(base: Base, row: Row, encoded: Encoded, text: str) -> Ids | Refusal:
     """What a text means, by the first row: the tokens that spell it where its prompt has it last, since they depend on
-    what precedes them; else those of the text alone, if the prompt has them. Raises Unresolved."""
+    what precedes them; else those of the text alone, if the prompt has them. Refused otherwise."""
     ids = _before_answer(encoded)
     # The text whose tokens end with the prompt's: a conversation's has its own BOS in it.
     whole, tokens = (chat_template.text(base, row), len(ids)) if isinstance(row, Chat) else (row.prompt, None)
@@ -99,12 +99,16 @@ def spelled(base: Base, row: Row, encoded: Encoded, text: str) -> tuple[int, ...
     elif alone and last_occurrence(ids, alone) is not None:
         found = alone
     elif place < 0:
-        raise Unresolved(
+        return _refusal(
             f"the invocation {text!r} is not in line 1's prompt, which ends in {decoded(base, ids[-MOST:])!r}"
         )
     else:
         send = whole[starts[first] : ends[last - 1]]
-        raise Unresolved(f"the invocation {text!r} begins or ends within a token of line 1's prompt: send {send!r}")
+        return _refusal(f"the invocation {text!r} begins or ends within a token of line 1's prompt: send {send!r}")
     if len(found) > LONGEST:
-        raise Unresolved(f"the invocation has {len(found)} tokens: at most {LONGEST}")
+        return _refusal(f"the invocation has {len(found)} tokens: at most {LONGEST}")
     return found
+
+
+def _refusal(reason: str) -> Refusal:
+    return Refusal("onward.invocation", f"{reason[0].upper()}{reason[1:]}.", "no_invocation")

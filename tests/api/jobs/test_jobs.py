@@ -97,6 +97,16 @@ def test_auto_everywhere_equals_nothing_at_all(anna):
     assert bare.model_extra["onward"]["spec"]["objective"] == "lm"
 
 
+def test_a_method_is_a_name_with_settings_beside_it_or_an_object(anna):
+    training, plain = upload(anna, *choices(4)), {"steps": 4, "rank": 4, "seed": 5, "eps": 1e-2}
+    settings = {"nu": 7, "window_rank": 1, "queries": "auto", "schedule": None}
+    flat = submit(anna, training, {**plain, "method": "lozo", **settings})
+    for method, beside in (({"name": "lozo", **settings}, {}), ({"name": "lozo", "nu": 7}, settings)):
+        nested = submit(anna, training, {**plain, "method": method, **beside})
+        assert nested.model_extra["onward"]["spec"] == flat.model_extra["onward"]["spec"]
+    assert "nu" not in submit(anna, training, plain).model_extra["onward"]["spec"]["method"]
+
+
 def test_a_lozo_job_keeps_its_settings(anna):
     asked = {"method": "lozo", "nu": 7, "window_rank": 1, "refresh": "freeze", "targets": ["q_proj", "fc"], "rank": 4}
     job = submit(anna, upload(anna, *choices(4)), asked | {"targets": ["q_proj", "down_proj"]})

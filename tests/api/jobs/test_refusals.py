@@ -73,7 +73,17 @@ def post(anna, url, factory):
         ({"nu": 5}, "onward.nu"),
         ({"method": "lozo", "nu": 0}, "onward.nu"),
         ({"method": "lozo", "window_rank": 3}, "onward.window_rank"),
-        ({"method": "lozo", "optimizer": "adam"}, "onward.method"),
+        ({"method": "lozo", "optimizer": "adam"}, "onward.optimizer"),
+        ({"method": "lozo", "refresh": "recompress", "window_rank": 2}, "onward.refresh"),
+        ({"method": {"name": "lozo", "nu": 0}}, "onward.method.nu"),
+        ({"method": {"name": "lozo", "nu": "5"}}, "onward.method.nu"),
+        ({"method": {"name": "lozo", "window_rank": 3}}, "onward.method.window_rank"),
+        ({"method": {"name": "mezo", "nu": 5}}, "onward.method.nu"),
+        ({"method": {"name": "mezo", "eps": 5}}, "onward.method.eps"),
+        ({"method": {"name": "mezo", "eps": 1e-3}, "eps": 1e-2}, "onward.method.eps"),
+        ({"method": {"name": "adamw"}}, "onward.method"),
+        ({"method": {"eps": 1e-3}}, "onward.method"),
+        ({"method": ["mezo"]}, "onward.method"),
         ({"schedule": "exponential"}, "onward.schedule"),
     ],
 )
@@ -103,6 +113,7 @@ def test_settings_out_of_range_name_their_path(post, training, onward, param):
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
         ({"hyperparameters": {"n_epoch": 1}}, "hyperparameters.n_epoch"),
         ({"hyperparameters": {"batch_size": 3}, "onward": {"batch_size": 2}}, "hyperparameters.batch_size"),
+        ({"hyperparameters": {"batch_size": 10**6}}, "hyperparameters.batch_size"),
         ({"seed": 1, "onward": {"seed": 2}}, "seed"),
         ({"onward": {"learning_rate": 1e-3}, "hyperparameters": {"learning_rate_multiplier": 2}},
          "hyperparameters.learning_rate_multiplier"),
@@ -118,6 +129,17 @@ def test_an_unknown_setting_is_met_with_the_nearest_known(post, training):
     error = post({"model": "tiny", "training_file": training, "onward": {"ranc": 4}})
     assert "Did you mean 'rank'?" in error["message"]
     assert error["code"] == "unknown_parameter"
+
+
+def test_a_setting_of_another_method_is_met_with_whose_it_is(post, training):
+    error = post({"model": "tiny", "training_file": training, "onward": {"method": "mezo", "nu": 5}})
+    assert error["message"] == "'onward.nu' is a setting of the method 'lozo' only."
+    assert (
+        "Did you mean"
+        not in post({"model": "tiny", "training_file": training, "onward": {"method": {"name": "mezo", "nu": 5}}})[
+            "message"
+        ]
+    )
 
 
 def test_a_missing_target_is_met_with_those_there_are(post, training):

@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.contract import presets
-from db.contract.presets import TABLE, fields, resolve
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods, presets
+from db.contract.methods.base import Line
+from db.contract.methods.mezo import Mezo
+from db.contract.objectives import OBJECTIVES
+from db.contract.presets import fields, resolve
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
 
 
@@ -22,18 +25,29 @@ def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method
     assert base.select(spec.adapter.targets)
 
 
-def test_every_line_of_the_table_is_reachable_and_a_spec(llama: Base):
-    for pattern, objective, method, activation, found in TABLE:
-        name = pattern.replace("*", "x")
-        assert presets.preset(name, objective, method, activation) is found
-        named = Base(**{**{f: getattr(llama, f) for f in Base.__dataclass_fields__}, "name": name})
-        format = "choice" if objective == "choice" else "chat"
-        asked = {"method": method} | ({"activation": "answer", "invocation": [5, 6]} if activation == "answer" else {})
-        spec = _spec(resolve(asked, named, format, rows=1000, valid_rows=1000))
-        assert (spec.adapter.activation, spec.adapter.invocation) == (activation, (5, 6) * (activation == "answer"))
-        assert (spec.steps, spec.batch_size, spec.eval_rows) == (found.steps, found.batch_size, found.eval_rows)
-        assert (spec.adapter.rank, spec.adapter.alpha, spec.adapter.targets) == (found.rank, found.alpha, found.targets)
-        assert spec.method.model_dump().items() >= dict(found.method).items()
+LINES = [(method, line) for method, arm in methods.ARMS.items() for line in arm.presets]
+
+
+@pytest.mark.parametrize("method, line", LINES)
+def test_every_line_of_a_method_is_reachable_and_a_spec(llama: Base, method: str, line: Line):
+    name, found = line.model.replace("*", "x"), line.preset
+    objective = "lm" if line.objective == "*" else line.objective
+    assert presets.preset(name, objective, method, line.activation) is found
+    named = Base(**{**{f: getattr(llama, f) for f in Base.__dataclass_fields__}, "name": name})
+    answer = line.activation == "answer"
+    asked = {"method": method} | ({"activation": "answer", "invocation": [5, 6]} if answer else {})
+    spec = _spec(resolve(asked, named, OBJECTIVES[objective].formats[0], rows=1000, valid_rows=1000))
+    assert (spec.adapter.activation, spec.adapter.invocation) == (line.activation, (5, 6) * answer)
+    assert (spec.steps, spec.batch_size, spec.eval_rows) == (found.steps, found.batch_size, found.eval_rows)
+    assert (spec.adapter.rank, spec.adapter.alpha, spec.adapter.targets) == (found.rank, found.alpha, found.targets)
+    assert spec.method.model_dump().items() >= dict(found.settings).items()
+
+
+@pytest.mark.parametrize("method", methods.ARMS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("activation", ["all", "answer"])
+def test_every_method_has_a_preset_for_every_objective_on_any_model(method, objective, activation):
+    assert presets.preset("unheard-of", objective, method, activation)
 
 
 def test_a_model_with_a_line_of_its_own_takes_it():
@@ -52,7 +66,7 @@ def test_an_answer_takes_its_own_preset_and_what_is_asked_for_stays(llama: Base)
     own = presets.preset(llama.name, "choice", "mezo", "answer")
     assert own is not presets.preset(llama.name, "choice", "mezo", "all")
     found = resolve(acting, llama, "choice", rows=5)
-    assert found["method"]["learning_rate"] == own.method["learning_rate"]
+    assert found["method"]["learning_rate"] == own.settings["learning_rate"]
     assert resolve({**acting, "rank": 4, "learning_rate": 1e-4}, llama, "choice", rows=5)["adapter"] == {
         "rank": 4, "alpha": 8.0, "targets": own.targets, "activation": "answer", "invocation": (7,),
     }  # fmt: skip
@@ -87,7 +101,7 @@ def test_what_is_asked_for_stays(tiny_bases, asked: dict[str, object]):
         if value not in (None, "auto"):
             assert flat[key] == (tuple(value) if key == "targets" else value), key
     plain = _spec(resolve({}, tiny_bases["opt"], "choice", rows=100, valid_rows=30))
-    for part in (AdapterSpec, MethodSpec):
+    for part in (AdapterSpec, Mezo):
         for key in part.model_fields:
             if key == "alpha" and asked.get("alpha") in (None, "auto"):
                 assert spec.adapter.alpha == 2 * spec.adapter.rank  # the preset's scaling at any rank

@@ -5,20 +5,20 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.contract import pricing
-from db.contract.pricing import Counts, Price, evaluations, price, probes, steps_within
+from db.contract import methods, pricing
+from db.contract.methods.mezo import Mezo
+from db.contract.pricing import Counts, Price, evaluations, price, steps_within
 from db.contract.rows.files import parse
 from db.contract.sampling import minibatch
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.encoding import encode
 from worker.runs.data import Dataset, examples
 
 counts = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), min_size=1, max_size=30).map(
     lambda rows: Counts(*zip(*rows, strict=True))
 )
-methods = st.builds(
-    MethodSpec,
-    name=st.just("mezo"),
+mezos = st.builds(
+    Mezo,
     estimator=st.sampled_from(["two_point", "one_sided"]),
     queries=st.integers(1, 4),
     eps=st.just(1e-2),
@@ -29,7 +29,7 @@ specs = st.builds(
     model=st.just("m"),
     objective=st.just("choice"),
     adapter=st.just(AdapterSpec(rank=1, alpha=1, targets=("q_proj",))),
-    method=methods,
+    method=mezos,
     training_file=st.just("file-1"),
     steps=st.integers(1, 60),
     batch_size=st.integers(1, 40),
@@ -86,7 +86,7 @@ def test_evaluations_are_counted_once_each(spec):
 
 
 def _spec(**changes: object) -> JobSpec:
-    method = MethodSpec(name="lozo", queries=3, estimator="one_sided", eps=1e-2, learning_rate=1e-3)
+    method = methods.settings(name="lozo", queries=3, estimator="one_sided", eps=1e-2, learning_rate=1e-3)
     adapter = AdapterSpec(rank=8, alpha=16, targets=("q_proj",))
     values = {"model": "m", "objective": "lm", "adapter": adapter, "method": method, "training_file": "file-1"}
     return JobSpec(**{**values, "steps": 20_000, "batch_size": 16, "eval_every": 100, "seed": 3, **changes})
@@ -95,7 +95,7 @@ def _spec(**changes: object) -> JobSpec:
 def test_a_plain_case_by_hand():
     # 10 steps of 2 rows over 4 rows of 1, 2, 3, 4 tokens: 5 epochs of 10 tokens, 4 probes; evaluated at 0, 4, 8, 10.
     spec = _spec(steps=10, batch_size=2, eval_every=4, eval_rows=2)
-    assert probes(spec.method) == 4
+    assert spec.method.probes == 4
     train, valid = Counts([1, 2, 3, 4], [0] * 4), Counts([5, 6, 7], [0] * 3)
     assert price(spec, train, valid) == Price(training=4 * 50, evaluation=4 * 11)
     assert price(spec.model_copy(update={"eval_every": 5}), train, valid).evaluation == 3 * 11

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base, open_base
 from tests.bases import Architecture, tiny
 from worker.runs import recipes
@@ -24,7 +25,7 @@ def spec(
         model=f"tiny-{arch}",
         objective="lm",
         adapter=AdapterSpec(rank=rank, alpha=2.0 * rank, targets=targets),
-        method=MethodSpec(**about),
+        method=methods.settings(**about),
         training_file="file-a",
         steps=1000,
         batch_size=4,

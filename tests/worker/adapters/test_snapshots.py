@@ -156,11 +156,13 @@ def test_another_process_replays_to_the_same_hash(llama, tmp_path):
     code = f"""
 from db.contract.tokens.base_model import open_base
 from db.contract.spec import JobSpec
-from worker import checkpoints, peft_files, recipes
+from worker.adapters import peft_files
+from worker.runs import recipes
+from worker.runs.replay import replay
 import sys
 job = JobSpec.model_validate_json({job.model_dump_json()!r})
 base = open_base({llama.name!r}, {llama.source!r})
-made = checkpoints.replay(job, base, {losses!r})
+made = replay(job, base, {losses!r})
 print(peft_files.sha256(peft_files.weights(recipes.layout(job, base), made.params)))
 assert not {{"torch", "vllm", "transformers"}} & set(sys.modules), "a replay needs no engine"
 """

@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 
-from db.contract.pricing import probes
 from db.contract.tokens.base_model import UnknownTarget
 from tests.worker.linear import BASE, spec
 from worker.runs import recipes
@@ -57,13 +56,13 @@ def test_settings_arrive():
 def test_the_price_counts_the_probes_that_are_asked(estimator, queries):
     job = spec(method={"estimator": estimator, "queries": queries})
     made = build(estimator=estimator, queries=queries)
-    assert made.width == len(made.ask(*made.init())) == probes(job.method)
+    assert made.width == len(made.ask(*made.init())) == job.method.probes
 
 
 @pytest.mark.parametrize(
     "method, reason",
     [
-        ({"name": "lozo", "optimizer": "adam"}, "sgd or momentum"),
+        ({"name": "lozo", "optimizer": "adam"}, "'sgd' or 'momentum'"),
         ({"name": "lozo", "window_rank": 5}, "must not exceed rank"),
         ({"name": "lozo", "window_rank": 3, "refresh": "recompress"}, "at least 2"),
         ({"warmup_steps": 41}, "must not exceed steps"),

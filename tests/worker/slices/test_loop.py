@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from db import files, workers
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import open_base
 from db.tables import Job, JournalStep
 from db.tenant import jobs, keys
@@ -76,7 +77,7 @@ def submit(factory):
                 model="tiny",
                 objective="choice",
                 adapter=AdapterSpec(rank=rank, alpha=rank, targets=("q_proj",)),
-                method=MethodSpec(name="mezo", eps=1e-2, learning_rate=1e-3),
+                method=methods.settings(name="mezo", eps=1e-2, learning_rate=1e-3),
                 training_file=file.id,
                 steps=STEPS,
                 batch_size=batch_size,

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.contract.rows.files import BadRow, Chat, Choice, Completion, Limits, Message, Report, Row, check, parse
+from db.contract.rows.files import Report, check, parse
+from db.contract.rows.formats import Chat, Choice, Completion, Message, Row
+from db.contract.rows.jsonl import BadRow, Limits
 
 CHOICE = {"prompt": "p", "choices": [" a", " b"], "label": 1}
 COMPLETION = {"prompt": "p", "completion": " c"}

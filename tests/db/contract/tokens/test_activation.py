@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft.tuners.lora.variants import calculate_alora_offsets
 
-from db.contract.rows.files import BadRow, Chat, Choice, Completion, Message
+from db.contract.rows.formats import Chat, Choice, Completion, Message
+from db.contract.rows.jsonl import BadRow
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import Encoded, Unencodable, encode, encode_rows, last_occurrence
 

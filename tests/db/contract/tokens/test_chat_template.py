@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.contract.rows.files import Chat, Message
+from db.contract.rows.formats import Chat, Message
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.chat_template import text
 from db.contract.tokens.encoding import TooLong, Unencodable, encode

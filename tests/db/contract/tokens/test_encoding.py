@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from db.contract.rows.files import BadRow, Choice, Completion
+from db.contract.rows.formats import Choice, Completion
+from db.contract.rows.jsonl import BadRow
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import CHUNK, Encoded, TooLong, Unencodable, encode, encode_rows
 from tests.db.contract.conftest import fast_tokenizer

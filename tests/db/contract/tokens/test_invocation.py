@@ -1,18 +1,26 @@
 """What an invocation means: the prompts' common end, or the tokens that spell a text in them."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.contract.rows.files import Chat, Choice, Completion, Message, Row
+from db.contract.refusal import Refusal
+from db.contract.rows.formats import Chat, Choice, Completion, Message, Row
 from db.contract.spec import AdapterSpec
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import decoded, encode
-from db.contract.tokens.invocation import LONGEST, MOST, Tail, Unresolved, common, joined, prompt, shared, spelled
+from db.contract.tokens.invocation import LONGEST, MOST, Tail, common, joined, prompt, shared, spelled
 from tests.db.contract.tokens.test_activation import OPENING, TALK, chat, ids
 from tests.db.contract.tokens.test_chat_template import TEMPLATES
+
+
+def refused(found: object, reason: str) -> None:
+    assert isinstance(found, Refusal)
+    assert (found.field, found.code) == ("onward.invocation", "no_invocation")
+    assert re.search(reason, found.message), found.message
 
 
 def tail(base: Base, *rows: Row) -> Tail:
@@ -67,18 +75,23 @@ def test_prompts_without_a_common_end_say_which_line(llama: Base):
     rows = [Completion("great film:", " x"), Completion("long film:", " x"), Completion("film?", " x")]
     found = tail(llama, *rows, Completion("more.", " x"))
     assert (found.ids, found.line, found.before) == ((), 3, ids(llama, " film:"))
-    with pytest.raises(Unresolved, match=r"line 3 of the training file ends in 'film\?', those before in ' film:'"):
-        shared(llama, [("training file", found)])
-    with pytest.raises(Unresolved, match="line 1 of the training file ends in ''"):
-        shared(llama, [("training file", tail(llama, Completion("", "x")))])
+    refused(
+        shared(llama, [("training file", found)]),
+        r"line 3 of the training file ends in 'film\?', those before in ' film:'",
+    )
+    refused(
+        shared(llama, [("training file", tail(llama, Completion("", "x")))]), "line 1 of the training file ends in ''"
+    )
 
 
 def test_both_files_must_have_it(llama: Base):
     train, valid = tail(llama, Completion("great film:", " x")), tail(llama, Completion("a moving film:", " x"))
     assert shared(llama, [("training file", train), ("validation file", valid)]) == ids(llama, " film:")
     other = tail(llama, Completion("film?", " x"))
-    with pytest.raises(Unresolved, match=r"those of the validation file end in 'film\?', those before in"):
-        shared(llama, [("training file", train), ("validation file", other)])
+    refused(
+        shared(llama, [("training file", train), ("validation file", other)]),
+        r"those of the validation file end in 'film\?', those before in",
+    )
 
 
 def test_a_text_is_the_tokens_that_spell_it_where_the_prompt_has_it_last(base: Base):
@@ -104,20 +117,16 @@ def test_every_cut_at_token_borders_is_found(tiny_bases, data):
 def test_a_text_whose_letters_are_within_other_tokens_is_met_with_those(llama: Base):
     row = Completion("the film was great", " x")
     assert ids(llama, "great") != ids(llama, " great")
-    with pytest.raises(Unresolved, match="'great' begins or ends within a token of line 1's prompt: send ' great'"):
-        means(llama, row, "great")
+    refused(means(llama, row, "great"), "'great' begins or ends within a token of line 1's prompt: send ' great'")
     # Its own tokens serve where the prompt has them somewhere before.
     assert means(llama, Completion("great: the film was great", " x"), "great") == ids(llama, "great")
 
 
 def test_a_text_that_is_not_in_the_prompt_says_what_is(llama: Base):
     for row in (Completion("the film:", " Answer"), chat(*TALK)):
-        with pytest.raises(Unresolved, match="'Answer' is not in line 1's prompt, which ends in"):
-            means(llama, row, "Answer")
-    with pytest.raises(Unresolved, match="'long' is not in line 1's prompt"):  # but in its answer
-        means(llama, chat(*TALK), "long")
-    with pytest.raises(Unresolved, match="not in line 1's prompt"):
-        means(replace(llama, prefix=()), Completion("", " x"), "x")
+        refused(means(llama, row, "Answer"), "'Answer' is not in line 1's prompt, which ends in")
+    refused(means(llama, chat(*TALK), "long"), "'long' is not in line 1's prompt")  # but in its answer
+    refused(means(replace(llama, prefix=()), Completion("", " x"), "x"), "not in line 1's prompt")
 
 
 @pytest.mark.parametrize("template", sorted(TEMPLATES))
@@ -138,5 +147,4 @@ def test_as_many_tokens_as_a_spec_holds(base: Base):
         if len(ids(base, text)) <= LONGEST:
             found = means(base, row, text)
             assert AdapterSpec(rank=1, alpha=1, targets=("x",), activation="answer", invocation=found)
-    with pytest.raises(Unresolved, match=f"at most {LONGEST}"):
-        means(base, row, longest)
+    refused(means(base, row, longest), f"at most {LONGEST}")

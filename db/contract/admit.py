@@ -1,0 +1,207 @@
+"""Whether a request becomes a job, decided purely over what was asked and the facts gathered for it.
+
+Gather, decide, translate: the caller reads rows and counts tokens (`Facts`, `Readings`), this page decides, and the
+caller says a Refusal in its own protocol. Fields are named by their path in the request. Knows no SQL and no HTTP.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from db.contract import acting, methods
+from db.contract.acting import Activation, Readings
+from db.contract.objectives import training
+from db.contract.presets import resolve
+from db.contract.pricing import Counts, Price, price, steps_within
+from db.contract.refusal import Refusal, Unfit
+from db.contract.rows.formats import Format
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a tenant fixed, flat as `presets.resolve` takes it; `places` has the path of a field that was not given
+    directly under `onward`. `activation` and `text`, of the invocation, wait for what the rows say."""
+
+    values: Mapping[str, Any]
+    places: Mapping[str, str] = field(default_factory=dict)
+    activation: str = "all"
+    text: str | None = None
+
+    def path(self, name: str) -> str:
+        """Where the request has, or would have, this field."""
+        return self.places.get(name, f"onward.{name}")
+
+    def refusal(self, name: str, reason: str, code: str = "invalid_value") -> Refusal:
+        """That the value of field `name` cannot be."""
+        return Refusal(self.path(name), f"Invalid value for '{self.path(name)}': {reason}", code)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A file of rows; `param` is the request's field that named it."""
+
+    id: str
+    param: str
+    format: Format
+    rows: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that this server takes."""
+
+    steps: int
+    batch_size: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before a row is tokenised. `seed` is drawn for a request that names none."""
+
+    base: Base
+    training: Examples
+    validation: Examples | None
+    limits: Limits
+    seed: int
+
+    @property
+    def files(self) -> tuple[Examples, ...]:
+        """The training file first."""
+        return (self.training,) if self.validation is None else (self.training, self.validation)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """`invocation` is the text that `spec.adapter.invocation` spells, None for activation `all`."""
+
+    spec: JobSpec
+    price: Price
+    invocation: str | None
+
+
+def early(asked: Asked, facts: Facts) -> Refusal | None:
+    """What no row decides, for refusing before one is tokenised."""
+    placeholder = (0,) if asked.activation == "answer" else ()
+    found = acting.early(asked.activation, asked.text) or contract(asked, facts, placeholder)
+    return found if isinstance(found, Refusal) else None
+
+
+def decide(asked: Asked, facts: Facts, readings: Readings) -> Admitted | Refusal:
+    """The job's contract and exact price, or the first reason against it."""
+    if refused := early(asked, facts):
+        return refused
+    able = _acts_on_answers(asked, facts)
+    acts = acting.settled(asked.activation, asked.text, able, facts.base, readings)
+    if isinstance(acts, Refusal):
+        return acts
+    spec = contract(asked, facts, acts.invocation)
+    return spec if isinstance(spec, Refusal) else _priced(spec, acts)
+
+
+def contract(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec | Refusal:
+    """The spec of an adapter that acts from `invocation` on, on all tokens where it is empty."""
+    return next(_against(asked, facts), None) or _built(asked, facts, invocation)
+
+
+def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
+    """What in the request does not go with its files."""
+    objective = asked.values.get("objective")
+    trained = training(facts.training.format)
+    for file in facts.files:
+        able = training(file.format)
+        if objective is not None and objective not in [o.name for o in able]:
+            takes = " or ".join(f"'{o.name}'" for o in able)
+            message = (
+                f"Objective '{objective}' cannot use {file.param}: its rows are of format '{file.format}' ({takes})."
+            )
+            yield Refusal(asked.path("objective"), message, "objective_mismatch")
+        if able != trained:
+            message = f"The validation file is of format '{file.format}', the training file is not."
+            yield Refusal(file.param, message, "objective_mismatch")
+    if facts.validation is None and asked.values.get("eval_rows"):
+        path = asked.path("eval_rows")
+        yield Refusal(path, f"'{path}' needs a validation file.")
+    if method := _strangers(asked):
+        path, owners = asked.path(method), " and ".join(f"'{name}'" for name in methods.owners(method))
+        yield Refusal(path, f"'{path}' is a setting of the method {owners} only.")
+
+
+def _strangers(asked: Asked) -> str | None:
+    """The first setting asked for that the method has not."""
+    own = methods.ARMS[asked.values.get("method", methods.DEFAULT)].model_fields
+    return next((name for name in methods.FIELDS if name in asked.values and name not in own), None)
+
+
+def _built(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec | Refusal:
+    acts = {"activation": "answer" if invocation else "all", "invocation": invocation or None}
+    valid_rows = 0 if facts.validation is None else facts.validation.rows
+    values = resolve({**asked.values, **acts}, facts.base, facts.training.format, facts.training.rows, valid_rows)
+    files = {
+        "model": facts.base.name,
+        "training_file": facts.training.id,
+        "validation_file": facts.validation.id if facts.validation is not None else None,
+    }
+    try:
+        spec = JobSpec.model_validate({"seed": facts.seed, **values, **files})
+    except ValidationError as error:  # pydantic's way of returning
+        return _unfit(asked, error)
+    return next(_above(asked, spec, facts), None) or spec
+
+
+def _unfit(asked: Asked, error: ValidationError) -> Refusal:
+    """The first thing that the contract's own rules found."""
+    first = error.errors(include_url=False)[0]
+    rule = first.get("ctx", {}).get("error")
+    if isinstance(rule, Unfit):
+        return asked.refusal(rule.field, rule.reason)
+    name = next(part for part in reversed(first["loc"]) if isinstance(part, str))
+    return asked.refusal(name, first["msg"].removeprefix("Value error, "))
+
+
+def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
+    """What the schema of a spec cannot know: this server's limits and this model's modules."""
+    limits = facts.limits
+    for name, value, most in (
+        ("steps", spec.steps, limits.steps),
+        ("batch_size", spec.batch_size, limits.batch_size),
+        ("rank", spec.adapter.rank, limits.rank),
+    ):
+        if value > most:
+            path = asked.path(name)
+            yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
+    targets = asked.path("targets")
+    if missing := facts.base.missing(spec.adapter.targets):
+        there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
+        yield Refusal(targets, there, "unknown_target")
+        return
+    if spec.adapter.activation == "answer" and (never := facts.base.everywhere_only(spec.adapter.targets)):
+        message = f"An adapter of activation 'answer' cannot act on {never[0]}: PEFT could not run it. Leave it out."
+        yield Refusal(targets, message)
+    for name, inputs, outputs in facts.base.select(spec.adapter.targets):
+        if spec.adapter.rank > min(inputs, outputs):
+            message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
+            yield Refusal(asked.path("rank"), message, "above_limit")
+
+
+def _acts_on_answers(asked: Asked, facts: Facts) -> bool:
+    """Whether the modules asked for may be acted on from an invocation on."""
+    targets = asked.values.get("targets")
+    return targets is None or not facts.base.everywhere_only(tuple(targets))
+
+
+def _priced(spec: JobSpec, acts: Activation) -> Admitted | Refusal:
+    train, valid = (*acts.counts, Counts())[:2]
+    cost = price(spec, train, valid)
+    if spec.token_budget is None or cost.total <= spec.token_budget:
+        return Admitted(spec, cost, acts.text)
+    fits = steps_within(spec.token_budget, spec, train, valid)
+    message = (
+        f"The job costs {cost.total} scored tokens, more than the budget of {spec.token_budget}: "
+        f"{fits} of its {spec.steps} steps would fit."
+    )
+    return Refusal("onward.token_budget", message, "token_budget_exceeded")

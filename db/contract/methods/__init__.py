@@ -1,0 +1,39 @@
+"""Every method's settings: a union told apart by `name`. A new method is its own file, an import and an arm here.
+
+Knows no arithmetic and no wire.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, get_args
+
+from pydantic import Field, TypeAdapter
+
+from db.contract.methods.base import DescentSettings
+from db.contract.methods.lozo import Lozo
+from db.contract.methods.mezo import Mezo
+
+MethodSpec = Annotated[Mezo | Lozo, Field(discriminator="name")]  # the first is what `auto` means
+ARMS: Final[dict[str, type[DescentSettings]]] = {
+    arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])
+}
+DEFAULT: Final = next(iter(ARMS))
+# Every setting of any method beside its name, each once.
+FIELDS: Final = tuple(dict.fromkeys(field for arm in ARMS.values() for field in arm.model_fields if field != "name"))
+_UNION: Final[TypeAdapter[Mezo | Lozo]] = TypeAdapter(MethodSpec)
+
+
+def settings(**values: Any) -> Mezo | Lozo:
+    """The settings with these values, `name` among them. Raises pydantic's ValidationError."""
+    return _UNION.validate_python(values)
+
+
+def owners(field: str) -> tuple[str, ...]:
+    """The methods that have a setting of this name."""
+    return tuple(name for name, arm in ARMS.items() if field in arm.model_fields)
+
+
+def stored(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a row has them, less those of other methods: release 0.1 wrote every method's into every row."""
+    arm = ARMS.get(values.get("name", ""))
+    foreign = set(FIELDS) - set(arm.model_fields) if arm is not None else set()
+    return {field: value for field, value in values.items() if field not in foreign}

@@ -1,0 +1,77 @@
+"""What the settings of every method have in common, and what a preset is. Knows no method's name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Activation = Literal["all", "answer"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SCALING = 2.0  # alpha / rank, of every preset
+ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values for one kind of job. `settings` are fields of the method's settings beside its name."""
+
+    steps: int
+    batch_size: int = 16
+    repeat: int = 1
+    eval_every: int = 50
+    eval_rows: int = 200
+    rank: int = 8
+    alpha: float = 8 * SCALING
+    targets: tuple[str, ...] = ATTENTION
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's preset for jobs of this kind: patterns of the base model's name and of the objective's, as
+    `fnmatch` reads them, and the activation."""
+
+    model: str
+    objective: str
+    activation: Activation
+    preset: Preset
+
+
+class DescentSettings(Frozen):
+    """Settings of a method that steps against an estimate along random directions (`worker/zo/descent.py`).
+
+    `eps` is the probe radius, `queries` the probe pairs (two_point) or probes beside the centre (one_sided) a step,
+    `clip` bounds the absolute projected gradient |c|; `momentum` is beta 1 and `beta2` beta 2 of an optimizer that has
+    them. A method adds its `name`, the optimizers it takes and settings of its own.
+    """
+
+    presets: ClassVar[tuple[Line, ...]] = ()  # first match wins
+    estimator: Literal["two_point", "one_sided"] = "two_point"
+    queries: int = Field(default=1, ge=1, le=64)
+    eps: float = Field(gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    learning_rate: float = Field(gt=0, le=10)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    clip: Positive | None = None
+
+    @property
+    def probes(self) -> int:
+        """Probes a step: two-sided n-SPSA scores each of n directions twice, one-sided n directions and the centre."""
+        return 2 * self.queries if self.estimator == "two_point" else self.queries + 1
+
+    def check(self, rank: int) -> None:
+        """Raises Unfit where these settings do not go with an adapter of this rank."""
+
+    @classmethod
+    def suited(cls, rank: int) -> dict[str, Any]:
+        """Fields whose default depends on the adapter's rank."""
+        del rank
+        return {}

@@ -1,0 +1,43 @@
+"""LOZO's settings, the rules between them, and presets. Its arithmetic is in `worker/zo/methods/lozo.py`."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from db.contract.methods.base import DescentSettings, Line, Preset
+from db.contract.refusal import Unfit
+
+WINDOW_RANK = 2
+
+
+# First match wins. SmolLM2: bench/results/lozo_refresh.json, on one layer only; three rates were tried. Unknown models:
+# not measured.
+PRESETS = (
+    Line("smollm2*", "choice", "all", Preset(steps=600, settings={"eps": 1e-3, "learning_rate": 3e-4})),
+    Line("smollm2*", "choice", "answer", Preset(steps=600, settings={"eps": 1e-3, "learning_rate": 6e-4})),
+    Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 1e-4})),
+    Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 2e-4})),
+)
+
+
+class Lozo(DescentSettings):
+    """LOZO (arXiv 2410.07698): V is redrawn every `nu` steps and U V^T has rank `window_rank`; `refresh` says what
+    becomes of the adapter's rank when V is redrawn. It takes no adam: moments of U lose their meaning with V."""
+
+    presets: ClassVar[tuple[Line, ...]] = PRESETS
+    name: Literal["lozo"] = "lozo"
+    optimizer: Literal["sgd", "momentum"] = "sgd"
+    nu: int = Field(default=50, ge=1)
+    window_rank: int = Field(default=WINDOW_RANK, ge=1, le=64)
+    refresh: Literal["bank", "freeze", "recompress"] = "bank"
+
+    def check(self, rank: int) -> None:
+        if self.window_rank > rank:
+            raise Unfit("window_rank", "window_rank must not exceed rank: the window lives inside the adapter")
+        if self.refresh == "recompress" and 2 * self.window_rank > rank:
+            reason = "recompress needs a rank of at least 2 * window_rank: the window and as much kept"
+            raise Unfit("refresh", reason)
+
+    @classmethod
+    def suited(cls, rank: int) -> dict[str, Any]:
+        return {"window_rank": min(rank, WINDOW_RANK)}

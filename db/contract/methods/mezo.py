@@ -1,0 +1,36 @@
+"""MeZO's settings and presets. Its arithmetic is in `worker/zo/methods/mezo.py`."""
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from db.contract.methods.base import DescentSettings, Line, Preset
+
+# The demo's two tasks, chosen on 2 cores for ten minutes of training (bench/NOTES.md, "The demo's preset").
+SMOLLM2 = Preset(
+    steps=200,
+    batch_size=8,
+    eval_every=50,
+    targets=("v_proj", "o_proj"),
+    settings={"eps": 1e-2, "learning_rate": 2.5e-3, "schedule": "linear", "clip": 5.0},
+)
+# bench/NOTES.md, "Activation answer": 6e-3 learned a little faster, 8e-3 diverged on one of the two tasks.
+SMOLLM2_ANSWER = replace(SMOLLM2, repeat=4, settings={**SMOLLM2.settings, "learning_rate": 5e-3})
+
+# First match wins. Unknown models: MeZO's LoRA grid has eps 1e-2 (arXiv 2305.17333, appendix D); steps and rates are
+# not measured.
+PRESETS = (
+    Line("smollm2*", "choice", "all", SMOLLM2),
+    Line("smollm2*", "choice", "answer", SMOLLM2_ANSWER),
+    Line("*", "choice", "all", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 1e-3})),
+    Line("*", "choice", "answer", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 2e-3})),
+    Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 5e-4})),
+    Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 1e-3})),
+)
+
+
+class Mezo(DescentSettings):
+    """MeZO (arXiv 2305.17333) on every entry of A and B."""
+
+    presets: ClassVar[tuple[Line, ...]] = PRESETS
+    name: Literal["mezo"] = "mezo"
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"

@@ -1,0 +1,129 @@
+"""Admission without a database and without HTTP: a request and the facts in, a contract or a refusal out."""
+
+from dataclasses import replace
+
+import pytest
+
+from db.contract import admit
+from db.contract.acting import Counted, Readings
+from db.contract.admit import Admitted, Asked, Examples, Facts, Limits
+from db.contract.pricing import Counts, price
+from db.contract.refusal import Refusal
+from db.contract.tokens.base_model import Base
+from db.contract.tokens.invocation import Tail
+
+SMALL = {"steps": 4, "batch_size": 2, "rank": 2, "eval_rows": 2}
+
+
+@pytest.fixture
+def facts(llama: Base) -> Facts:
+    return Facts(
+        llama,
+        Examples("file-t", "training_file", "choice", 4),
+        Examples("file-v", "validation_file", "choice", 2),
+        Limits(steps=100, batch_size=8, rank=4),
+        seed=11,
+    )
+
+
+def counted(visit: int, rows: int, targets: int = 5, once: int = 0) -> Counted:
+    return Counted(Counts([visit] * rows, [once] * rows), targets, Tail((7,)))
+
+
+PLAIN = (counted(40, 4), counted(40, 2))
+ANSWER = (counted(3, 4, once=37), counted(3, 2, once=37))
+
+
+def decided(facts: Facts, readings: Readings = Readings(PLAIN), **asked: object) -> Admitted | Refusal:
+    given = {name: asked.pop(name) for name in ("activation", "text", "places") if name in asked}
+    return admit.decide(Asked({**SMALL, **asked}, **given), facts, readings)
+
+
+def refusal(facts: Facts, **asked: object) -> tuple[str, str]:
+    found = decided(facts, **asked)
+    assert isinstance(found, Refusal), found
+    return found.field, found.code
+
+
+def test_what_is_admitted_is_priced_to_the_token(facts: Facts):
+    found = decided(facts)
+    assert isinstance(found, Admitted)
+    assert (found.spec.training_file, found.spec.validation_file, found.spec.seed) == ("file-t", "file-v", 11)
+    assert found.price == price(found.spec, PLAIN[0].counts, PLAIN[1].counts)
+    assert found.invocation is None
+
+
+def test_a_seed_that_was_asked_for_stays(facts: Facts):
+    found = decided(facts, seed=3)
+    assert isinstance(found, Admitted)
+    assert found.spec.seed == 3
+
+
+@pytest.mark.parametrize(
+    "asked, expected",
+    [
+        ({"objective": "lm"}, ("onward.objective", "objective_mismatch")),
+        ({"nu": 5}, ("onward.nu", "invalid_value")),
+        ({"method": "lozo", "window_rank": 3}, ("onward.window_rank", "invalid_value")),
+        ({"method": "lozo", "window_rank": 2, "refresh": "recompress"}, ("onward.refresh", "invalid_value")),
+        ({"warmup_steps": 5}, ("onward.warmup_steps", "invalid_value")),
+        ({"eps": 2.0}, ("onward.eps", "invalid_value")),
+        ({"eps": 2.0, "places": {"eps": "onward.method.eps"}}, ("onward.method.eps", "invalid_value")),
+        ({"steps": 101}, ("onward.steps", "above_limit")),
+        ({"rank": 5}, ("onward.rank", "above_limit")),
+        ({"batch_size": 9, "places": {"batch_size": "hyperparameters.batch_size"}},
+         ("hyperparameters.batch_size", "above_limit")),
+        ({"targets": ["q_proj", "c_attn"]}, ("onward.targets", "unknown_target")),
+        ({"token_budget": 10}, ("onward.token_budget", "token_budget_exceeded")),
+        ({"text": "Answer:"}, ("onward.invocation", "invalid_value")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_at_its_field(facts: Facts, asked, expected):
+    assert refusal(facts, **asked) == expected
+
+
+def test_what_no_row_decides_is_refused_before_a_row_is_read(facts: Facts):
+    for activation in ("all", "answer", "auto"):
+        early = admit.early(Asked({**SMALL, "eps": 2.0}, activation=activation), facts)
+        assert isinstance(early, Refusal)
+        assert early.field == "onward.eps"
+        assert admit.early(Asked(SMALL, activation=activation), facts) is None
+
+
+def test_files_of_two_objectives_are_refused_at_the_second(facts: Facts):
+    other = replace(facts, validation=Examples("file-v", "validation_file", "chat", 2))
+    assert refusal(other) == ("validation_file", "objective_mismatch")
+
+
+def test_eval_rows_need_a_file(facts: Facts):
+    assert refusal(replace(facts, validation=None)) == ("onward.eval_rows", "invalid_value")
+
+
+def test_a_row_that_cannot_be_is_told_of_its_file(facts: Facts):
+    bad = Refusal("validation_file", "Line 2: too long", "invalid_file_format")
+    assert decided(facts, Readings((PLAIN[0], bad))) == bad
+    assert decided(facts, Readings(PLAIN, (7,), (ANSWER[0], bad)), activation="answer") == bad
+
+
+def test_answer_acts_from_its_invocation_on_or_says_why_not(facts: Facts):
+    found = decided(facts, Readings(PLAIN, (7,), ANSWER), activation="answer", text=":")
+    assert isinstance(found, Admitted)
+    assert (found.spec.adapter.invocation, found.invocation) == ((7,), ":")
+    none = Refusal("onward.invocation", "There is no invocation.", "no_invocation")
+    assert decided(facts, Readings(PLAIN, none), activation="answer") == none
+
+
+@pytest.mark.parametrize(
+    "readings, activation",
+    [
+        (Readings(PLAIN, (7,), ANSWER), "answer"),
+        (Readings(PLAIN, (7,), (counted(11, 4), counted(3, 2))), "all"),  # not a quarter
+        (Readings(PLAIN, (7,), (counted(3, 4, targets=4), ANSWER[1])), "all"),  # something to learn would be dropped
+        (Readings(PLAIN, (7,), (ANSWER[0], Refusal("validation_file", "Line 1: no"))), "all"),
+        (Readings(PLAIN, Refusal("onward.invocation", "No.")), "all"),
+    ],
+)
+def test_auto_is_answer_where_all_rows_allow_it_and_it_is_worth_it(facts: Facts, readings, activation):
+    found = decided(facts, readings, activation="auto")
+    assert isinstance(found, Admitted)
+    assert found.spec.adapter.activation == activation
