@@ -188,8 +188,8 @@ def _adapter(spec: dict[str, Any], invocation: str | None) -> str:
 
 def _method(how: dict[str, Any]) -> str:
     """The method by name and the settings that matter to it."""
-    unused = set() if how.get("name") == "lozo" else {"nu", "window_rank", "refresh"}
-    unused |= {"sgd": {"momentum", "beta2"}, "momentum": {"beta2"}}.get(str(how.get("optimizer")), set())
+    how = methods.stored(how)
+    unused: set[str] = {"sgd": {"momentum", "beta2"}, "momentum": {"beta2"}}.get(str(how.get("optimizer")), set())
     rest = [f"{key} {value}" for key, value in how.items() if key not in {"name", *unused} and value is not None]
     return ", ".join([str(how.get("name", "-")), *rest])
 

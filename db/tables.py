@@ -1,55 +1,26 @@
 """Rows, states and constraints. What must not be is refused here, whoever asks."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    DateTime,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
-    LargeBinary,
-    MetaData,
-    String,
     UniqueConstraint,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.columns import Base, now, one_of
 
 JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled")
-
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map: ClassVar = {
-        datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        bytes: LargeBinary,
-        str: String,
-    }
-
-
-def _now() -> Mapped[datetime]:
-    return mapped_column(server_default=func.now())
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(v) for v in values)})"
 
 
 class Tenant(Base):
@@ -61,7 +32,7 @@ class Tenant(Base):
     token_quota: Mapped[int | None] = mapped_column(BigInteger)  # scored tokens in all; null is unlimited
     spent_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # scored by jobs that have ended
     max_jobs: Mapped[int] = mapped_column(Integer, server_default=text("1000"))  # not ended at one time
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     __table_args__ = (CheckConstraint("weight > 0", name="weight"), CheckConstraint("max_jobs >= 0", name="max_jobs"))
 
 
@@ -71,7 +42,7 @@ class ApiKey(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
     hint: Mapped[str]  # the key's first characters, to tell keys apart
     hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole key; the key itself is random, 256 bits
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     revoked_at: Mapped[datetime | None]
 
 
@@ -85,13 +56,13 @@ class File(Base):
     bytes: Mapped[int] = mapped_column(BigInteger)
     rows: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     sha256: Mapped[str]
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     deleted_at: Mapped[datetime | None]  # hidden from the tenant; chunks go once no job needs them
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         Index("ix_files_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
-        CheckConstraint(_one_of("purpose", ("fine-tune", "fine-tune-results")), name="purpose"),
-        CheckConstraint(_one_of("format", ("chat", "completion", "choice")), name="format"),
+        CheckConstraint(one_of("purpose", ("fine-tune", "fine-tune-results")), name="purpose"),
+        CheckConstraint(one_of("format", ("chat", "completion", "choice")), name="format"),
         CheckConstraint("(purpose = 'fine-tune') = (format IS NOT NULL)", name="examples_have_a_format"),
         CheckConstraint("bytes > 0 AND rows >= 0", name="size"),
     )
@@ -135,8 +106,8 @@ class Job(Base):
     scored_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # paid so far
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # the last fencing token handed out
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # claims since the last committed step
-    rung_at: Mapped[datetime] = _now()  # the last doorbell
-    created_at: Mapped[datetime] = _now()
+    rung_at: Mapped[datetime] = now()  # the last doorbell
+    created_at: Mapped[datetime] = now()
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     estimated_finish: Mapped[datetime | None]
@@ -169,10 +140,10 @@ class Job(Base):
             postgresql_where=text("finished_at IS NULL"),
         ),
         Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
-        CheckConstraint(_one_of("state", JOB_STATES), name="state"),
-        CheckConstraint(_one_of("wish", ("pause", "cancel")), name="wish"),
+        CheckConstraint(one_of("state", JOB_STATES), name="state"),
+        CheckConstraint(one_of("wish", ("pause", "cancel")), name="wish"),
         CheckConstraint("wish IS NULL OR state = 'running'", name="only_a_running_job_is_wished"),
-        CheckConstraint(f"({_one_of('state', ENDED)}) = (finished_at IS NOT NULL)", name="ended_has_a_time"),
+        CheckConstraint(f"({one_of('state', ENDED)}) = (finished_at IS NOT NULL)", name="ended_has_a_time"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_has_a_reason"),
         CheckConstraint("step >= 0 AND step <= total_steps", name="step"),
         CheckConstraint("state <> 'succeeded' OR step = total_steps", name="succeeded_is_whole"),
@@ -189,7 +160,7 @@ class Lease(Base):
     tenant_id: Mapped[str]
     worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
     token: Mapped[int] = mapped_column(BigInteger)
-    claimed_at: Mapped[datetime] = _now()
+    claimed_at: Mapped[datetime] = now()
     expires_at: Mapped[datetime]
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_leases_job"),
@@ -208,7 +179,7 @@ class JournalStep(Base):
     losses: Mapped[list[float]] = mapped_column(ARRAY(Float(53)))
     tokens: Mapped[int] = mapped_column(BigInteger)  # scored tokens of the step, evaluation not counted
     token: Mapped[int] = mapped_column(BigInteger)  # the fencing token it was written under
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_journal_job"),
         Index("ix_journal_tenant_id_created_at", "tenant_id", "created_at"),  # what a tenant used of late
@@ -228,7 +199,7 @@ class Evaluation(Base):
     rows: Mapped[int] = mapped_column(Integer)
     tokens: Mapped[int] = mapped_column(BigInteger)
     token: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_evaluations_job"),
         Index("ix_evaluations_tenant_id_created_at", "tenant_id", "created_at"),
@@ -245,12 +216,12 @@ class Event(Base):
     type: Mapped[str] = mapped_column(server_default="message")  # message or metrics, as OpenAI's
     message: Mapped[str]
     data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_events_job"),
         Index("ix_events_job_id_id", "job_id", "id"),
-        CheckConstraint(_one_of("level", ("info", "warn", "error")), name="level"),
-        CheckConstraint(_one_of("type", ("message", "metrics")), name="type"),
+        CheckConstraint(one_of("level", ("info", "warn", "error")), name="level"),
+        CheckConstraint(one_of("type", ("message", "metrics")), name="type"),
     )
 
 
@@ -267,7 +238,7 @@ class Adapter(Base):
     path: Mapped[str]  # the directory on the worker's disk: a cache
     file_id: Mapped[str]
     token: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_adapters_job"),
         ForeignKeyConstraint(["tenant_id", "file_id"], ["files.tenant_id", "files.id"], name="fk_adapters_file"),
@@ -285,6 +256,6 @@ class Worker(Base):
     state: Mapped[str] = mapped_column(server_default="starting")
     capacity: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     about: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # versions, dtype, self-check
-    started_at: Mapped[datetime] = _now()
-    heartbeat_at: Mapped[datetime] = _now()
-    __table_args__ = (CheckConstraint(_one_of("state", ("starting", "ready", "draining", "gone")), name="state"),)
+    started_at: Mapped[datetime] = now()
+    heartbeat_at: Mapped[datetime] = now()
+    __table_args__ = (CheckConstraint(one_of("state", ("starting", "ready", "draining", "gone")), name="state"),)

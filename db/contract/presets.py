@@ -50,12 +50,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
             f"objective {objective!r} cannot train {format} rows: they take {' or '.join(map(repr, able))}"
         )
     activation = given.get("activation", "all")
-    found = preset(base.name, objective, method, activation)
-    found = replace(found, **{key: given[key] for key in (*ADAPTER, *SHAPE) if key in given and key not in ACTING})
-    if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
-        found = replace(found, alpha=SCALING * found.rank)
-    if "n_epochs" in given and "steps" not in given:
-        found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size) * found.repeat)
+    found = _shaped(preset(base.name, objective, method, activation), given, rows)
     return {
         "objective": objective,
         "adapter": {
@@ -70,6 +65,16 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         "eval_rows": min(found.eval_rows, valid_rows),
         **{key: given[key] for key in OWN if key in given},
     }
+
+
+def _shaped(found: Preset, given: Mapping[str, Any], rows: int) -> Preset:
+    """The preset with the shape of adapter and run that was asked for."""
+    found = replace(found, **{key: given[key] for key in (*ADAPTER, *SHAPE) if key in given and key not in ACTING})
+    if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
+        found = replace(found, alpha=SCALING * found.rank)
+    if "n_epochs" in given and "steps" not in given:
+        found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size) * found.repeat)
+    return found
 
 
 def _settings(method: str, given: Mapping[str, Any], found: Preset) -> dict[str, Any]:

@@ -30,14 +30,6 @@ def configure(component: str, form: Format = "auto", level: str = "INFO") -> Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _trace,
     ]
-    # Plain: rich's tracebacks print the locals of every frame, and a tenant's rows are among them.
-    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-
-    def named(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
-        return {"component": component, **line}
-
-    machine: list[Processor] = [named, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    last = [console] if for_people else machine
     structlog.configure(
         processors=[
             *shared,
@@ -48,18 +40,31 @@ def configure(component: str, form: Format = "auto", level: str = "INFO") -> Non
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    _speak(shared, _for_people() if for_people else _for_machines(component))
+    for name in OURS:
+        logging.getLogger(name).setLevel(number)
+
+
+def _for_people() -> list[Processor]:
+    # Plain: rich's tracebacks print the locals of every frame, and a tenant's rows are among them.
+    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+
+
+def _for_machines(component: str) -> list[Processor]:
+    def named(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+        return {"component": component, **line}
+
+    return [named, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _speak(shared: list[Processor], last: list[Processor]) -> None:
+    """The root logger's one way out, for libraries' lines too."""
     out = logging.StreamHandler(sys.stderr)
-    out.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
+    processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+    out.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
     root = logging.getLogger()
     root.handlers[:] = [out]
     root.setLevel(logging.WARNING)
-    for name in OURS:
-        logging.getLogger(name).setLevel(number)
 
 
 def _trace(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
