@@ -18,8 +18,7 @@ from worker.oracle.torch_scorer import TorchScorer
 from worker.runs import cohort
 from worker.runs.data import Dataset, example
 from worker.zo import noise
-from worker.zo.methods import lozo, mezo
-from worker.zo.noise import Place
+from worker.zo.noise import Place, Stream
 
 STEPS, BATCH, SEED, EPS, RATE = 3, 3, 5, 1e-2, 0.03
 ARCHITECTURES = ("llama", "opt", "qwen2")
@@ -105,7 +104,7 @@ def windows(window):
     def take(shape):
         nonlocal module
         module += 1
-        place = Place(SEED, lozo.RIGHT, window, tensor=2 * module)
+        place = Place(SEED, Stream.RIGHT, window, tensor=2 * module)
         return torch.from_numpy(noise.normal(place, int(np.prod(shape))).reshape(shape))
 
     return take
@@ -130,14 +129,14 @@ def test_mezo_contenders_take_the_oracles_steps(arch, objective, invocation, fol
     path, run = started(arch, folder, objective, invocation=invocation)
     assert all((e.start > 0) == invocation for e in run.data.train)
     done, losses = oracle(path, run)
-    strong = MezoStrong(Scoring(load(str(path), compiled=False), run.layout), run.params, EPS, RATE, flat(mezo.PROBE))
-    official = MezoLoop(str(path), run.layout, run.params, EPS, RATE, flat(mezo.PROBE))
+    strong = MezoStrong(Scoring(load(str(path), compiled=False), run.layout), run.params, EPS, RATE, flat(Stream.PROBE))
+    official = MezoLoop(str(path), run.layout, run.params, EPS, RATE, flat(Stream.PROBE))
     for contender in (strong, official):
         agree(stepped(contender, run), losses)
     close(strong.params.numpy(), done.params, run.params)
     if invocation:
         cached = CachedScoring(load(str(path), compiled=False), run.layout)
-        loop = MezoStrong(cached, run.params, EPS, RATE, flat(mezo.PROBE))
+        loop = MezoStrong(cached, run.params, EPS, RATE, flat(Stream.PROBE))
         agree(stepped(loop, run), losses)
         assert sorted(x.shape[3] for x in cached.prompts.values()) == sorted(e.start for e in run.data.train)
     close(torch.cat([t.flatten() for t in official.tensors]).numpy(), done.params, run.params)
@@ -147,8 +146,9 @@ def test_mezo_contenders_take_the_oracles_steps(arch, objective, invocation, fol
 def test_lozo_contenders_take_the_oracles_steps(arch, folder):
     path, run = started(arch, folder, method="lozo", nu=2, window_rank=1)
     done, losses = oracle(path, run)
-    strong = LozoStrong(Scoring(load(str(path), compiled=False), run.layout), EPS, RATE, 1, 2, flat(lozo.LEFT), windows)
-    official = LozoLoop(str(path), run.layout, EPS, RATE, 1, 2, flat(lozo.LEFT), windows)
+    scoring = Scoring(load(str(path), compiled=False), run.layout)
+    strong = LozoStrong(scoring, EPS, RATE, 1, 2, flat(Stream.LEFT), windows)
+    official = LozoLoop(str(path), run.layout, EPS, RATE, 1, 2, flat(Stream.LEFT), windows)
     for contender in (strong, official):
         agree(stepped(contender, run), losses)
     close(strong.params.numpy(), done.params, run.params)

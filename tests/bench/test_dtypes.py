@@ -12,7 +12,7 @@ from bench.contenders.strong import LozoStrong, MezoStrong, Scoring, load
 from bench.report.measure import Floor
 from bench.sections.compare import TOLERANCES, agreed
 from tests.bench.test_contenders import BATCH, RATE, SEED, _one_thread, flat, folder, started, windows
-from worker.zo.methods import lozo, mezo
+from worker.zo.noise import Stream
 
 __all__ = ("_one_thread", "folder")  # fixtures
 EPS = 0.1  # so that the two losses differ by more than bfloat16 rounds: by 0.18 to 1.5 (llama), 0.021 to 0.17 (opt)
@@ -26,12 +26,12 @@ def first(kind, path, run):
     """The strongest and the official loop, and each one's two losses of step 0 under the same noise."""
     scoring = (CachedScoring if kind == "answer" else Scoring)(load(str(path), compiled=False), run.layout)
     if kind == "lozo":
-        noise = flat(lozo.LEFT), windows
+        noise = flat(Stream.LEFT), windows
         strong = LozoStrong(scoring, EPS, RATE, 1, 2, *noise)
         official = LozoLoop(str(path), run.layout, EPS, RATE, 1, 2, *noise)
     else:
-        strong = MezoStrong(scoring, run.params, EPS, RATE, flat(mezo.PROBE))
-        official = MezoLoop(str(path), run.layout, run.params, EPS, RATE, flat(mezo.PROBE))
+        strong = MezoStrong(scoring, run.params, EPS, RATE, flat(Stream.PROBE))
+        official = MezoLoop(str(path), run.layout, run.params, EPS, RATE, flat(Stream.PROBE))
     examples = run.data.minibatch(SEED, 0, BATCH)
     return strong, official, np.array([x.step(examples, 0, run.spec.objective) for x in (strong, official)])
 

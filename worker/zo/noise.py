@@ -7,6 +7,7 @@ The source is Philox4x64-10 (Salmon et al., SC'11): a counter-based generator, i
 import math
 import threading
 from collections import OrderedDict
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,11 +16,20 @@ from numpy.typing import NDArray
 CACHE_BYTES: Final = 256 * 2**20  # int8 noise kept between `ask` and `tell`; results do not depend on it
 
 
+class Stream(IntEnum):
+    """What noise is for. Append only: a number given once is part of every journal that was ever recorded with it."""
+
+    START = 1  # A as PEFT starts it
+    PROBE = 2  # a direction over all parameters of an adapter
+    LEFT = 3  # U of a low-rank direction U V^T
+    RIGHT = 4  # V
+
+
 class Place(NamedTuple):
     """Where noise is used. `stream` is the purpose, so that two uses of one step never share noise."""
 
     seed: int  # 0 <= seed < 2**63
-    stream: int
+    stream: Stream
     step: int
     probe: int = 0
     tensor: int = 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.zo import noise
-from worker.zo.noise import Place
+from worker.zo.noise import Place, Stream
 
 MASK = 2**64 - 1
 WORD = st.integers(0, 2**40)
@@ -31,6 +31,14 @@ def test_words_are_philox_of_the_place(seed, stream, step, probe, tensor, count)
     blocks = [philox((seed, stream), [block, tensor, probe, step]) for block in (1, 2, 3)]
     expected = [word for block in blocks for word in block][:count]
     assert noise.words(Place(seed, stream, step, probe, tensor), count).tolist() == expected
+
+
+def test_streams_keep_their_numbers():
+    """Recorded journals were measured with these; a newcomer takes the next number."""
+    assert {stream.name: stream.value for stream in Stream} == {"START": 1, "PROBE": 2, "LEFT": 3, "RIGHT": 4}
+    named = noise.normal(Place(3, Stream.LEFT, 7), 100)
+    assert named.tobytes() == noise.normal(Place(3, 3, 7), 100).tobytes()
+    assert named.tobytes() != noise.normal(Place(3, Stream.RIGHT, 7), 100).tobytes()
 
 
 def test_normal_is_a_centred_popcount():

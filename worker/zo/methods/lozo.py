@@ -14,7 +14,7 @@ truncation loses is recorded in `State.truncation`.
 """
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,8 @@ from worker.types import Layout, Params
 from worker.zo import noise
 from worker.zo.linalg import product, recompress, tree_sum
 from worker.zo.method import State
-from worker.zo.noise import Place
+from worker.zo.noise import Place, Stream
 
-LEFT: Final = 3  # streams of noise: U
-RIGHT: Final = 4  # V
 Refresh = Literal["bank", "freeze", "recompress"]
 
 
@@ -57,7 +55,7 @@ class WindowSpace:
         for i in range(len(self.layout.modules)):
             right = self.layout.tensor(entered, 2 * i)[new]  # V^T
             if self.refresh != "bank" or state.windows < self._slots:
-                place = Place(self.seed, RIGHT, state.windows, tensor=2 * i)
+                place = Place(self.seed, Stream.RIGHT, state.windows, tensor=2 * i)
                 right[:] = noise.normal(place, right.size).reshape(right.shape)
             if state.windows and buffers:
                 turn = _turn(self.layout.tensor(params, 2 * i)[old], right)
@@ -69,7 +67,7 @@ class WindowSpace:
     def direction(self, state: State, query: int) -> Params:
         """U / s in B's columns of the window, 0 elsewhere; U is drawn for all modules at once, in their order."""
         rows = [module.outputs for module in self.layout.modules]
-        drawn = noise.normal(Place(self.seed, LEFT, state.step, query), sum(rows) * self.rank)
+        drawn = noise.normal(Place(self.seed, Stream.LEFT, state.step, query), sum(rows) * self.rank)
         drawn *= np.float32(1 / self.layout.scaling)
         z = np.zeros(self.layout.size, dtype=np.float32)
         window, begin = self._window(state.windows), 0

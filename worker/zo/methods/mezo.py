@@ -5,17 +5,13 @@ variance over all of theta = (A, B), theta <- theta - lr c z. A starts as PEFT's
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from worker.types import Layout, Params
 from worker.zo import noise
 from worker.zo.method import State
-from worker.zo.noise import Place
-
-START: Final = 1  # streams of noise
-PROBE: Final = 2
+from worker.zo.noise import Place, Stream
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class AdapterSpace:
     def start(self) -> Params:
         params = np.zeros(self.layout.size, dtype=np.float32)
         for i, (module, a, _) in enumerate(self.layout.pairs(params)):
-            a[:] = noise.kaiming(Place(self.seed, START, 0, tensor=2 * i), self.layout.rank, module.inputs)
+            a[:] = noise.kaiming(Place(self.seed, Stream.START, 0, tensor=2 * i), self.layout.rank, module.inputs)
         return params
 
     def enter(self, params: Params, state: State) -> tuple[Params, State]:
@@ -36,7 +32,7 @@ class AdapterSpace:
 
     def direction(self, state: State, query: int) -> Params:
         """z ~ noise of (seed, step, query); tensor i has the numbers from `layout.offsets[i]` on."""
-        return noise.normal(Place(self.seed, PROBE, state.step, query), self.layout.size)
+        return noise.normal(Place(self.seed, Stream.PROBE, state.step, query), self.layout.size)
 
     def decay(self, params: Params, factor: float) -> Params:
         return params * np.float32(factor)

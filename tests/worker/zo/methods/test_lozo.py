@@ -8,9 +8,8 @@ from worker.types import Layout
 from worker.zo import noise
 from worker.zo.descent import Descent
 from worker.zo.estimators import Estimator
-from worker.zo.methods import lozo
 from worker.zo.methods.lozo import WindowSpace
-from worker.zo.noise import Place
+from worker.zo.noise import Place, Stream
 from worker.zo.optimizers import Momentum, Sgd
 from worker.zo.schedules import Schedule
 
@@ -24,11 +23,12 @@ def descent(refresh="bank", optimizer=None, layout=WIDE, decay=0.0) -> Descent:
 
 
 def u(step: int) -> np.ndarray:
-    return noise.normal(Place(SEED, lozo.LEFT, step), MODULE.outputs * R).reshape(MODULE.outputs, R).astype(np.float64)
+    drawn = noise.normal(Place(SEED, Stream.LEFT, step), MODULE.outputs * R)
+    return drawn.reshape(MODULE.outputs, R).astype(np.float64)
 
 
 def v(window: int) -> np.ndarray:
-    drawn = noise.normal(Place(SEED, lozo.RIGHT, window, tensor=0), MODULE.inputs * R)
+    drawn = noise.normal(Place(SEED, Stream.RIGHT, window, tensor=0), MODULE.inputs * R)
     return drawn.reshape(R, MODULE.inputs).T.astype(np.float64)
 
 

@@ -7,9 +7,8 @@ from tests.worker.zo.problems import LAYOUT, Quadratic, run
 from worker.zo import noise
 from worker.zo.descent import Descent
 from worker.zo.estimators import Estimator
-from worker.zo.methods import mezo
 from worker.zo.methods.mezo import AdapterSpace
-from worker.zo.noise import Place
+from worker.zo.noise import Place, Stream
 from worker.zo.optimizers import Sgd
 from worker.zo.schedules import Schedule
 
@@ -28,7 +27,7 @@ def test_equals_its_formula(kind, queries, decay):
     theta, _ = descent().init()
     theta = theta.astype(np.float64)
     for step in range(20):
-        zs = [noise.normal(Place(SEED, mezo.PROBE, step, q), LAYOUT.size).astype(np.float64) for q in range(queries)]
+        zs = [noise.normal(Place(SEED, Stream.PROBE, step, q), LAYOUT.size).astype(np.float64) for q in range(queries)]
         told = journal[step]
         if kind == "two_point":
             losses = [f(theta + sign * EPS * z) for z in zs for sign in (1, -1)]
@@ -64,5 +63,5 @@ def test_clip_bounds_the_move():
     losses = np.array([1000.0, -1000.0])
     params, state = descent(clip=2.0).init()
     moved, _ = descent(clip=2.0).tell(params, state, losses)
-    z = noise.normal(Place(SEED, mezo.PROBE, 0), LAYOUT.size)
+    z = noise.normal(Place(SEED, Stream.PROBE, 0), LAYOUT.size)
     np.testing.assert_allclose(params - moved, RATE * 2.0 * z, atol=1e-6)
