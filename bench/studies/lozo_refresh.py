@@ -29,6 +29,7 @@ from worker.objectives.logprobs import reduce
 from worker.runs import cohort
 from worker.runs.data import Dataset, example
 from worker.types import Loss, Trial
+from worker.zo.methods.lozo import State
 
 TARGETS: Final = ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 RANK, WINDOW, NU, BATCH = 8, 2, 50, 16
@@ -128,6 +129,7 @@ def measure(base: Base, rates: Sequence[float], steps: int, seeds: Sequence[int]
                 held_out[i] += [run.evaluation] if run.evaluation else []
         seconds = time.perf_counter() - begun
         for (way, rate), run, train, curve in zip(names, runs, history, held_out, strict=True):
+            assert isinstance(run.state, State)
             found.append({
                 "way": way, "learning_rate": rate, "seed": seed, "steps": steps, "cohort_seconds": round(seconds, 1),
                 "train_loss_first_100": mean(train[:100]), "train_loss_last_100": mean(train[-100:]),

@@ -1,25 +1,27 @@
-"""Points of a run kept on disk, which only save replaying. Knows a journal's losses; no engine, no SQL."""
+"""Points of a run kept on disk, which only save replaying. Knows a journal's losses; no method, no engine, no SQL."""
 
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from db.contract.spec import JobSpec
 from worker.runs.replay import Point
-from worker.types import Params
 from worker.zo.method import State
 
 log = structlog.get_logger("worker.adapters.snapshots")
 KEPT = 2  # snapshots of a job
+Tensors = dict[str, NDArray[Any]]
 
 
 class Prefix:
@@ -44,10 +46,14 @@ class Snapshots:
     folder: Path
 
     def write(self, job_id: str, point: Point, prefix: str) -> None:
-        """Keep `point`, reached by the journal with this prefix. A disk that refuses is logged."""
-        scalars = {k: v for k, v in vars(point.state).items() if k != "buffers"}
-        tensors = {"params": point.params, **{f"buffer.{i}": b for i, b in enumerate(point.state.buffers)}}
-        data = save(tensors, metadata={"state": json.dumps(scalars), "prefix": prefix, "sha256": _digest(tensors)})
+        """Keep `point`, reached by the journal with this prefix. A disk that refuses is logged.
+
+        The state is written by its fields: scalars, arrays of any dtype, and tuples of these.
+        """
+        tensors: Tensors = {"params": point.params}
+        state = {f.name: _packed(f.name, getattr(point.state, f.name), tensors) for f in fields(point.state)}
+        about = json.dumps(state)
+        data = save(tensors, metadata={"state": about, "prefix": prefix, "sha256": _digest(about, tensors)})
         own = self.folder / job_id
         try:
             own.mkdir(parents=True, exist_ok=True)
@@ -59,14 +65,15 @@ class Snapshots:
         except OSError as error:
             log.warning("no snapshot", job=job_id, error=str(error))
 
-    def newest(self, job_id: str, spec: JobSpec, journal: Sequence[Sequence[float]]) -> Point | None:
-        """The furthest point that lies on this journal; None where there is none that can be read and trusted."""
+    def newest(self, job_id: str, spec: JobSpec, journal: Sequence[Sequence[float]], kind: type[State]) -> Point | None:
+        """The furthest point that lies on this journal, its state of this `kind`; None where there is none that can
+        be read and trusted."""
         for path in sorted((self.folder / job_id).glob("*.safetensors"), reverse=True):
             step = int(path.stem)
             if step > len(journal):
                 continue
             try:
-                return self._read(path, Prefix(spec, journal[:step]).hex())
+                return _read(path, Prefix(spec, journal[:step]).hex(), kind)
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 log.warning("snapshot ignored", job=job_id, step=step, error=str(error))
         return None
@@ -74,23 +81,43 @@ class Snapshots:
     def forget(self, job_id: str) -> None:
         shutil.rmtree(self.folder / job_id, ignore_errors=True)
 
-    @staticmethod
-    def _read(path: Path, prefix: str) -> Point:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            about = file.metadata()
-        if about["prefix"] != prefix:
-            raise ValueError("it belongs to another journal")
-        if about["sha256"] != _digest(tensors):
-            raise ValueError("its bytes have changed")
-        scalars = json.loads(about["state"])
-        scalars["truncation"] = tuple(scalars["truncation"])
-        buffers = tuple(tensors[f"buffer.{i}"] for i in range(len(tensors) - 1))
-        return Point(tensors["params"], replace(State(**scalars), buffers=buffers))
+
+def _read(path: Path, prefix: str, kind: type[State]) -> Point:
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = file.metadata()
+    if about["prefix"] != prefix:
+        raise ValueError("it belongs to another journal")
+    if about["sha256"] != _digest(about["state"], tensors):
+        raise ValueError("its bytes have changed")
+    kept = json.loads(about["state"])
+    if set(kept) != {f.name for f in fields(kind)}:
+        raise ValueError("its state has other fields")
+    return Point(tensors["params"], kind(**{name: _unpacked(value, tensors) for name, value in kept.items()}))
 
 
-def _digest(tensors: dict[str, Params]) -> str:
-    digest = hashlib.sha256()
+def _packed(name: str, value: object, tensors: Tensors) -> object:
+    """`value` as JSON has it; arrays go to `tensors` and leave their name there. Raises TypeError for anything else."""
+    if isinstance(value, np.ndarray):
+        tensors[f"state.{name}"] = value
+        return {"tensor": f"state.{name}"}
+    if isinstance(value, tuple):
+        return [_packed(f"{name}.{i}", item, tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}: a state has scalars, arrays and tuples of them")
+
+
+def _unpacked(value: Any, tensors: Tensors) -> Any:
+    if isinstance(value, dict):
+        return tensors[value["tensor"]]
+    return tuple(_unpacked(item, tensors) for item in value) if isinstance(value, list) else value
+
+
+def _digest(about: str, tensors: Tensors) -> str:
+    """SHA-256 of the state's scalars and of every array as it is: name, dtype, shape and bytes."""
+    digest = hashlib.sha256(about.encode())
     for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].astype("<f4", copy=False).tobytes())
+        x = tensors[name]
+        digest.update(f"{name} {x.dtype.str} {x.shape} ".encode() + x.tobytes())
     return digest.hexdigest()

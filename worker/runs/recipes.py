@@ -1,15 +1,16 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
+from typing import Any
+
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
-from worker.zo.descent import Descent, Space
+from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator
-from worker.zo.method import Method, State
-from worker.zo.methods.lozo import WindowSpace
-from worker.zo.methods.mezo import AdapterSpace
+from worker.zo.method import Method
+from worker.zo.methods import lozo, mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 
@@ -20,32 +21,43 @@ def layout(spec: JobSpec, base: Base) -> Layout:
     return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
 
 
-def method(spec: JobSpec, layout: Layout) -> Method[State]:
-    """The method of `spec` on an adapter of this layout."""
+def method(spec: JobSpec, layout: Layout) -> Method[Any]:
+    """The method of `spec` on an adapter of this layout. Its state is its own: only it reads its fields."""
+    m = spec.method
+    match m.name:
+        case "mezo":
+            return _mezo(m, spec, layout)
+        case "lozo":
+            return _lozo(m, spec, layout)
+
+
+def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    optimizer: Optimizer
+    match m.optimizer:
+        case "sgd":
+            optimizer = Sgd()
+        case "momentum":  # ZO-SGD-MMT accumulates
+            optimizer = Momentum(m.momentum)
+        case "adam":
+            optimizer = Adam(m.momentum, m.beta2)
+    return _descent(spec, mezo.AdapterSpace(layout, spec.seed), optimizer)
+
+
+def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
+    averages = m.optimizer == "momentum"  # LOZO-M
+    optimizer = Momentum(m.momentum, dampening=m.momentum) if averages else Sgd()
+    space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
+    return _descent(spec, space, optimizer)
+
+
+def _descent(spec: JobSpec, space: Space[B], optimizer: Optimizer) -> Descent[B]:
+    """What all descents take from their settings alike."""
     m = spec.method
     return Descent(
-        space=_space(m, spec.seed, layout),
+        space=space,
         estimator=Estimator(m.estimator, m.eps, m.queries),
-        optimizer=_optimizer(m),
+        optimizer=optimizer,
         schedule=Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps),
         clip=m.clip,
         weight_decay=m.weight_decay,
     )
-
-
-def _space(m: Mezo | Lozo, seed: int, layout: Layout) -> Space:
-    match m:
-        case Mezo():
-            return AdapterSpace(layout, seed)
-        case Lozo():
-            return WindowSpace(layout, seed, m.window_rank, m.nu, m.refresh)
-
-
-def _optimizer(m: Mezo | Lozo) -> Optimizer:
-    match m.optimizer:
-        case "sgd":
-            return Sgd()
-        case "momentum":  # LOZO-M averages, ZO-SGD-MMT accumulates
-            return Momentum(m.momentum, dampening=m.momentum if isinstance(m, Lozo) else 0.0)
-        case "adam":
-            return Adam(m.momentum, m.beta2)

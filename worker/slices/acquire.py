@@ -77,7 +77,7 @@ def _load(station: Station, claim: Claim) -> Resident:
         valid=data.examples(station.base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else (),
     )
     run = cohort.start(claim.job_id, spec, station.base, rows, claim.tenant_id)
-    snapshot = station.snapshots.newest(claim.job_id, spec, losses) if losses else None
+    snapshot = station.snapshots.newest(claim.job_id, spec, losses, type(run.state)) if losses else None
     if snapshot is not None:
         run = replace(run, params=snapshot.params, state=snapshot.state)
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)

@@ -138,7 +138,7 @@ def _written(station: Station, h: Held, step: int) -> Published:
     else:
         with station.factory.begin() as session:
             losses = journal.read(session, claim, step)
-        start = station.snapshots.newest(h.job_id, claim.spec, losses) if losses else None
+        start = station.snapshots.newest(h.job_id, claim.spec, losses, type(h.run.state)) if losses else None
         point = replay(claim.spec, station.base, losses, start)
     name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
     folder = station.settings.home / "adapters"

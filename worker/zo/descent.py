@@ -2,29 +2,41 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from worker.types import Losses, Params
 from worker.zo.estimators import Estimator, clipped
-from worker.zo.method import State
-from worker.zo.optimizers import Optimizer
+from worker.zo.method import State, left_out
+from worker.zo.optimizers import Buffers, Optimizer
 from worker.zo.schedules import Schedule
 
 
-class Space(Protocol):
-    """Where a method looks: how the adapter starts, in which directions it is probed, what changes between windows."""
+class Buffered(State, Protocol):
+    """The state of a descent, whatever else its space keeps in it."""
 
-    def start(self) -> Params:
-        """The adapter before step 0, float32 [P]."""
+    @property
+    def buffers(self) -> Buffers:
+        """The optimizer's vectors, float32 [P] each."""
         ...
 
-    def enter(self, params: Params, state: State) -> tuple[Params, State]:
+
+B = TypeVar("B", bound=Buffered)
+
+
+class Space(Protocol[B]):
+    """Where a method looks: how the adapter starts, in which directions it is probed, what changes between windows."""
+
+    def start(self) -> tuple[Params, B]:
+        """The adapter before step 0, float32 [P], and its state without buffers."""
+        ...
+
+    def enter(self, params: Params, state: B) -> tuple[Params, B]:
         """Params and state as step `state.step` finds them; itself pure, and changes nothing the second time."""
         ...
 
-    def direction(self, state: State, query: int) -> Params:
+    def direction(self, state: B, query: int) -> Params:
         """Direction z of one query of step `state.step`, float32 [P]."""
         ...
 
@@ -34,13 +46,13 @@ class Space(Protocol):
 
 
 @dataclass(frozen=True)
-class Descent:
+class Descent(Generic[B]):
     """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the (clipped) projected gradients.
 
     A step whose losses are not all finite leaves params and buffers as they were and is counted.
     """
 
-    space: Space
+    space: Space[B]
     estimator: Estimator
     optimizer: Optimizer
     schedule: Schedule
@@ -51,11 +63,11 @@ class Descent:
     def width(self) -> int:
         return self.estimator.width
 
-    def init(self) -> tuple[Params, State]:
-        params = self.space.start()
-        return params, State(buffers=tuple(np.zeros_like(params) for _ in range(self.optimizer.buffers)))
+    def init(self) -> tuple[Params, B]:
+        params, state = self.space.start()
+        return params, replace(state, buffers=tuple(np.zeros_like(params) for _ in range(self.optimizer.buffers)))
 
-    def ask(self, params: Params, state: State) -> list[Params]:
+    def ask(self, params: Params, state: B) -> list[Params]:
         """Probes [width], each a new float32 [P] vector."""
         params, state = self.space.enter(params, state)
         probes: list[Params] = []
@@ -69,11 +81,11 @@ class Descent:
             probes.append(params + z * np.float32(radius))
         return probes
 
-    def tell(self, params: Params, state: State, losses: Losses) -> tuple[Params, State]:
+    def tell(self, params: Params, state: B, losses: Losses) -> tuple[Params, B]:
         """Params and state after the step whose probes had these losses, float64 [width], in the order asked."""
         slopes = self.estimator.slopes(losses)
         if not all(math.isfinite(float(x)) for x in losses) or not all(map(math.isfinite, slopes)):
-            return params, replace(state, step=state.step + 1, skipped=state.skipped + 1, nonfinite=state.nonfinite + 1)
+            return params, left_out(state)
         params, state = self.space.enter(params, state)
         slopes = clipped(slopes, self.clip)
         gradient = self._gradient(state, slopes)
@@ -84,7 +96,7 @@ class Descent:
         params = params - direction * np.float32(rate)
         return params, replace(state, step=state.step + 1, nonfinite=0, buffers=buffers)
 
-    def _gradient(self, state: State, slopes: tuple[float, ...]) -> Params:
+    def _gradient(self, state: B, slopes: tuple[float, ...]) -> Params:
         """mean_i c_i z_i, float32 [P], added up in query order."""
         total = self.space.direction(state, 0) * np.float32(slopes[0] / len(slopes))
         for query, slope in enumerate(slopes[1:], start=1):

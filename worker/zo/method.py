@@ -1,23 +1,34 @@
-"""What a method is: two pure functions on a flat parameter vector. Knows arithmetic only."""
+"""What a method is: two pure functions on a flat parameter vector. Knows arithmetic only, and no method's own state."""
 
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import Field, replace
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from worker.types import Losses, Params
 
-S = TypeVar("S")
+
+class State(Protocol):
+    """What every method remembers. Each has a frozen dataclass of its own with these fields and what else it needs:
+    arrays, scalars and tuples of them, so that a snapshot needs no case by method."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def step(self) -> int:
+        """Steps told."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Steps left out because something was not finite."""
+        ...
+
+    @property
+    def nonfinite(self) -> int:
+        """Of them, those in a row up to now."""
+        ...
 
 
-@dataclass(frozen=True)
-class State:
-    """What a method remembers besides the parameters. Every method shares it, so that a snapshot needs no cases."""
-
-    step: int = 0  # steps told
-    skipped: int = 0  # steps left out because a loss was not finite
-    nonfinite: int = 0  # of them, those in a row up to now
-    windows: int = 0  # LOZO: times V was drawn
-    truncation: tuple[float, ...] = ()  # LOZO with recompress: relative error of each truncation, Frobenius norm
-    buffers: tuple[Params, ...] = ()  # the optimizer's vectors, float32 [P] each
+S = TypeVar("S", bound=State)
 
 
 class Method(Protocol[S]):
@@ -36,3 +47,8 @@ class Method(Protocol[S]):
     def ask(self, params: Params, state: S) -> list[Params]: ...
 
     def tell(self, params: Params, state: S, losses: Losses) -> tuple[Params, S]: ...
+
+
+def left_out(state: S) -> S:
+    """The state after a step that changed nothing because something was not finite."""
+    return replace(state, step=state.step + 1, skipped=state.skipped + 1, nonfinite=state.nonfinite + 1)

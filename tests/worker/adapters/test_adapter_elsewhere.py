@@ -20,7 +20,7 @@ from worker.adapters.peft_files import weights
 from worker.adapters.publish import publish
 from worker.runs import recipes
 from worker.runs.replay import Point
-from worker.zo.method import State
+from worker.zo.methods.mezo import State
 
 IDS = [3, 50, 120, 7, 301, 44, 9, 210]
 TARGETS = {

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from db.ids import adapter_name
 from tests.worker.adapters.published import base, journal, spec
@@ -19,7 +22,8 @@ from worker.adapters.publish import publish
 from worker.adapters.snapshots import Prefix, Snapshots
 from worker.runs import recipes
 from worker.runs.replay import Point, replay
-from worker.zo.method import State
+from worker.types import Params
+from worker.zo.methods import lozo, mezo
 
 METHODS = {
     "mezo": {},
@@ -34,13 +38,21 @@ def llama(tmp_path_factory):
     return base("llama", tmp_path_factory.mktemp("bases"))
 
 
+def plain(value: object) -> object:
+    """A state, or a part of one, as something that == compares to the bit."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, tuple):
+        return tuple(map(plain, value))
+    return {k: plain(v) for k, v in vars(value).items()} if hasattr(value, "step") else value
+
+
 def same(a: Point, b: Point) -> bool:
-    scalars = {k: v for k, v in vars(a.state).items() if k != "buffers"}
-    return (
-        np.array_equal(a.params, b.params)
-        and scalars == {k: v for k, v in vars(b.state).items() if k != "buffers"}
-        and all(np.array_equal(x, y) for x, y in zip(a.state.buffers, b.state.buffers, strict=True))
-    )
+    return type(a.state) is type(b.state) and plain((a.params, a.state)) == plain((b.params, b.state))
+
+
+def newest(snapshots: Snapshots, job, losses, kind=mezo.State) -> Point | None:
+    return snapshots.newest("ftjob-a", job, losses, kind)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -53,7 +65,7 @@ def test_replay_from_a_snapshot_equals_replay_from_the_start(method, llama, tmp_
     assert not np.array_equal(whole.params, replay(job, llama, losses[:22]).params)
     snapshots = Snapshots(tmp_path)
     snapshots.write("ftjob-a", replay(job, llama, losses[:11]), Prefix(job, losses[:11]).hex())
-    found = snapshots.newest("ftjob-a", job, losses)
+    found = newest(snapshots, job, losses, type(whole.state))
     assert found is not None
     assert found.state.step == 11
     assert same(replay(job, llama, losses, found), whole)
@@ -80,30 +92,30 @@ def snapshot(llama, tmp_path):
 
 def test_a_damaged_snapshot_falls_back_to_an_older_one(llama, tmp_path):
     job, losses, snapshots = snapshot(llama, tmp_path)
-    newest = sorted((tmp_path / "ftjob-a").glob("*.safetensors"))[-1]
-    damaged = bytearray(newest.read_bytes())
+    path = sorted((tmp_path / "ftjob-a").glob("*.safetensors"))[-1]
+    damaged = bytearray(path.read_bytes())
     damaged[-1] ^= 1
-    newest.write_bytes(damaged)
-    found = snapshots.newest("ftjob-a", job, losses)
+    path.write_bytes(damaged)
+    found = newest(snapshots, job, losses)
     assert found is not None
     assert found.state.step == 2
-    newest.write_bytes(b"no safetensors")
-    assert snapshots.newest("ftjob-a", job, losses).state.step == 2
+    path.write_bytes(b"no safetensors")
+    assert newest(snapshots, job, losses).state.step == 2
 
 
 def test_a_snapshot_of_another_journal_is_not_used(llama, tmp_path):
     job, losses, snapshots = snapshot(llama, tmp_path)
     other = [[x + 1e-9 for x in row] for row in losses]
-    assert snapshots.newest("ftjob-a", job, other) is None
-    assert snapshots.newest("ftjob-a", job.model_copy(update={"seed": 4}), losses) is None
-    assert snapshots.newest("ftjob-a", job, losses[:1]) is None
+    assert newest(snapshots, job, other) is None
+    assert newest(snapshots, job.model_copy(update={"seed": 4}), losses) is None
+    assert newest(snapshots, job, losses[:1]) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(llama, tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
     Snapshots(file).write("ftjob-a", replay(spec(), llama, []), "")
-    assert Snapshots(file).newest("ftjob-a", spec(), [[1.0, 1.0]]) is None
+    assert newest(Snapshots(file), spec(), [[1.0, 1.0]]) is None
 
 
 def point(llama) -> Point:
@@ -170,12 +182,70 @@ assert not {{"torch", "vllm", "transformers"}} & set(sys.modules), "a replay nee
     assert out.stdout.strip() == published.sha256
 
 
-def test_state_survives_a_snapshot_with_every_field(llama, tmp_path):
-    made = replay(spec(), llama, [])
-    buffers = (np.arange(made.params.size, dtype=np.float32),)
-    full = Point(made.params, State(step=1, skipped=2, nonfinite=3, windows=4, truncation=(0.5,), buffers=buffers))
+@dataclass(frozen=True)
+class Newcomer:
+    """A state such as a method of tomorrow may have: other shapes, other dtypes, nothing that a snapshot knows of."""
+
+    step: int = 0
+    skipped: int = 0
+    nonfinite: int = 0
+    scales: NDArray[np.float64] | None = None
+    pools: tuple[NDArray[np.int8], ...] = ()
+    history: tuple[tuple[float, ...], ...] = ()
+    kept: bool = True
+    phase: str = ""
+    buffers: tuple[Params, ...] = ()
+
+
+FULL = {
+    "mezo": mezo.State(1, 2, 3, (np.arange(5, dtype=np.float32),)),
+    "lozo": lozo.State(1, 2, 3, 4, (0.1, 1e-300), (np.arange(5, dtype=np.float32), np.zeros((2, 3), np.float32))),
+    "newcomer": Newcomer(
+        step=1, skipped=2**40, scales=np.array([1 / 3, np.inf, 1e-300]), pools=(np.int8([[1, -2]]), np.int8([])),
+        history=((), (0.1, float("inf")), (-0.0,)), kept=False, phase="second",
+    ),
+    "empty": Newcomer(step=1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_state_survives_a_snapshot_with_every_field_and_dtype(name, llama, tmp_path):
+    full = Point(replay(spec(), llama, []).params, FULL[name])
     snapshots, losses = Snapshots(tmp_path), journal(spec(), llama, 1)
     snapshots.write("ftjob-a", full, Prefix(spec(), losses).hex())
-    found = snapshots.newest("ftjob-a", spec(), losses)
+    found = newest(snapshots, spec(), losses, type(full.state))
     assert found is not None
     assert same(found, full)
+
+
+def test_a_state_that_is_no_plain_data_is_refused(llama, tmp_path):
+    odd = Point(replay(spec(), llama, []).params, Newcomer(step=1, phase={"a": 1}))
+    with pytest.raises(TypeError, match="phase is a dict"):
+        Snapshots(tmp_path).write("ftjob-a", odd, "")
+
+
+def test_a_snapshot_of_another_state_is_not_used(llama, tmp_path):
+    """As after a release that gave the method another field: a default would not be what training had."""
+    full = Point(replay(spec(), llama, []).params, FULL["mezo"])
+    snapshots, losses = Snapshots(tmp_path), journal(spec(), llama, 1)
+    snapshots.write("ftjob-a", full, Prefix(spec(), losses).hex())
+    assert newest(snapshots, spec(), losses, lozo.State) is None
+    assert newest(snapshots, spec(), losses, mezo.State) is not None
+
+
+@pytest.mark.parametrize("part", ["scalar", "far below float32"])
+def test_any_changed_bit_of_a_state_is_noticed(part, llama, tmp_path):
+    full = Point(replay(spec(), llama, []).params, replace(FULL["newcomer"], scales=np.array([1.0, 2.0])))
+    snapshots, losses = Snapshots(tmp_path), journal(spec(), llama, 1)
+    snapshots.write("ftjob-a", full, Prefix(spec(), losses).hex())
+    (path,) = (tmp_path / "ftjob-a").glob("*.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        tensors, about = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, path, metadata=about)
+    assert newest(snapshots, spec(), losses, Newcomer) is not None
+    if part == "scalar":
+        about["state"] = about["state"].replace('"nonfinite": 0', '"nonfinite": 4')
+    else:
+        tensors["state.scales"][1] = np.nextafter(2.0, 3.0)
+    save_file(tensors, path, metadata=about)
+    assert newest(snapshots, spec(), losses, Newcomer) is None

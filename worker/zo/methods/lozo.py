@@ -22,10 +22,22 @@ from numpy.typing import NDArray
 from worker.types import Layout, Params
 from worker.zo import noise
 from worker.zo.linalg import product, recompress, tree_sum
-from worker.zo.method import State
 from worker.zo.noise import Place, Stream
+from worker.zo.optimizers import Buffers
 
 Refresh = Literal["bank", "freeze", "recompress"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What LOZO remembers: see `worker.zo.method.State` and `worker.zo.descent.Buffered`."""
+
+    step: int = 0
+    skipped: int = 0
+    nonfinite: int = 0
+    windows: int = 0  # times V was drawn
+    truncation: tuple[float, ...] = ()  # with recompress: relative error of each truncation, Frobenius norm
+    buffers: Buffers = ()
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,8 @@ class WindowSpace:
     nu: int
     refresh: Refresh
 
-    def start(self) -> Params:
-        return np.zeros(self.layout.size, dtype=np.float32)
+    def start(self) -> tuple[Params, State]:
+        return np.zeros(self.layout.size, dtype=np.float32), State()
 
     def enter(self, params: Params, state: State) -> tuple[Params, State]:
         """Opens the window that step `state.step` is due: at multiples of nu, or at the first step with finite losses

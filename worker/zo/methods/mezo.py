@@ -10,8 +10,18 @@ import numpy as np
 
 from worker.types import Layout, Params
 from worker.zo import noise
-from worker.zo.method import State
 from worker.zo.noise import Place, Stream
+from worker.zo.optimizers import Buffers
+
+
+@dataclass(frozen=True)
+class State:
+    """What MeZO remembers: see `worker.zo.method.State` and `worker.zo.descent.Buffered`."""
+
+    step: int = 0
+    skipped: int = 0
+    nonfinite: int = 0
+    buffers: Buffers = ()
 
 
 @dataclass(frozen=True)
@@ -21,11 +31,11 @@ class AdapterSpace:
     layout: Layout
     seed: int
 
-    def start(self) -> Params:
+    def start(self) -> tuple[Params, State]:
         params = np.zeros(self.layout.size, dtype=np.float32)
         for i, (module, a, _) in enumerate(self.layout.pairs(params)):
             a[:] = noise.kaiming(Place(self.seed, Stream.START, 0, tensor=2 * i), self.layout.rank, module.inputs)
-        return params
+        return params, State()
 
     def enter(self, params: Params, state: State) -> tuple[Params, State]:
         return params, state
