@@ -128,6 +128,7 @@ def served(bench: Bench) -> None:
     """First step, service against bare engine, and the API under load: of one service."""
     from bench.sections import replay, service
     from worker.runs import cohort
+    from worker.runs.run import start
     from worker.scoring.engine_scorer import VllmScorer
 
     base = _demo(bench)
@@ -137,13 +138,13 @@ def served(bench: Bench) -> None:
             bench.keep("first step", service.post_to_first_step(stack, client, base.name, 4 * rounds))
         if "service" in bench.only:
             scorer = VllmScorer(str(base.source))
-            runs = [cohort.start("bare", replay.spec(base), base, replay.dataset(base))]
+            runs = [start("bare", replay.spec(base), base, replay.dataset(base))]
 
             def bare(steps: int) -> None:
                 """The same steps as the service's job: from its start, on the same rows."""
-                runs[:] = [cohort.start("bare", replay.spec(base), base, runs[0].data)]
+                runs[:] = [start("bare", replay.spec(base), base, runs[0].data)]
                 for _ in range(steps):
-                    runs[:] = cohort.step(runs, scorer)
+                    runs[:] = [run for run, _ in cohort.step(runs, scorer)]
 
             bare(1)
             bench.keep("service", service.step_over_bare(stack, client, base.name, bare, rounds, 12))

@@ -13,7 +13,7 @@ from bench.workloads import CACHED, ENGINE, OFFICIAL, Workload
 from db.contract.methods.lozo import Lozo
 from db.contract.tokens.base_model import Base
 from worker.runs import cohort
-from worker.runs.cohort import Run
+from worker.runs.run import Run, start
 from worker.scoring.scorer import Scorer
 from worker.types import Example, Trial
 
@@ -25,7 +25,7 @@ class Jobs:
         data, ids = workloads.data(w, base)
         specs = [workloads.spec(w, base, i, ids) for i in range(w.jobs)]
         self.workload = w
-        self.runs = [cohort.start(f"{w.name} {i}", s, base, data, f"{w.name} {i}") for i, s in enumerate(specs)]
+        self.runs = [start(f"{w.name} {i}", s, base, data, f"{w.name} {i}") for i, s in enumerate(specs)]
 
     def minibatch(self, run: Run, step: int) -> tuple[Example, ...]:
         return run.data.minibatch(run.spec.seed, step, self.workload.batch)
@@ -82,7 +82,7 @@ class Engine:
         return sum(e.start for t in trials for e in t.examples)
 
     def step(self, _: int) -> None:
-        self._runs = cohort.step(self._runs, self._scorer)
+        self._runs = [run for run, _ in cohort.step(self._runs, self._scorer)]
 
 
 class Strong:

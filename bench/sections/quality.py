@@ -50,6 +50,7 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
     from db.contract.spec import JobSpec
     from worker.runs import cohort
     from worker.runs.data import Dataset, examples
+    from worker.runs.run import start
 
     runs, datasets = [], {}
     with tempfile.TemporaryDirectory() as folder:
@@ -68,21 +69,21 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
         curve.rows, curve.batch, curve.repeat = len(rows_there), whole["batch_size"], whole["repeat"]
         curve.prompt = sum(e.start for e in rows_there) / len(rows_there)
         spec = JobSpec(model=base.name, training_file=curve.task, validation_file=curve.task, **whole)
-        runs.append(cohort.start(str(number), spec, base, datasets[key], "bench"))
+        runs.append(start(str(number), spec, base, datasets[key], "bench"))
     begun = time.monotonic()
     while runs:
-        runs = cohort.step(runs, scorer)
-        for run in runs:
+        stepped = cohort.step(runs, scorer)
+        for run, result in stepped:
             curve = asked[int(run.job_id)]
-            curve.tokens += run.tokens
-            if (e := run.evaluation) is not None:
+            curve.tokens += result.tokens
+            if (e := result.evaluation) is not None:
                 curve.points.append((e.step, e.loss, e.accuracy))
                 say(
                     f"{time.monotonic() - begun:6.0f} s  {curve.task} {curve.activation} seed {curve.seed} "
                     f"{curve.fields}: step {e.step} loss {e.loss:.4f} accuracy {e.accuracy:.3f}"
                 )
             curve.failed = run.failed
-        runs = [run for run in runs if not run.done]
+        runs = [run for run, _ in stepped if not run.done]
 
 
 def steps_to(points: Sequence[tuple[int, float, float]], loss: float) -> float | None:

@@ -9,8 +9,9 @@ from cli.demo.datasets import write
 from db.contract import methods
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
-from worker.runs import cohort
 from worker.runs.data import Dataset, examples
+from worker.runs.replay import replay
+from worker.runs.run import start
 
 EPS, RATE = 1e-2, 1e-3
 
@@ -39,8 +40,8 @@ def dataset(base: Base) -> Dataset:
 
 def replay_seconds(base: Base, steps: int = 1000) -> dict[str, Any]:
     """Seconds to rebuild an adapter from a journal of `steps` rows, no engine involved."""
-    run = cohort.start("bench", spec(base).model_copy(update={"steps": steps}), base, Dataset(()))
+    run = start("bench", spec(base).model_copy(update={"steps": steps}), base, Dataset(()))
     begun = time.perf_counter()
-    done = cohort.replay(run, [[0.7 + i % 7 * 1e-3, 0.7] for i in range(steps)])
-    assert done.step == steps
+    done = replay(run.method, [[0.7 + i % 7 * 1e-3, 0.7] for i in range(steps)])
+    assert done.state.step == steps
     return {"steps": steps, "parameters": run.layout.size, "seconds": time.perf_counter() - begun}

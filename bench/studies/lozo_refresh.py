@@ -28,6 +28,7 @@ from db.contract.tokens.encoding import encode
 from worker.objectives.logprobs import reduce
 from worker.runs import cohort
 from worker.runs.data import Dataset, example
+from worker.runs.run import Run, start
 from worker.types import Loss, Trial
 from worker.zo.methods.lozo import State
 
@@ -44,7 +45,7 @@ WAYS: Final[dict[str, dict[str, Any]]] = {
 class LastLayerScorer(BatchedScorer):
     """The last layer behind attention, norm and the candidates' logits, on cached inputs [1, hidden] an example."""
 
-    def __init__(self, path: str, run: cohort.Run) -> None:
+    def __init__(self, path: str, run: Run) -> None:
         super().__init__(path, run.layout)
         self._last = self._model.model.layers[-1]
         self._inputs: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -54,8 +55,8 @@ class LastLayerScorer(BatchedScorer):
             for name, module in (("stream", self._last), ("attended", self._last.self_attn.o_proj))
         ]
         examples = [*run.data.train, *run.data.valid]
-        for start in range(0, len(examples), 16):
-            part = examples[start : start + 16]
+        for begin in range(0, len(examples), 16):
+            part = examples[begin : begin + 16]
             with torch.inference_mode():
                 ids, mask = padded([e.sequences[0] for e in part])
                 self._model.model(input_ids=ids, attention_mask=mask, use_cache=False)
@@ -117,16 +118,17 @@ def measure(base: Base, rates: Sequence[float], steps: int, seeds: Sequence[int]
     scorer: LastLayerScorer | None = None
     for seed in seeds:
         jobs = [spec(base, rate, steps, seed, **WAYS[way]) for way, rate in names]
-        runs = [cohort.start(f"{way} {rate}", job, base, data) for (way, rate), job in zip(names, jobs, strict=True)]
+        runs = [start(f"{way} {rate}", job, base, data) for (way, rate), job in zip(names, jobs, strict=True)]
         scorer = scorer or LastLayerScorer(str(base.source), runs[0])
         history: list[list[float]] = [[] for _ in runs]
         held_out: list[list[cohort.Evaluation]] = [[] for _ in runs]
         begun = time.perf_counter()
         while not all(run.done for run in runs):
-            runs = cohort.step(runs, scorer)
-            for i, run in enumerate(runs):
-                history[i] += [sum(run.losses) / 2] if run.losses else []
-                held_out[i] += [run.evaluation] if run.evaluation else []
+            stepped = cohort.step(runs, scorer)
+            for i, (_, result) in enumerate(stepped):
+                history[i] += [sum(result.losses) / 2] if result.losses else []
+                held_out[i] += [result.evaluation] if result.evaluation else []
+            runs = [run for run, _ in stepped]
         seconds = time.perf_counter() - begun
         for (way, rate), run, train, curve in zip(names, runs, history, held_out, strict=True):
             assert isinstance(run.state, State)

@@ -45,6 +45,7 @@ def main() -> None:
     from db.contract.tokens.base_model import open_base
     from worker.runs import cohort
     from worker.runs.data import Dataset, examples
+    from worker.runs.run import start
     from worker.scoring.engine_scorer import VllmScorer
 
     base = open_base(DEMO_MODEL, str(demo_model(Path(".onward"))))
@@ -56,21 +57,20 @@ def main() -> None:
             data = Dataset(*(examples(base, part) for part in parts))
             whole = resolve({"seed": 0, **fields}, base, "choice", len(data.train), min(ROWS, len(data.valid)))
             spec = JobSpec(model=base.name, training_file=task, validation_file=task, **whole)
-            runs.append(cohort.start(str(number), spec, base, data))
+            runs.append(start(str(number), spec, base, data))
             asked[str(number)] = {"task": task, **fields}
     print(json.dumps(machine()), flush=True)
     curves: dict[str, list[tuple[int, float, float]]] = {name: [] for name in asked}
     scorer, begun = VllmScorer(str(base.source)), time.monotonic()
     while runs:
-        runs = cohort.step(runs, scorer)
-        for run in runs:
-            if run.evaluation is not None:
-                e = run.evaluation
+        stepped = cohort.step(runs, scorer)
+        for run, result in stepped:
+            if (e := result.evaluation) is not None:
                 curves[run.job_id].append((e.step, round(e.loss, 4), round(e.accuracy, 4)))
                 print(f"{time.monotonic() - begun:6.0f} s  {asked[run.job_id]}  {curves[run.job_id][-1]}", flush=True)
             if run.done:
                 print(json.dumps({**asked[run.job_id], "failed": run.failed, "curve": curves[run.job_id]}), flush=True)
-        runs = [run for run in runs if not run.done]
+        runs = [run for run, _ in stepped if not run.done]
     scorer.close()
 
 

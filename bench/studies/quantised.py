@@ -23,7 +23,7 @@ from bench.sections import replay
 from cli.local.demo_model import DEMO_MODEL, demo_model
 from db.contract.tokens.base_model import Base, open_base
 from tests.quantised import Scheme, quantised
-from worker.runs import cohort
+from worker.runs.run import start
 from worker.types import Candidate, Example, Loss, Params, Trial
 
 SLOTS, ROWS, LENGTH = 4, 8, 30  # 960 tokens a wave
@@ -77,7 +77,7 @@ def remote(path: Path, dtype: str) -> Remote:
 def wave(base: Base) -> list[Trial]:
     """Four tenants' probes of rank 8 on q and v, eight texts of 30 tokens each."""
     rng = np.random.default_rng(1)
-    run = cohort.start("bench", replay.spec(base), base, replay.dataset(base))
+    run = start("bench", replay.spec(base), base, replay.dataset(base))
     return [
         Trial(run.layout, _moved(rng, run.params), tuple(_text(rng, base.vocab) for _ in range(ROWS)), "lm")
         for _ in range(SLOTS)
@@ -87,7 +87,7 @@ def wave(base: Base) -> list[Trial]:
 def probes(base: Base) -> list[Trial]:
     """PAIRS of probes at +eps and -eps along normal directions, on as many minibatches of the sentiment task."""
     rng = np.random.default_rng(2)
-    run = cohort.start("bench", replay.spec(base, batch=BATCH), base, replay.dataset(base))
+    run = start("bench", replay.spec(base, batch=BATCH), base, replay.dataset(base))
     out = []
     for i in range(PAIRS):
         examples = tuple(run.data.train[i * BATCH : (i + 1) * BATCH])

@@ -17,6 +17,7 @@ from tests.bases import tiny
 from worker.oracle.torch_scorer import TorchScorer
 from worker.runs import cohort
 from worker.runs.data import Dataset, example
+from worker.runs.run import start
 from worker.zo import noise
 from worker.zo.noise import Place, Stream
 
@@ -64,15 +65,15 @@ def started(arch, folder, objective="choice", method="mezo", invocation=(), **kw
         method=methods.settings(name=method, eps=EPS, learning_rate=RATE, **kwargs), seed=SEED,
     )  # fmt: skip
     data = Dataset(tuple(example(encode(base, row, ids)) for row in rows))
-    return path, cohort.start("x", spec, base, data, "")
+    return path, start("x", spec, base, data, "")
 
 
 def oracle(path, run):
     """The run after its steps, and the losses of each."""
     scorer, losses = TorchScorer(path), []
     for _ in range(STEPS):
-        (run,) = cohort.step([run], scorer)
-        losses.append(run.losses)
+        ((run, result),) = cohort.step([run], scorer)
+        losses.append(result.losses)
     return run, losses
 
 

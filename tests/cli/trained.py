@@ -26,9 +26,9 @@ def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: 
         claim = leases.claim(session, job.id, worker, 60, 5)
     assert claim is not None
     spec, base = claim.spec, open_base("tiny", str(base_folder))
-    width = recipes.method(spec, recipes.layout(spec, base)).width
-    losses = [[0.7 - 0.01 * (step + probe) for probe in range(width)] for step in range(spec.steps)]
-    point = replay(spec, base, losses)
+    method = recipes.method(spec, recipes.layout(spec, base))
+    losses = [[0.7 - 0.01 * (step + probe) for probe in range(method.width)] for step in range(spec.steps)]
+    point = replay(method, losses)
     name = adapter_name(spec.model, claim.tenant_id, spec.suffix, job.id)
     published = publish(home / "adapters", job.id, name, spec, base, point)
     with factory.begin() as session:

@@ -49,8 +49,9 @@ def verify(database_url: str, home: Path, adapter: str) -> Verified:
             raise NoSuchAdapter(adapter)
         losses = journal.read(session, row.job_id, row.step)
     base = base_model.load(row.spec.model, settings)
-    point = replay(row.spec, base, losses)
-    rebuilt = peft_files.sha256(peft_files.weights(recipes.layout(row.spec, base), point.params))
+    layout = recipes.layout(row.spec, base)
+    point = replay(recipes.method(row.spec, layout), losses)
+    rebuilt = peft_files.sha256(peft_files.weights(layout, point.params))
     file = Path(row.path) / peft_files.WEIGHTS
     on_disk = peft_files.sha256(file.read_bytes()) if file.is_file() else None
     seconds = time.perf_counter() - started

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from db.contract.spec import JobSpec
-from db.contract.tokens.base_model import Base
-from worker.runs import recipes
 from worker.types import Params
-from worker.zo.method import State
+from worker.zo.method import Method, State
 
 
 @dataclass(frozen=True)
@@ -20,16 +18,13 @@ class Point:
     state: State
 
 
-def replay(spec: JobSpec, base: Base, journal: Sequence[Sequence[float]], start: Point | None = None) -> Point:
+def replay(method: Method[Any], journal: Sequence[Sequence[float]], start: Point | None = None) -> Point:
     """The point after the whole of `journal` (losses of step 0, 1, ...), from `start` where given. No forward pass.
 
-    Equal to the bit to what training had, on any machine: tell is pure and its noise counter-based.
+    Equal to the bit to what training had, on any machine: tell is pure and its noise counter-based. Raises ValueError
+    for a row that is not what the step asked for.
     """
-    method = recipes.method(spec, recipes.layout(spec, base))
-    if start is None:
-        params, state = method.init()
-    else:
-        params, state = start.params, start.state
+    params, state = method.init() if start is None else (start.params, start.state)
     for losses in journal[state.step :]:
         params, state = method.tell(params, state, np.asarray(losses, dtype=np.float64))
     return Point(params, state)

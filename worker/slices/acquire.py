@@ -1,7 +1,6 @@
 """From a waiting job to a held run: claim, and continue, replay or start it. Knows leases and files, no engine."""
 
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
@@ -13,8 +12,10 @@ from db.worker.candidates import Waiting
 from db.worker.leases import Claim
 from worker import metrics
 from worker.adapters import snapshots
-from worker.runs import cohort, data
+from worker.runs import data
 from worker.runs.data import Dataset
+from worker.runs.replay import replay
+from worker.runs.run import start
 from worker.slices.context import Held, Resident, Station
 from worker.slices.journal_writer import Ledger, Pace, persist
 
@@ -76,12 +77,10 @@ def _load(station: Station, claim: Claim) -> Resident:
         train=data.FileExamples(station.base, train, invocation),
         valid=data.examples(station.base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else (),
     )
-    run = cohort.start(claim.job_id, spec, station.base, rows, claim.tenant_id)
+    run = start(claim.job_id, spec, station.base, rows, claim.tenant_id)
     snapshot = station.snapshots.newest(claim.job_id, spec, losses, type(run.state)) if losses else None
-    if snapshot is not None:
-        run = replace(run, params=snapshot.params, state=snapshot.state)
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
-    run = cohort.replay(run, losses[run.step :], best)
+    run = run.at(replay(run.method, losses, snapshot), best)
     seconds = time.perf_counter() - started
     if losses:
         metrics.replay_seconds.labels(station.model).observe(seconds)

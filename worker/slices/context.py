@@ -14,8 +14,9 @@ from db.contract.tokens.base_model import Base
 from worker import metrics
 from worker.adapters.snapshots import Prefix, Snapshots
 from worker.health import Progress
-from worker.runs.cohort import Run
+from worker.runs.cohort import StepResult
 from worker.runs.replay import Point
+from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
 from worker.slices.heartbeat import Heartbeat
@@ -35,20 +36,17 @@ class Resident:
     prefix: Prefix
     best: Point | None = None
     snapshot: int = 0
+    tokens: int = 0  # scored by the last step's probes, 0 where it is not known yet
 
-    @property
-    def point(self) -> Point:
-        return Point(self.run.params, self.run.state)
-
-    def advance(self, run: Run) -> None:
+    def advance(self, run: Run, result: StepResult) -> None:
         """Take the run's next step. Where its best step is the one it stood at, that point is kept for publishing."""
         before = self.run
         if run.best is not None and run.best != before.best:
-            known = {before.step: self.point, run.step: Point(run.params, run.state)}
+            known = {before.step: before.point, run.step: run.point}
             self.best = known.get(run.best[0])
-        if run.losses is not None:
-            self.prefix.add(run.losses)
-        self.run = run
+        if result.losses is not None:
+            self.prefix.add(result.losses)
+        self.run, self.tokens = run, result.tokens
 
 
 @dataclass

@@ -16,6 +16,7 @@ from db.worker.journal import Evaluated, Step
 from db.worker.leases import LeaseLost
 from worker import failpoints, metrics
 from worker.runs import cohort
+from worker.runs.run import Run
 from worker.slices import scheduler, settle
 from worker.slices.acquire import board
 from worker.slices.context import Held, Station
@@ -85,7 +86,8 @@ def _advance(station: Station, held: list[Held]) -> None:
         while live:
             metrics.cohort_runs.labels(station.model).set(len(live))
             if not any(left.values()):
-                left = dict(zip((h.job_id for h in live), scheduler.turns([h.run.tokens for h in live]), strict=True))
+                costs = [h.resident.tokens for h in live]
+                left = dict(zip((h.job_id for h in live), scheduler.turns(costs), strict=True))
             waiting = [h for h in live if not left[h.job_id]]
             before = {h.job_id: h.ledger.tokens for h in live}
             stepped = _step(station, [h for h in live if left[h.job_id]])
@@ -115,7 +117,7 @@ def _step(station: Station, live: list[Held]) -> list[Held]:
     started = time.perf_counter()
     try:
         with station.progress.step(), traces.span("step", runs=len(live)):
-            runs = cohort.step([h.run for h in live], station.scorer)
+            stepped = cohort.step([h.run for h in live], station.scorer)
     except Exception as error:
         log.exception("the engine failed", jobs=[h.job_id for h in live])
         metrics.engine_failures.labels(station.model).inc()
@@ -131,29 +133,29 @@ def _step(station: Station, live: list[Held]) -> list[Held]:
         return []
     failpoints.point("after_score")
     station.suspects.difference_update(h.job_id for h in live)
-    for h, run in zip(live, runs, strict=True):
-        _enter(station, h, run)
+    for h, (run, result) in zip(live, stepped, strict=True):
+        _enter(station, h, run, result)
     metrics.step_seconds.labels(station.model).observe(time.perf_counter() - started)
     return live
 
 
-def _enter(station: Station, h: Held, run: cohort.Run) -> None:
+def _enter(station: Station, h: Held, run: Run, result: cohort.StepResult) -> None:
     """What one step of a run has given: into the ledger, the resident and the counters."""
     step = evaluated = None
     spent = 0
-    if run.losses is not None:
-        step = Step(h.run.step, list(run.losses), run.tokens)
-        spent += run.tokens
+    if result.losses is not None:
+        step = Step(h.run.step, list(result.losses), result.tokens)
+        spent += result.tokens
         metrics.steps.labels(station.model, h.tenant_class).inc()
-        wild = sum(not math.isfinite(x) for x in run.losses)
+        wild = sum(not math.isfinite(x) for x in result.losses)
         metrics.nonfinite_losses.labels(station.model).inc(wild)
-    if run.evaluation is not None:
-        e = run.evaluation
+    if result.evaluation is not None:
+        e = result.evaluation
         evaluated = Evaluated(e.step, e.loss, e.accuracy, e.rows, e.tokens)
         spent += e.tokens
     metrics.scored_tokens.labels(station.model, h.tenant_class).inc(spent)
     h.ledger.add(step, evaluated, run.best, spent)
-    h.resident.advance(run)
+    h.resident.advance(run, result)
 
 
 def _settled(station: Station, held: list[Held]) -> list[Held]:

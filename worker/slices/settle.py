@@ -68,7 +68,7 @@ def release(station: Station, h: Held) -> None:
     station.heartbeat.drop(h.job_id)
     station.keep(h.job_id, h.resident)
     if h.run.step - h.resident.snapshot >= station.settings.snapshot_steps:
-        station.snapshots.write(h.job_id, h.resident.point, h.resident.prefix.hex())
+        station.snapshots.write(h.job_id, h.run.point, h.resident.prefix.hex())
         h.resident.snapshot = h.run.step
 
 
@@ -134,12 +134,12 @@ def _written(station: Station, h: Held, step: int) -> Published:
     if resident.best is not None and resident.best.state.step == step:
         point = resident.best
     elif h.run.step == step:
-        point = resident.point
+        point = resident.run.point
     else:
         with station.factory.begin() as session:
             losses = journal.read(session, claim, step)
         start = station.snapshots.newest(h.job_id, claim.spec, losses, type(h.run.state)) if losses else None
-        point = replay(claim.spec, station.base, losses, start)
+        point = replay(h.run.method, losses, start)
     name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
     folder = station.settings.home / "adapters"
     return publish(folder, claim.job_id, name, claim.spec, station.base, point)

@@ -21,7 +21,8 @@ from tests.worker.adapters.published import base, journal, spec
 from worker.adapters.publish import publish
 from worker.adapters.snapshots import Prefix, Snapshots
 from worker.runs import recipes
-from worker.runs.replay import Point, replay
+from worker.runs import replay as replaying
+from worker.runs.replay import Point
 from worker.types import Params
 from worker.zo.methods import lozo, mezo
 
@@ -36,6 +37,10 @@ METHODS = {
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return base("llama", tmp_path_factory.mktemp("bases"))
+
+
+def replay(job, llama, journal, start=None) -> Point:
+    return replaying.replay(recipes.method(job, recipes.layout(job, llama)), journal, start)
 
 
 def plain(value: object) -> object:
@@ -174,8 +179,9 @@ from worker.runs.replay import replay
 import sys
 job = JobSpec.model_validate_json({job.model_dump_json()!r})
 base = open_base({llama.name!r}, {llama.source!r})
-made = replay(job, base, {losses!r})
-print(peft_files.sha256(peft_files.weights(recipes.layout(job, base), made.params)))
+layout = recipes.layout(job, base)
+made = replay(recipes.method(job, layout), {losses!r})
+print(peft_files.sha256(peft_files.weights(layout, made.params)))
 assert not {{"torch", "vllm", "transformers"}} & set(sys.modules), "a replay needs no engine"
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -10,8 +10,11 @@ from db.contract import pricing
 from db.contract.spec import AdapterSpec
 from tests.worker.linear import BASE, LinearScorer, dataset, spec
 from worker.runs import cohort
-from worker.runs.cohort import NONFINITE_LIMIT, Run
+from worker.runs.cohort import StepResult
 from worker.runs.data import Dataset
+from worker.runs.replay import replay
+from worker.runs.run import NONFINITE_LIMIT, Run
+from worker.runs.run import start as begin
 from worker.types import Trial
 
 METHODS = [
@@ -23,34 +26,44 @@ METHODS = [
 
 
 def start(job_id="ftjob-a", data=None, **changes) -> Run:
-    return cohort.start(job_id, spec(**changes), BASE, data or dataset(0))
+    return begin(job_id, spec(**changes), BASE, data or dataset(0))
 
 
-def finish(run: Run, scorer: LinearScorer) -> tuple[Run, list[Run]]:
-    """The run when it is done, and after each call."""
+def finish(run: Run, scorer: LinearScorer) -> tuple[Run, list[StepResult]]:
+    """The run when it is done, and what each call gave."""
     seen = []
     while not run.done:
-        (run,) = cohort.step([run], scorer)
-        seen.append(run)
+        ((run, result),) = cohort.step([run], scorer)
+        seen.append(result)
     return run, seen
+
+
+def rows(seen: list[StepResult]) -> list[tuple[float, ...]]:
+    """The journal."""
+    return [result.losses for result in seen if result.losses is not None]
+
+
+def resumed(run: Run, journal, best=None) -> Run:
+    return run.at(replay(run.method, journal), best)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_learns_and_replays_to_the_bit(method):
     first = start(method=method, steps=150)
     done, seen = finish(first, LinearScorer())
-    journal = [list(r.losses) for r in seen if r.losses is not None]
+    journal = rows(seen)
     assert len(journal) == done.step == 150
     evaluations = [r.evaluation for r in seen if r.evaluation]
     assert evaluations[0].loss == pytest.approx(math.log(3), rel=1e-6)
     assert evaluations[-1].loss < 0.9 * evaluations[0].loss
-    again = cohort.replay(first, journal, done.best)
+    again = resumed(first, journal, done.best)
     assert again.params.tobytes() == done.params.tobytes()
     assert repr(again.state) == repr(done.state)
     assert (again.step, again.best, again.failed) == (150, done.best, None)
-    best = cohort.replay(first, journal[: done.best[0]])
+    best = resumed(first, journal[: done.best[0]])
     last = replace(best, spec=best.spec.model_copy(update={"steps": best.step}))
-    assert finish(last, LinearScorer())[0].evaluation.loss == done.best[1] == min(e.loss for e in evaluations)
+    again, held_out = finish(last, LinearScorer())[1], min(e.loss for e in evaluations)
+    assert again[-1].evaluation.loss == done.best[1] == held_out
 
 
 def test_a_cohort_is_scored_in_one_call_and_as_if_alone():
@@ -58,7 +71,7 @@ def test_a_cohort_is_scored_in_one_call_and_as_if_alone():
     alone = [finish(run, LinearScorer())[0] for run in runs]
     scorer, calls = LinearScorer(), 0
     while not all(run.done for run in runs):
-        runs = cohort.step(runs, scorer)
+        runs = [run for run, _ in cohort.step(runs, scorer)]
         calls += 1
     assert scorer.calls == calls == 41  # 40 steps, then the last evaluation
     for together, separate in zip(runs, alone, strict=True):
@@ -70,7 +83,7 @@ def test_a_cohort_is_scored_in_one_call_and_as_if_alone():
 def test_evaluations_ride_along_and_are_due_once():
     done, seen = finish(start(steps=25, method=METHODS[1]), LinearScorer())
     assert [r.evaluation.step for r in seen if r.evaluation] == [0, 10, 20, 25]
-    assert [r.step for r in seen if r.losses is not None] == list(range(1, 26))
+    assert (len(rows(seen)), done.step) == (25, 25)
     assert seen[-1].losses is None
     assert seen[-1].evaluation.rows == 20
     scorer = LinearScorer()
@@ -79,7 +92,7 @@ def test_evaluations_ride_along_and_are_due_once():
     assert len(held_out.examples) == 20
     assert [len(p.examples) for p in probes] == [20] * 4
     assert len({id(e) for p in probes for e in p.examples}) == 20  # every probe on the same minibatch
-    assert cohort.step([done], scorer)[0].evaluation is None
+    assert cohort.step([done], scorer) == [(done, StepResult())]
     assert scorer.calls == 1
 
 
@@ -108,7 +121,7 @@ def test_tokens_are_the_price(activation, steps, repeat):
     if activation == "answer":
         adapter = AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",), activation="answer", invocation=(5,))
         job, data = job.model_copy(update={"adapter": adapter}), answering(data)
-    _, seen = finish(cohort.start("ftjob-a", job, BASE, data), LinearScorer())
+    _, seen = finish(begin("ftjob-a", job, BASE, data), LinearScorer())
     paid = sum(r.tokens for r in seen), sum(r.evaluation.tokens for r in seen if r.evaluation)
     price = pricing.price(job, counts(data.train), counts(data.valid))
     assert paid == (price.training, price.evaluation)
@@ -117,21 +130,21 @@ def test_tokens_are_the_price(activation, steps, repeat):
 def test_prompts_are_paid_for_once_however_often_a_run_changes_hands():
     adapter = AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",), activation="answer", invocation=(5,))
     job, data = spec(steps=9).model_copy(update={"adapter": adapter}), answering(dataset(0))
-    first = cohort.start("ftjob-a", job, BASE, data)
+    first = begin("ftjob-a", job, BASE, data)
     _, seen = finish(first, LinearScorer())
-    journal = [r.losses for r in seen if r.losses is not None]
+    journal = rows(seen)
     tokens = []
     for taken in range(len(journal)):
-        resumed = replace(cohort.replay(first, journal[:taken]), evaluated=taken)
-        (stepped,) = cohort.step([resumed], LinearScorer())
-        tokens.append(stepped.tokens)
+        taken_over = replace(resumed(first, journal[:taken]), evaluated=taken)
+        ((_, result),) = cohort.step([taken_over], LinearScorer())
+        tokens.append(result.tokens)
     assert tokens == [r.tokens for r in seen if r.losses is not None]
 
 
 def test_a_minibatch_serves_as_many_steps_as_asked_with_fresh_directions():
     run, scorer, seen = start(steps=7, repeat=3, data=dataset(0, valid=0)), LinearScorer(), []
     while not run.done:
-        (run,) = cohort.step([run], scorer)
+        ((run, _),) = cohort.step([run], scorer)
         seen.append(scorer.trials)
     rows = [[id(e) for e in trials[0].examples] for trials in seen]
     assert rows[0] == rows[1] == rows[2] != rows[3] == rows[4] == rows[5] != rows[6]
@@ -141,7 +154,7 @@ def test_a_minibatch_serves_as_many_steps_as_asked_with_fresh_directions():
 
 def test_trials_say_whose_they_are():
     scorer = LinearScorer()
-    run = cohort.start("ftjob-a", spec(), BASE, dataset(0), "tenant-a")
+    run = begin("ftjob-a", spec(), BASE, dataset(0), "tenant-a")
     cohort.step([run], scorer)
     assert {t.scope for t in scorer.trials} == {"tenant-a"}
 
@@ -155,9 +168,9 @@ def test_a_run_that_stops_being_finite_fails_and_keeps_its_best():
     )
     assert run.done
     assert run.best == (0, pytest.approx(math.log(3), rel=1e-6))
-    assert run.params.tobytes() == seen[6].params.tobytes()
-    journal = [r.losses for r in seen]
-    assert cohort.replay(start(steps=100), journal).failed == run.failed
+    assert run.params.tobytes() == replay(run.method, rows(seen)[:7]).params.tobytes()
+    journal = rows(seen)
+    assert resumed(start(steps=100), journal).failed == run.failed
     assert len(cohort.step([run, start()], LinearScorer())) == 2
 
 
@@ -168,15 +181,14 @@ def test_a_held_out_loss_that_is_not_finite_is_never_best():
 
 def test_a_resumed_run_goes_on_where_it_was():
     whole, seen = finish(start(), LinearScorer())
-    journal = [r.losses for r in seen if r.losses is not None]
+    journal = rows(seen)
     for taken in (0, 10, 17, 40):
-        resumed = cohort.replay(start(), journal[:taken], None)
-        assert finish(resumed, LinearScorer())[0].params.tobytes() == whole.params.tobytes()
+        assert finish(resumed(start(), journal[:taken]), LinearScorer())[0].params.tobytes() == whole.params.tobytes()
 
 
 def test_a_row_of_another_width_is_refused():
     with pytest.raises(ValueError, match="losses for"):
-        cohort.replay(start(), [[1.0, 2.0, 3.0]])
+        resumed(start(), [[1.0, 2.0, 3.0]])
 
 
 def test_runs_are_frozen_and_stepping_changes_no_input():
@@ -187,7 +199,7 @@ def test_runs_are_frozen_and_stepping_changes_no_input():
     assert run.step == 0
     np.testing.assert_array_equal(run.params, params)
     with pytest.raises(AttributeError):
-        run.tokens = 1
+        run.best = None
 
 
 def test_the_bare_base_scores_as_an_adapter_that_is_zero():

@@ -1,0 +1,75 @@
+"""A job in a worker's memory: its spec, its data and the point it stands at. Pure; knows no engine, SQL or queue."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
+from worker.runs import recipes
+from worker.runs.data import Dataset
+from worker.runs.replay import Point
+from worker.types import Example, Layout, Params
+from worker.zo.method import Method, State
+
+NONFINITE_LIMIT: Final = 5  # steps in a row that were left out after which a run has failed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job in a worker's memory, before its next step. `best` is (step, held-out loss) of the best evaluation."""
+
+    job_id: str
+    spec: JobSpec
+    layout: Layout
+    method: Method[Any]
+    data: Dataset
+    params: Params
+    state: State
+    best: tuple[int, float] | None = None
+    evaluated: int = -1  # the last step whose adapter was evaluated
+    scope: str = ""  # whose it is, as trials say it
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.state.step
+
+    @property
+    def point(self) -> Point:
+        return Point(self.params, self.state)
+
+    def at(self, point: Point, best: tuple[int, float] | None = None) -> "Run":
+        """The run at a point of its journal; `best` is what was recorded with it. An evaluation that was due at the
+        step reached is due again."""
+        return replace(self, params=point.params, state=point.state, best=best or self.best, evaluated=-1)
+
+    def minibatch(self) -> tuple[Example, ...]:
+        """The examples of the next step."""
+        return self.data.minibatch(self.spec.seed, self.step, self.spec.batch_size, self.spec.repeat)
+
+    @property
+    def failed(self) -> str | None:
+        """Why the run cannot go on, or None."""
+        if self.state.nonfinite < NONFINITE_LIMIT:
+            return None
+        return f"losses were not finite at {self.state.nonfinite} steps in a row, the last of them step {self.step - 1}"
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the adapter as it is now is still to be evaluated: after 0, eval_every, ... and the last step."""
+        measured = min(self.spec.eval_rows, len(self.data.valid)) > 0
+        due = self.step % self.spec.eval_every == 0 or self.step == self.spec.steps
+        return measured and due and self.evaluated < self.step
+
+    @property
+    def done(self) -> bool:
+        """All steps are taken and the last evaluation is in, or the run has failed."""
+        return self.failed is not None or (self.step == self.spec.steps and not self.evaluation_due)
+
+
+def start(job_id: str, spec: JobSpec, base: Base, data: Dataset, scope: str = "") -> Run:
+    """The run before step 0. Raises `db.contract.tokens.base_model.UnknownTarget`."""
+    layout = recipes.layout(spec, base)
+    method = recipes.method(spec, layout)
+    params, state = method.init()
+    return Run(job_id, spec, layout, method, data, params, state, scope=scope)
