@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Params = NDArray[np.float32]  # [P], every tensor of one adapter laid end to end in layout order
-Losses = NDArray[np.float64]  # [probes], the losses of one step in the order they were asked
 LogProbs = list[list[NDArray[np.float32]]]  # over examples, over candidates: [targets], nats
 
 

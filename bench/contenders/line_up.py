@@ -67,7 +67,7 @@ class Engine:
 
     def first(self) -> list[float]:
         run, examples = self._runs[0], self._jobs.minibatch(self._runs[0], 0)
-        probes = [run.params, *run.method.ask(run.params, run.state)]
+        probes = [run.params, *(probe.params for probe in run.method.ask(run.params, run.state, ()))]
         trials = [Trial(run.layout, p, examples, run.spec.objective) for p in probes]
         return [loss.mean for loss in self._scorer.score(trials)]
 
@@ -100,7 +100,8 @@ class Strong:
 
     def first(self) -> list[float]:
         run = self._jobs.runs[0]
-        probes = [torch.from_numpy(p) for p in (run.params, *run.method.ask(run.params, run.state))]
+        asked = run.method.ask(run.params, run.state, ())
+        probes = [torch.from_numpy(p) for p in (run.params, *(probe.params for probe in asked))]
         return self._scoring.losses(torch.stack(probes), self._jobs.minibatch(run, 0), run.spec.objective)
 
     def warm(self, steps: Sequence[int]) -> int:

@@ -27,7 +27,7 @@ def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: 
     assert claim is not None
     spec, base = claim.spec, open_base("tiny", str(base_folder))
     method = recipes.method(spec, recipes.layout(spec, base))
-    losses = [[0.7 - 0.01 * (step + probe) for probe in range(method.width)] for step in range(spec.steps)]
+    losses = [[0.7 - 0.01 * (step + probe) for probe in range(method.most)] for step in range(spec.steps)]
     point = replay(method, losses)
     name = adapter_name(spec.model, claim.tenant_id, spec.suffix, job.id)
     published = publish(home / "adapters", job.id, name, spec, base, point)

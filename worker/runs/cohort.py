@@ -1,14 +1,13 @@
-"""How a cohort of runs steps together: ask, score once, tell. Pure; knows no SQL, no queue and no clock."""
+"""How a cohort of runs steps together: ask, score, tell. Pure; knows no SQL, no queue and no clock."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Trial
+from worker.zo.method import Measured
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class StepResult:
     """What one call of `step` made of a run. `losses` is the journal row of the step taken, None where none was;
-    `tokens` are the scored tokens of that row's probes, without `evaluation`'s own.
+    `tokens` are the scored tokens of that row's probes, of all phases, without `evaluation`'s own.
 
     What an adapter of activation `answer` does not act on is paid for once, whatever the engine keeps or has kept: by
     the step that visits a row first, and by the evaluation at step 0.
@@ -38,43 +37,61 @@ class StepResult:
 
 
 def step(runs: Sequence[Run], scorer: Scorer) -> list[tuple[Run, StepResult]]:
-    """One step of every run that is not done, all probes and the evaluations due in one `scorer.score` call.
+    """One step of every run that is not done, in rounds of one `scorer.score` call each: first all evaluations due and
+    all runs' probes; then, together, those of the runs whose method asks further for what it has heard.
 
     A run whose steps are all taken only has its last evaluation scored. Runs come back in their order.
     """
-    work = [_trials(run) for run in runs]
-    trials = [trial for mine in work for trial in mine]
-    losses = iter(scorer.score(trials) if trials else [])
-    return [_told(run, [next(losses) for _ in mine]) for run, mine in zip(runs, work, strict=True)]
+    heard: list[list[Loss]] = [[] for _ in runs]
+    asked = [_asked(run, ()) for run in runs]
+    while any(asked):
+        losses = iter(scorer.score([trial for trials in asked for trial in trials]))
+        for mine, trials in zip(heard, asked, strict=True):
+            mine += [next(losses) for _ in trials]
+        asked = [_asked(run, mine) if trials else [] for run, mine, trials in zip(runs, heard, asked, strict=True)]
+    return [_told(run, mine) for run, mine in zip(runs, heard, strict=True)]
 
 
-def _trials(run: Run) -> list[Trial]:
-    """The evaluation of the present adapter where it is due, then the probes of the step where one is left."""
+def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:
+    """What is to be scored next of the run's step: at first the evaluation of the adapter as it is, where it is due,
+    and the first probes; then what the method asks further, and nothing once the step is complete."""
     if run.done:
         return []
     trials: list[Trial] = []
-    if run.evaluation_due:
+    if run.evaluation_due and not heard:
         rows = run.data.valid[: run.spec.eval_rows]
         trials.append(Trial(run.layout, run.params, rows, run.spec.objective, run.scope))
     if run.step < run.spec.steps:
-        batch = run.minibatch()
-        probes = run.method.ask(run.params, run.state)
-        trials += [Trial(run.layout, probe, batch, run.spec.objective, run.scope) for probe in probes]
+        _, losses = _divided(run, heard)
+        probes = run.method.ask(run.params, run.state, _measured(losses))
+        batch = run.minibatch() if probes else ()
+        trials += [Trial(run.layout, probe.params, batch, run.spec.objective, run.scope) for probe in probes]
     return trials
 
 
-def _told(run: Run, losses: list[Loss]) -> tuple[Run, StepResult]:
-    """The run with the losses of its `_trials`."""
-    evaluation = None
-    if losses and run.evaluation_due:
-        evaluation = _evaluation(run, losses.pop(0))
-        run = replace(run, best=_better(run.best, evaluation), evaluated=run.step)
+def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
+    """The run after all that its step has heard."""
+    held_out, losses = _divided(run, heard)
+    after, evaluation = run, None
+    if held_out is not None:
+        evaluation = _evaluation(run, held_out)
+        after = replace(after, best=_better(run.best, evaluation), evaluated=run.step)
     if not losses:
-        return run, StepResult(evaluation=evaluation)
+        return after, StepResult(evaluation=evaluation)
+    measured = _measured(losses)
+    params, state = run.method.tell(run.params, run.state, measured)
     tokens = sum(loss.tokens for loss in losses) + _first_met(run)
-    row = tuple(loss.mean for loss in losses)
-    params, state = run.method.tell(run.params, run.state, np.array(row, dtype=np.float64))
-    return replace(run, params=params, state=state), StepResult(row, tokens, evaluation)
+    result = StepResult(tuple(m.loss for m in measured), tokens, evaluation)
+    return replace(after, params=params, state=state), result
+
+
+def _divided(run: Run, heard: Sequence[Loss]) -> tuple[Loss | None, Sequence[Loss]]:
+    """The evaluation's loss, where one was due, and the probes' in the order asked."""
+    return (heard[0], heard[1:]) if heard and run.evaluation_due else (None, heard)
+
+
+def _measured(losses: Sequence[Loss]) -> tuple[Measured, ...]:
+    return tuple(Measured(loss.mean) for loss in losses)
 
 
 def _first_met(run: Run) -> int:

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from worker.types import Params
-from worker.zo.method import Method, State
+from worker.zo.method import Method, State, measured
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,6 @@ def replay(method: Method[Any], journal: Sequence[Sequence[float]], start: Point
     for a row that is not what the step asked for.
     """
     params, state = method.init() if start is None else (start.params, start.state)
-    for losses in journal[state.step :]:
-        params, state = method.tell(params, state, np.asarray(losses, dtype=np.float64))
+    for row in journal[state.step :]:
+        params, state = method.tell(params, state, measured(row))
     return Point(params, state)

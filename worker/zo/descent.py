@@ -1,14 +1,15 @@
 """The one loop of all methods: probe along random directions, step against the estimate. Knows no kind of direction."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from worker.types import Losses, Params
+from worker.types import Params
 from worker.zo.estimators import Estimator, clipped
-from worker.zo.method import State, left_out
+from worker.zo.method import Measured, Probe, State, left_out
 from worker.zo.optimizers import Buffers, Optimizer
 from worker.zo.schedules import Schedule
 
@@ -60,31 +61,34 @@ class Descent(Generic[B]):
     weight_decay: float = 0.0
 
     @property
-    def width(self) -> int:
+    def most(self) -> int:
         return self.estimator.width
 
     def init(self) -> tuple[Params, B]:
         params, state = self.space.start()
         return params, replace(state, buffers=tuple(np.zeros_like(params) for _ in range(self.optimizer.buffers)))
 
-    def ask(self, params: Params, state: B) -> list[Params]:
-        """Probes [width], each a new float32 [P] vector."""
+    def ask(self, params: Params, state: B, heard: Sequence[Measured]) -> list[Probe]:
+        """All `most` probes at once, each a float32 [P] vector of its own."""
+        if heard:
+            return []
         params, state = self.space.enter(params, state)
-        probes: list[Params] = []
+        probes: list[Probe] = []
         drawn, z = -1, params
         for query, radius in self.estimator.probes:
             if radius == 0:
-                probes.append(params)
+                probes.append(Probe(params))
                 continue
             if query != drawn:
                 drawn, z = query, self.space.direction(state, query)
-            probes.append(params + z * np.float32(radius))
+            probes.append(Probe(params + z * np.float32(radius)))
         return probes
 
-    def tell(self, params: Params, state: B, losses: Losses) -> tuple[Params, B]:
-        """Params and state after the step whose probes had these losses, float64 [width], in the order asked."""
+    def tell(self, params: Params, state: B, heard: Sequence[Measured]) -> tuple[Params, B]:
+        """Params and state after the step whose probes, in the order asked, were `heard`."""
+        losses = [measured.loss for measured in heard]
         slopes = self.estimator.slopes(losses)
-        if not all(math.isfinite(float(x)) for x in losses) or not all(map(math.isfinite, slopes)):
+        if not all(map(math.isfinite, (*losses, *slopes))):
             return params, left_out(state)
         params, state = self.space.enter(params, state)
         slopes = clipped(slopes, self.clip)

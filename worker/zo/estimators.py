@@ -1,9 +1,8 @@
 """Losses to gradient estimate: where to probe, and what each direction weighs. Knows no direction and no parameter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from worker.types import Losses
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Estimator:
             return tuple((i, radius) for i in each for radius in (self.eps, -self.eps))
         return ((0, 0.0), *((i, self.eps) for i in each))
 
-    def slopes(self, losses: Losses) -> tuple[float, ...]:
+    def slopes(self, losses: Sequence[float]) -> tuple[float, ...]:
         """The projected gradients c_i [queries] of losses [width], float64 of scalar operations only."""
         values = [float(x) for x in losses]
         if len(values) != self.width:

@@ -1,9 +1,24 @@
 """What a method is: two pure functions on a flat parameter vector. Knows arithmetic only, and no method's own state."""
 
-from dataclasses import Field, replace
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from worker.types import Losses, Params
+from worker.types import Params
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Adapter parameters to be scored on the step's minibatch, float32 [P]."""
+
+    params: Params
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a probe's trial gave: its mean loss, nats, float64; not finite where the engine's answer was not."""
+
+    loss: float
 
 
 class State(Protocol):
@@ -32,21 +47,37 @@ S = TypeVar("S", bound=State)
 
 
 class Method(Protocol[S]):
-    """ask(params, state) -> probes; tell(params, state, losses) -> (params, state). Both pure and deterministic to the
-    bit on every machine: noise is regenerated from (seed, step, probe, tensor), nothing is perturbed in place."""
+    """ask(params, state, heard) -> probes, in one or several phases; tell(params, state, heard) -> (params, state).
+
+    Both are pure and deterministic to the bit on every machine: noise is regenerated from (seed, step, probe, tensor),
+    nothing is perturbed in place. The journal has what the whole step heard, so that `tell` alone replays it.
+    """
 
     @property
-    def width(self) -> int:
-        """Probes a step."""
+    def most(self) -> int:
+        """Probes of a step at most, over all its phases: what it is priced by."""
         ...
 
     def init(self) -> tuple[Params, S]:
         """The adapter and state before step 0."""
         ...
 
-    def ask(self, params: Params, state: S) -> list[Params]: ...
+    def ask(self, params: Params, state: S, heard: Sequence[Measured]) -> list[Probe]:
+        """The probes of the step's next phase, after what it has `heard` so far, in the order asked: nothing at first,
+        when there is at least one probe. No probes: the step is complete."""
+        ...
 
-    def tell(self, params: Params, state: S, losses: Losses) -> tuple[Params, S]: ...
+    def tell(self, params: Params, state: S, heard: Sequence[Measured]) -> tuple[Params, S]:
+        """Params and state after a complete step. How its phases divide `heard` is a function of `heard`. A step that
+        heard or would lead to anything not finite changes nothing and is counted: `left_out`.
+
+        Raises ValueError for measures that are not as many as were asked."""
+        ...
+
+
+def measured(row: Sequence[float]) -> tuple[Measured, ...]:
+    """What was heard of a step, from its journal row."""
+    return tuple(Measured(float(loss)) for loss in row)
 
 
 def left_out(state: S) -> S:

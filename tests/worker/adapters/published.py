@@ -36,7 +36,7 @@ def spec(
 
 def journal(spec: JobSpec, base: Base, steps: int) -> list[list[float]]:
     """Losses such as a run would have measured: near 5, no two alike."""
-    width = recipes.method(spec, recipes.layout(spec, base)).width
+    width = recipes.method(spec, recipes.layout(spec, base)).most
     return (5 + np.random.default_rng(0).normal(0, 0.01, (steps, width))).tolist()
 
 

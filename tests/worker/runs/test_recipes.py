@@ -56,7 +56,7 @@ def test_settings_arrive():
 def test_the_price_counts_the_probes_that_are_asked(estimator, queries):
     job = spec(method={"estimator": estimator, "queries": queries})
     made = build(estimator=estimator, queries=queries)
-    assert made.width == len(made.ask(*made.init())) == job.method.probes
+    assert made.most == len(made.ask(*made.init(), ())) == job.method.probes
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Small problems with known answers, written on the effective update of an adapter. Knows no method."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.types import Layout, Losses, Module, Params
-from worker.zo.method import Method, State
+from worker.types import Layout, Module, Params
+from worker.zo.method import Method, State, measured
 
 F64 = NDArray[np.float64]
 LAYOUT = Layout(rank=4, alpha=6.0, modules=(Module("a", 6, 5), Module("b", 3, 7)))
@@ -57,18 +58,32 @@ class Logistic:
         return float(((x @ updates(self.layout, params)[0].T)[:, :2].argmax(1) == y).mean())
 
 
-def run(method: Method[State], loss: Callable[[Params], float], steps: int) -> tuple[Params, State, list[Losses]]:
+def heard_of(method: Method[Any], params: Params, state: State, loss: Callable[[Params], float]) -> list[float]:
+    """What a step hears where this is the loss, all its phases in order: a journal row."""
+    row: list[float] = []
+    while probes := method.ask(params, state, measured(row)):
+        row += [loss(probe.params) for probe in probes]
+    return row
+
+
+def run(method: Method[Any], loss: Callable[[Params], float], steps: int) -> tuple[Params, Any, list[list[float]]]:
     """Params, state and journal after `steps` steps."""
     params, state = method.init()
     journal = []
     for _ in range(steps):
-        journal.append(np.array([loss(probe) for probe in method.ask(params, state)]))
-        params, state = method.tell(params, state, journal[-1])
+        journal.append(heard_of(method, params, state, loss))
+        params, state = method.tell(params, state, measured(journal[-1]))
     return params, state, journal
 
 
-def replay(method: Method[State], journal: list[Losses]) -> tuple[Params, State]:
+def replay(method: Method[Any], journal: list[list[float]]) -> tuple[Params, Any]:
     params, state = method.init()
-    for losses in journal:
-        params, state = method.tell(params, state, losses)
+    for row in journal:
+        params, state = method.tell(params, state, measured(row))
     return params, state
+
+
+def arrays(state: State) -> list[Params]:
+    """Every vector that a state holds, in the order of its fields."""
+    kept = [getattr(state, field.name) for field in fields(state)]
+    return [x for value in kept for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, np.ndarray)]

@@ -5,10 +5,11 @@ constants. They may change only with the algorithm, and then every recorded jour
 """
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,10 +18,10 @@ from db.contract import methods
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import AdapterSpec, JobSpec
-from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, replay, run
+from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, arrays, replay, run
 from worker.runs import recipes
-from worker.types import Layout, Losses
-from worker.zo.method import Method, State
+from worker.types import Layout
+from worker.zo.method import Method, Probe, measured
 
 PINNED_STEPS = 37
 
@@ -49,7 +50,7 @@ METHODS = {
 each = pytest.mark.parametrize("name", METHODS)
 
 
-def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[State]:
+def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[Any]:
     spec = JobSpec(
         model="m", objective="lm", training_file="file", steps=steps, batch_size=1, eval_every=1, seed=2**40 + 7,
         adapter=AdapterSpec(rank=WIDE.rank, alpha=WIDE.alpha, targets=("x",)), method=METHODS[name].method,
@@ -57,45 +58,57 @@ def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[State]:
     return recipes.method(spec, layout)
 
 
-def pinned_losses(width: int) -> list[Losses]:
+def pinned_losses(width: int) -> list[list[float]]:
     """Constants of simple binary fractions, one step of them not finite."""
-    rows = [np.array([(37 * (step * width + i) % 101) / 64 for i in range(width)]) for step in range(PINNED_STEPS)]
-    rows[10][0] = np.inf
+    rows = [[(37 * (step * width + i) % 101) / 64 for i in range(width)] for step in range(PINNED_STEPS)]
+    rows[10][0] = math.inf
     return rows
 
 
 def digest(name: str) -> str:
     method = build(name)
-    params, state = replay(method, pinned_losses(method.width))
-    return hashlib.sha256(
-        b"".join(x.tobytes() for x in (params, *state.buffers, *method.ask(params, state)))
-    ).hexdigest()[:16]
+    params, state = replay(method, pinned_losses(method.most))
+    vectors = params, *arrays(state), *(probe.params for probe in method.ask(params, state, ()))
+    return hashlib.sha256(b"".join(x.tobytes() for x in vectors)).hexdigest()[:16]
+
+
+def first(method: Method[Any], params, state) -> list[bytes]:
+    return [probe.params.tobytes() for probe in method.ask(params, state, ())]
 
 
 @each
-def test_probes_are_finite_vectors_of_the_width_asked(name):
+def test_probes_are_finite_vectors_no_two_alike(name):
     method = build(name)
     params, state = method.init()
-    probes = method.ask(params, state)
-    assert len(probes) == method.width
-    for x in (params, *probes):
+    asked = method.ask(params, state, ())
+    assert all(isinstance(probe, Probe) for probe in asked)
+    for x in (params, *(probe.params for probe in asked)):
         assert (x.shape, x.dtype) == ((WIDE.size,), np.float32)
         assert np.isfinite(x).all()
-    assert len({p.tobytes() for p in probes}) == method.width
+    assert len(set(first(method, params, state))) == len(asked)
+
+
+@each
+def test_a_step_asks_no_more_probes_than_it_is_priced_by(name):
+    """The methods here ask as many at every step; one that may ask fewer is priced by the most."""
+    method = build(name)
+    _, _, journal = run(method, Quadratic(WIDE), 20)
+    assert method.most == METHODS[name].method.probes
+    assert {len(row) for row in journal} == {method.most}
 
 
 @each
 def test_ask_and_tell_are_pure(name):
     method = build(name)
     params, state, _ = run(method, Quadratic(WIDE), 9)  # the next step is next to a refresh
-    for x in (params, *state.buffers):
+    for x in (params, *arrays(state)):
         x.setflags(write=False)
     before = (params.tobytes(), repr(state))
-    losses = np.linspace(0, 1, method.width)
-    first = [p.tobytes() for p in method.ask(params, state)]
-    told = method.tell(params, state, losses)
-    assert [p.tobytes() for p in method.ask(params, state)] == first
-    again = method.tell(params, state, losses)
+    row = measured(np.linspace(0, 1, method.most))
+    asked = first(method, params, state)
+    told = method.tell(params, state, row)
+    assert first(method, params, state) == asked
+    again = method.tell(params, state, row)
     assert told[0].tobytes() == again[0].tobytes()
     assert repr(told[1]) == repr(again[1])
     assert (params.tobytes(), repr(state)) == before
@@ -108,9 +121,18 @@ def test_replay_is_bitwise_and_may_start_anywhere(name):
     assert again.tobytes() == params.tobytes()
     assert repr(its_state) == repr(state)
     middle = replay(build(name), journal[:20])
-    for losses in journal[20:]:
-        middle = build(name).tell(*middle, losses)
+    for row in journal[20:]:
+        middle = build(name).tell(*middle, measured(row))
     assert middle[0].tobytes() == params.tobytes()
+
+
+def left_as_it_was(method, params, state, row) -> Any:
+    """The state after a step that is to change nothing, which is checked."""
+    same, after = method.tell(params, state, measured(row))
+    assert same.tobytes() == params.tobytes()
+    assert [x.tobytes() for x in arrays(after)] == [x.tobytes() for x in arrays(state)]
+    assert (after.step, after.skipped) == (state.step + 1, state.skipped + 1)
+    return after
 
 
 @each
@@ -118,15 +140,12 @@ def test_a_step_without_finite_losses_only_counts(name):
     method = build(name)
     params, state, _ = run(method, Quadratic(WIDE), 7)
     for bad in (np.nan, np.inf, -np.inf):
-        losses = np.zeros(method.width)
-        losses[-1] = bad
-        same, after = method.tell(params, state, losses)
-        assert same.tobytes() == params.tobytes()
-        assert [b.tobytes() for b in after.buffers] == [b.tobytes() for b in state.buffers]
+        row = [*np.zeros(method.most - 1), bad]
+        after = left_as_it_was(method, params, state, row)
         assert (after.step, after.skipped, after.nonfinite) == (8, 1, 1)
-    twice = method.tell(same, after, losses)[1]
+    twice = left_as_it_was(method, params, after, row)
     assert (twice.skipped, twice.nonfinite) == (2, 2)
-    _, well = method.tell(same, twice, np.ones(method.width))
+    _, well = method.tell(params, twice, measured(np.ones(method.most)))
     assert (well.step, well.skipped, well.nonfinite) == (10, 2, 0)
 
 

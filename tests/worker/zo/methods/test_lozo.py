@@ -8,6 +8,7 @@ from worker.types import Layout
 from worker.zo import noise
 from worker.zo.descent import Descent
 from worker.zo.estimators import Estimator
+from worker.zo.method import measured
 from worker.zo.methods.lozo import WindowSpace
 from worker.zo.noise import Place, Stream
 from worker.zo.optimizers import Momentum, Sgd
@@ -96,7 +97,7 @@ def test_recompress_keeps_the_best_and_records_what_it_lost():
 def test_a_step_moves_only_its_window_of_b():
     method = descent()
     params, state, _ = run(method, Quadratic(WIDE), NU + 1)
-    moved, _ = method.tell(params, state, np.array([1.0, 0.0]))
+    moved, _ = method.tell(params, state, measured([1.0, 0.0]))
     difference = moved - params
     assert not WIDE.tensor(difference, 0).any()
     assert np.flatnonzero(WIDE.tensor(difference, 1).any(0)).tolist() == [2, 3]
@@ -106,8 +107,8 @@ def test_a_step_moves_only_its_window_of_b():
 def test_a_refresh_waits_for_finite_losses():
     method = descent()
     params, state, _ = run(method, Quadratic(WIDE), NU)
-    same, skipped = method.tell(params, state, np.array([np.nan, 1.0]))
+    same, skipped = method.tell(params, state, measured([np.nan, 1.0]))
     assert same is params
     assert (skipped.windows, skipped.step) == (1, NU + 1)
-    _, later = method.tell(same, skipped, np.array([1.0, 0.5]))
+    _, later = method.tell(same, skipped, measured([1.0, 0.5]))
     assert later.windows == 2

@@ -7,6 +7,7 @@ from tests.worker.zo.problems import LAYOUT, Quadratic, run
 from worker.zo import noise
 from worker.zo.descent import Descent
 from worker.zo.estimators import Estimator
+from worker.zo.method import measured
 from worker.zo.methods.mezo import AdapterSpace
 from worker.zo.noise import Place, Stream
 from worker.zo.optimizers import Sgd
@@ -52,7 +53,7 @@ def test_starts_as_peft_does():
 def test_every_parameter_is_probed_and_the_probes_are_mirror_images():
     method = descent()
     params, state = method.init()
-    plus, minus = method.ask(params, state)
+    plus, minus = (probe.params for probe in method.ask(params, state, ()))
     np.testing.assert_allclose((plus.astype(np.float64) + minus) / 2, params, atol=1e-7)
     z = (plus - params) / np.float32(EPS)
     for i in range(2 * len(LAYOUT.modules)):
@@ -60,8 +61,7 @@ def test_every_parameter_is_probed_and_the_probes_are_mirror_images():
 
 
 def test_clip_bounds_the_move():
-    losses = np.array([1000.0, -1000.0])
     params, state = descent(clip=2.0).init()
-    moved, _ = descent(clip=2.0).tell(params, state, losses)
+    moved, _ = descent(clip=2.0).tell(params, state, measured([1000.0, -1000.0]))
     z = noise.normal(Place(SEED, Stream.PROBE, 0), LAYOUT.size)
     np.testing.assert_allclose(params - moved, RATE * 2.0 * z, atol=1e-6)
