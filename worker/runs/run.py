@@ -52,7 +52,8 @@ class Run:
         """Why the run cannot go on, or None."""
         if self.state.nonfinite < NONFINITE_LIMIT:
             return None
-        return f"losses were not finite at {self.state.nonfinite} steps in a row, the last of them step {self.step - 1}"
+        row = f"{self.state.nonfinite} steps in a row, the last of them step {self.step - 1}"
+        return f"losses were not finite, or too large for a finite update, at {row}"
 
     @property
     def evaluation_due(self) -> bool:

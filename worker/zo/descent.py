@@ -9,7 +9,7 @@ import numpy as np
 
 from worker.types import Params
 from worker.zo.estimators import Estimator, clipped
-from worker.zo.method import Measured, Probe, State, left_out
+from worker.zo.method import Measured, Probe, State, finite, left_out
 from worker.zo.optimizers import Buffers, Optimizer
 from worker.zo.schedules import Schedule
 
@@ -50,7 +50,8 @@ class Space(Protocol[B]):
 class Descent(Generic[B]):
     """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the (clipped) projected gradients.
 
-    A step whose losses are not all finite leaves params and buffers as they were and is counted.
+    A step whose losses are not all finite, or whose new params or buffers would not be (a slope of 1e39 is infinite in
+    float32, one of 1e20 has an infinite square), leaves params and buffers as they were and is counted.
     """
 
     space: Space[B]
@@ -88,10 +89,15 @@ class Descent(Generic[B]):
         """Params and state after the step whose probes, in the order asked, were `heard`."""
         losses = [measured.loss for measured in heard]
         slopes = self.estimator.slopes(losses)
-        if not all(map(math.isfinite, (*losses, *slopes))):
-            return params, left_out(state)
+        if all(map(math.isfinite, (*losses, *slopes))):
+            with np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is left out
+                moved, after = self._moved(params, state, clipped(slopes, self.clip))
+            if finite(moved, *after.buffers):
+                return moved, after
+        return params, left_out(state)
+
+    def _moved(self, params: Params, state: B, slopes: tuple[float, ...]) -> tuple[Params, B]:
         params, state = self.space.enter(params, state)
-        slopes = clipped(slopes, self.clip)
         gradient = self._gradient(state, slopes)
         direction, buffers = self.optimizer.apply(gradient, state.buffers, state.step - state.skipped)
         rate = self.schedule(state.step)

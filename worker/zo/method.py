@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import Field, dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
+
 from worker.types import Params
 
 
@@ -78,6 +80,11 @@ class Method(Protocol[S]):
 def measured(row: Sequence[float]) -> tuple[Measured, ...]:
     """What was heard of a step, from its journal row."""
     return tuple(Measured(float(loss)) for loss in row)
+
+
+def finite(*vectors: Params) -> bool:
+    """Whether every entry of every vector is."""
+    return all(bool(np.isfinite(vector).all()) for vector in vectors)
 
 
 def left_out(state: S) -> S:

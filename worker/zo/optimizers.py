@@ -51,8 +51,8 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (arXiv 1412.6980, algorithm 1) with bias correction; `step` counts from 0 and steps left out for losses that
-    were not finite are not counted."""
+    """Adam (arXiv 1412.6980, algorithm 1) with bias correction; `step` counts from 0 and steps that were left out
+    are not counted."""
 
     beta1: float
     beta2: float

@@ -163,8 +163,8 @@ def test_a_run_that_stops_being_finite_fails_and_keeps_its_best():
     run, seen = finish(start(steps=100), LinearScorer(broken_from=8))
     assert run.step == 7 + NONFINITE_LIMIT
     assert (
-        run.failed
-        == f"losses were not finite at {NONFINITE_LIMIT} steps in a row, the last of them step {run.step - 1}"
+        run.failed == f"losses were not finite, or too large for a finite update, at {NONFINITE_LIMIT} steps in a row, "
+        f"the last of them step {run.step - 1}"
     )
     assert run.done
     assert run.best == (0, pytest.approx(math.log(3), rel=1e-6))
@@ -172,6 +172,23 @@ def test_a_run_that_stops_being_finite_fails_and_keeps_its_best():
     journal = rows(seen)
     assert resumed(start(steps=100), journal).failed == run.failed
     assert len(cohort.step([run, start()], LinearScorer())) == 2
+
+
+@pytest.mark.parametrize(
+    "method", [{}, {"optimizer": "adam"}, {"name": "lozo", "window_rank": 2, "optimizer": "momentum"}]
+)
+def test_finite_losses_too_large_to_step_by_fail_a_run_with_the_reason(method):
+    class Huge(LinearScorer):
+        def score(self, trials):
+            return [replace(loss, total=i * 1e40 * loss.count) for i, loss in enumerate(super().score(trials))]
+
+    first = start(steps=100, method=method, data=dataset(0, valid=0))
+    run, seen = finish(first, Huge())
+    assert rows(seen) == [(0.0, 1e40)] * NONFINITE_LIMIT
+    assert "too large for a finite update" in run.failed
+    assert f"{NONFINITE_LIMIT} steps in a row, the last of them step {NONFINITE_LIMIT - 1}" in run.failed
+    assert run.params.tobytes() == first.params.tobytes()
+    assert resumed(first, rows(seen)).failed == run.failed
 
 
 def test_a_held_out_loss_that_is_not_finite_is_never_best():

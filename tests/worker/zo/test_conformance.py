@@ -150,6 +150,17 @@ def test_a_step_without_finite_losses_only_counts(name):
 
 
 @each
+def test_finite_losses_of_any_size_lead_to_nothing_that_is_not_finite(name):
+    method = build(name)
+    params, state = method.init()
+    for power in range(0, 300, 5):
+        losses = [(-1) ** i * (i + 1) * 10.0**power for i in range(method.most)]
+        params, state = method.tell(params, state, measured(losses))
+        assert all(np.isfinite(x).all() for x in (params, *arrays(state)))
+    assert state.step == 60
+
+
+@each
 def test_descends_a_quadratic(name):
     f = Quadratic(WHOLE)
     params, _, _ = run(build(name, WHOLE, 1500), f, 1500)
