@@ -1,4 +1,4 @@
-"""The one loop of all methods: probe along random directions, step against the estimate. Knows no kind of direction."""
+"""The loop of most methods: probe along random directions, step against the estimate. Knows no kind of direction."""
 
 import math
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class Descent(Generic[B]):
         return params, replace(state, buffers=tuple(np.zeros_like(params) for _ in range(self.optimizer.buffers)))
 
     def ask(self, params: Params, state: B, heard: Sequence[Measured]) -> list[Probe]:
-        """All `most` probes at once, each a float32 [P] vector of its own."""
+        """All `most` probes at once, float32 [P] each."""
         if heard:
             return []
         params, state = self.space.enter(params, state)

@@ -1,5 +1,6 @@
 """Specs, journals and adapters for the checkpoint tests: real recipes on the tiny base models."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base, open_base
 from tests.bases import Architecture, tiny
 from worker.runs import recipes
+from worker.runs import replay as replaying
+from worker.runs.replay import Point
 from worker.types import Params
 
 
@@ -38,6 +41,10 @@ def journal(spec: JobSpec, base: Base, steps: int) -> list[list[float]]:
     """Losses such as a run would have measured: near 5, no two alike."""
     width = recipes.method(spec, recipes.layout(spec, base)).most
     return (5 + np.random.default_rng(0).normal(0, 0.01, (steps, width))).tolist()
+
+
+def replay(spec: JobSpec, base: Base, journal: Sequence[Sequence[float]], start: Point | None = None) -> Point:
+    return replaying.replay(recipes.method(spec, recipes.layout(spec, base)), journal, start)
 
 
 def adapter(spec: JobSpec, base: Base) -> Params:

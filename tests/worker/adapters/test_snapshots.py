@@ -1,27 +1,17 @@
-"""Replay equals training, a snapshot is only a cache, a published directory is whole: equal adapters, equal bytes."""
+"""A snapshot is only a cache: what it gives back is to the bit what replay gives, or it is not used."""
 
 import hashlib
-import io
 import json
-import os
-import subprocess
-import sys
-import tarfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from db.ids import adapter_name
-from tests.worker.adapters.published import base, journal, spec
-from worker.adapters.publish import publish
+from tests.worker.adapters.published import base, journal, replay, spec
 from worker.adapters.snapshots import Prefix, Snapshots
-from worker.runs import recipes
-from worker.runs import replay as replaying
 from worker.runs.replay import Point
 from worker.types import Params
 from worker.zo.methods import lozo, mezo
@@ -37,10 +27,6 @@ METHODS = {
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return base("llama", tmp_path_factory.mktemp("bases"))
-
-
-def replay(job, llama, journal, start=None) -> Point:
-    return replaying.replay(recipes.method(job, recipes.layout(job, llama)), journal, start)
 
 
 def plain(value: object) -> object:
@@ -123,71 +109,6 @@ def test_a_folder_that_cannot_be_written_costs_nothing(llama, tmp_path):
     assert newest(Snapshots(file), spec(), [[1.0, 1.0]]) is None
 
 
-def point(llama) -> Point:
-    job = spec()
-    return replay(job, llama, journal(job, llama, 3))
-
-
-def test_the_published_directory_is_a_peft_adapter(llama, tmp_path):
-    job, made = spec(), point(llama)
-    name = adapter_name(job.model, "ten_abc", job.suffix, "ftjob-xyz")
-    published = publish(tmp_path, "ftjob-xyz", name, job, llama, made)
-    folder = Path(published.path)
-    assert published.name == "ft:tiny-llama:abc::xyz"
-    assert published.step == 3
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["ftjob-xyz"]  # nothing temporary is left
-    data = (folder / "adapter_model.safetensors").read_bytes()
-    assert published.sha256 == hashlib.sha256(data).hexdigest()
-    config = json.loads((folder / "adapter_config.json").read_text())
-    assert config["r"] == 4
-    assert config["lora_alpha"] == 8
-    assert config["target_modules"] == ["q_proj", "v_proj"]
-    tensors = load_file(folder / "adapter_model.safetensors")
-    layout = recipes.layout(job, llama)
-    assert len(tensors) == 2 * len(layout.modules)
-    for module, a, b in layout.pairs(made.params):
-        assert np.array_equal(tensors[f"base_model.model.{module.name}.lora_A.weight"], a)
-        assert np.array_equal(tensors[f"base_model.model.{module.name}.lora_B.weight"], b)
-    with tarfile.open(fileobj=io.BytesIO(published.tar)) as archive:
-        packed = {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
-        assert {(m.uid, m.gid, m.mtime, m.mode) for m in archive.getmembers()} == {(0, 0, 0, 0o644)}
-    assert packed == {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def test_publishing_again_gives_the_same_and_repairs_what_is_broken(llama, tmp_path):
-    first = publish(tmp_path, "ftjob-xyz", "n", spec(), llama, point(llama))
-    inode = os.stat(first.path).st_ino
-    assert publish(tmp_path, "ftjob-xyz", "n", spec(), llama, point(llama)) == first
-    assert os.stat(first.path).st_ino == inode
-    weights = Path(first.path) / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    assert publish(tmp_path, "ftjob-xyz", "n", spec(), llama, point(llama)) == first
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == first.sha256
-
-
-def test_another_process_replays_to_the_same_hash(llama, tmp_path):
-    job = spec(optimizer="adam")
-    losses = journal(job, llama, 12)
-    published = publish(tmp_path, "ftjob-a", "n", job, llama, replay(job, llama, losses))
-    code = f"""
-from db.contract.tokens.base_model import open_base
-from db.contract.spec import JobSpec
-from worker.adapters import peft_files
-from worker.runs import recipes
-from worker.runs.replay import replay
-import sys
-job = JobSpec.model_validate_json({job.model_dump_json()!r})
-base = open_base({llama.name!r}, {llama.source!r})
-layout = recipes.layout(job, base)
-made = replay(recipes.method(job, layout), {losses!r})
-print(peft_files.sha256(peft_files.weights(layout, made.params)))
-assert not {{"torch", "vllm", "transformers"}} & set(sys.modules), "a replay needs no engine"
-"""
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert out.stdout.strip() == published.sha256
-
-
 @dataclass(frozen=True)
 class Newcomer:
     """A state such as a method of tomorrow may have: other shapes, other dtypes, nothing that a snapshot knows of."""
@@ -237,6 +158,18 @@ def test_a_snapshot_of_another_state_is_not_used(llama, tmp_path):
     snapshots.write("ftjob-a", full, Prefix(spec(), losses).hex())
     assert newest(snapshots, spec(), losses, lozo.State) is None
     assert newest(snapshots, spec(), losses, mezo.State) is not None
+
+
+def test_a_snapshot_of_the_first_format_is_not_used(llama, tmp_path):
+    """Scalars in one piece, buffers by number, a hash of float32 alone."""
+    job, made = spec(), replay(spec(), llama, [])
+    losses = journal(job, llama, 1)
+    scalars = {"step": 1, "skipped": 0, "nonfinite": 0, "windows": 0, "truncation": []}
+    sha256 = hashlib.sha256(b"params" + made.params.tobytes()).hexdigest()
+    about = {"state": json.dumps(scalars), "prefix": Prefix(job, losses).hex(), "sha256": sha256}
+    (tmp_path / "ftjob-a").mkdir()
+    save_file({"params": made.params}, tmp_path / "ftjob-a" / "000000001.safetensors", metadata=about)
+    assert newest(Snapshots(tmp_path), job, losses) is None
 
 
 @pytest.mark.parametrize("part", ["scalar", "far below float32"])

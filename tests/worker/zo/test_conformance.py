@@ -19,7 +19,9 @@ from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import AdapterSpec, JobSpec
 from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, arrays, replay, run
+from worker.adapters.snapshots import Prefix, Snapshots
 from worker.runs import recipes
+from worker.runs.replay import Point
 from worker.types import Layout
 from worker.zo.method import Method, Probe, measured
 
@@ -50,12 +52,15 @@ METHODS = {
 each = pytest.mark.parametrize("name", METHODS)
 
 
-def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[Any]:
-    spec = JobSpec(
+def job(name: str, steps: int = 100) -> JobSpec:
+    return JobSpec(
         model="m", objective="lm", training_file="file", steps=steps, batch_size=1, eval_every=1, seed=2**40 + 7,
         adapter=AdapterSpec(rank=WIDE.rank, alpha=WIDE.alpha, targets=("x",)), method=METHODS[name].method,
     )  # fmt: skip
-    return recipes.method(spec, layout)
+
+
+def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[Any]:
+    return recipes.method(job(name, steps), layout)
 
 
 def pinned_losses(width: int) -> list[list[float]]:
@@ -124,6 +129,15 @@ def test_replay_is_bitwise_and_may_start_anywhere(name):
     for row in journal[20:]:
         middle = build(name).tell(*middle, measured(row))
     assert middle[0].tobytes() == params.tobytes()
+
+
+@each
+def test_its_state_survives_a_snapshot(name, tmp_path):
+    params, state, journal = run(build(name), Quadratic(WIDE), 19)
+    Snapshots(tmp_path).write("ftjob-a", Point(params, state), Prefix(job(name), journal).hex())
+    found = Snapshots(tmp_path).newest("ftjob-a", job(name), journal, type(state))
+    assert found is not None
+    assert (found.params.tobytes(), repr(found.state)) == (params.tobytes(), repr(state))
 
 
 def left_as_it_was(method, params, state, row) -> Any:
