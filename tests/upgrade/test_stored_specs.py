@@ -40,5 +40,6 @@ def test_it_loads_with_what_its_method_has(row):
 @each
 def test_it_replays_to_the_hash_that_0_1_published(row, base: Base):
     spec = stored(row["spec"])
-    point = replay(spec, base, row["journal"])
-    assert peft_files.sha256(peft_files.weights(recipes.layout(spec, base), point.params)) == row["sha256"]
+    layout = recipes.layout(spec, base)
+    point = replay(recipes.method(spec, layout), row["journal"])
+    assert peft_files.sha256(peft_files.weights(layout, point.params)) == row["sha256"]
