@@ -20,9 +20,8 @@ def main(folder: str, train: str) -> None:
         values = resolve({"method": method, "steps": 100}, base, report.format, report.rows)
         spec = JobSpec(model="mine", training_file="file-mine", seed=0, **values)
         cost = price(spec, counts, Counts())
-        print(
-            f"{method}: {spec.steps} steps of {spec.method.probes} probes on {spec.batch_size} rows: {cost.total} scored tokens"
-        )
+        step = f"{spec.method.probes} probes on {spec.batch_size} rows"
+        print(f"{method}: {spec.steps} steps of {step}: {cost.total} scored tokens")
 
 
 if __name__ == "__main__":
