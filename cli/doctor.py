@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from cli import show
 from cli.admin import settings
 from db.contract.tokens import base_model
+from db.contract.tokens.architectures import ARCHITECTURES
 from db.overview import FRESH, Overview, overview
 from db.session import sessions
 from db.settings import Settings
@@ -79,7 +80,7 @@ def _models(at: Settings) -> Iterator[Finding]:
         try:
             base = base_model.load(name, at)
         except Exception as error:  # whatever a folder or a hub may answer
-            todo = "the folder needs config.json and tokenizer.json of a causal OPT, Llama or Qwen2 model"
+            todo = f"the folder needs config.json and tokenizer.json of a causal model ({', '.join(ARCHITECTURES)})"
             yield Finding("models", "fail", f"{name}: {error}", todo)
         else:
             yield Finding("models", "ok", f"{name}: {base.architecture}, {len(base.modules)} linears, {base.source}")

@@ -1,12 +1,24 @@
-"""The linear modules of the supported architectures, from config.json alone. Knows no files and no weights."""
+"""The supported architectures and their linear modules, from config.json alone: the one place that lists them. Knows no
+files and no weights."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 Linear = tuple[str, int, int]  # name as in transformers' state dict without `.weight`, inputs, outputs
-SUPPORTED = ("llama", "qwen2", "opt")
-# Linears whose input transformers flattens: PEFT's activated LoRA, which looks at a batch's shape, fails on them.
-FLATTENED = {"opt": ("fc1", "fc2")}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where transformers keeps the layers, and the linears of one of them (named within it).
+
+    `flattened` are linears whose input transformers flattens: PEFT's activated LoRA, which looks at a batch's shape,
+    fails on them.
+    """
+
+    layers: str
+    layer: Callable[[Mapping[str, Any]], tuple[Linear, ...]]
+    flattened: tuple[str, ...] = ()
 
 
 def linears(config: Mapping[str, Any]) -> tuple[Linear, ...]:
@@ -14,13 +26,13 @@ def linears(config: Mapping[str, Any]) -> tuple[Linear, ...]:
 
     Raises ValueError for an architecture that is not supported and for a size that config.json lacks.
     """
-    architecture = config.get("model_type")
-    if architecture not in SUPPORTED:
-        raise ValueError(f"architecture {architecture!r} is not supported; {', '.join(SUPPORTED)} are")
-    layer = _opt_layer(config) if architecture == "opt" else _llama_layer(config)
-    prefix = "model.decoder.layers" if architecture == "opt" else "model.layers"
-    layers = size(config, "num_hidden_layers")
-    return tuple((f"{prefix}.{i}.{name}", inputs, outputs) for i in range(layers) for name, inputs, outputs in layer)
+    architecture = ARCHITECTURES.get(str(config.get("model_type")))
+    if architecture is None:
+        raise ValueError(f"architecture {config.get('model_type')!r} is not supported; {', '.join(ARCHITECTURES)} are")
+    layer, layers = architecture.layer(config), size(config, "num_hidden_layers")
+    return tuple(
+        (f"{architecture.layers}.{i}.{name}", inputs, outputs) for i in range(layers) for name, inputs, outputs in layer
+    )
 
 
 def size(config: Mapping[str, Any], key: str) -> int:
@@ -52,3 +64,10 @@ def _opt_layer(config: Mapping[str, Any]) -> tuple[Linear, ...]:
     hidden, inner = size(config, "hidden_size"), size(config, "ffn_dim")
     attention = tuple((f"self_attn.{name}", hidden, hidden) for name in ("k_proj", "v_proj", "q_proj", "out_proj"))
     return (*attention, ("fc1", hidden, inner), ("fc2", inner, hidden))
+
+
+ARCHITECTURES: Final[dict[str, Architecture]] = {
+    "llama": Architecture("model.layers", _llama_layer),
+    "qwen2": Architecture("model.layers", _llama_layer),
+    "opt": Architecture("model.decoder.layers", _opt_layer, flattened=("fc1", "fc2")),
+}

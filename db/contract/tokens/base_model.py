@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import huggingface_hub
 from tokenizers import Tokenizer, processors
 
-from db.contract.tokens.architectures import FLATTENED, Linear, linears, size
+from db.contract.tokens.architectures import ARCHITECTURES, Linear, linears, size
 
 SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -78,7 +78,7 @@ class Base:
 
     def everywhere_only(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the modules that `targets` name which no adapter of activation `answer` may act on."""
-        flattened = FLATTENED.get(self.architecture, ())
+        flattened = ARCHITECTURES[self.architecture].flattened
         return tuple(name for name, _, _ in self.select(targets) if name.rpartition(".")[2] in flattened)
 
     def encode(self, text: str) -> list[int]:

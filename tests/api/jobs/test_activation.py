@@ -1,6 +1,8 @@
 """Jobs whose adapter acts on the answer only: what `activation` and `invocation` come to, what that costs, and every
 way it is refused."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 
@@ -8,7 +10,7 @@ from api.token_counts import count
 from db.contract.rows.files import parse
 from db.contract.sampling import minibatch
 from db.contract.spec import JobSpec
-from db.contract.tokens.architectures import FLATTENED
+from db.contract.tokens.architectures import ARCHITECTURES
 from db.contract.tokens.base_model import load
 from db.contract.tokens.encoding import encode
 from db.tables import Adapter, File, Job
@@ -233,7 +235,7 @@ def test_a_file_is_tokenised_once_for_each_invocation(anna, monkeypatch):
 def test_modules_that_peft_cannot_activate_are_refused(refused, anna, training, monkeypatch):
     """As OPT's MLP, whose input transformers flattens: nobody could run such an adapter. Here it is said of another
     module, for the service of these tests has one model."""
-    monkeypatch.setitem(FLATTENED, "llama", ("down_proj",))
+    monkeypatch.setitem(ARCHITECTURES, "llama", replace(ARCHITECTURES["llama"], flattened=("down_proj",)))
     asked = {"activation": "answer", "targets": ["q_proj", "down_proj"]}
     error = refused(training, asked)
     assert (error["param"], error["code"]) == ("onward.targets", "invalid_value")
