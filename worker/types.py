@@ -111,7 +111,7 @@ class Trial:
     layout: Layout | None
     params: Params | None
     examples: tuple[Example, ...]
-    objective: str  # "lm" | "choice": `worker.objectives.logprobs` turns log-probabilities into the loss
+    objective: str  # a name in `worker.objectives`: what the measures of its examples amount to
     scope: str = ""
 
     @property

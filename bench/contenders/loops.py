@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from worker.objectives.logprobs import reduce
+from worker import objectives
 from worker.types import Example, Layout, Loss, Trial
 
 Rows = list[tuple[int, torch.Tensor, torch.Tensor]]  # (sequence row, positions [n], targets [n]), one a candidate
@@ -89,7 +89,7 @@ class BatchedScorer:
         logprobs = self._model.lm_head(flat).float().log_softmax(-1)
         chosen = logprobs.gather(1, torch.cat([t for _, _, t in wanted])[:, None])[:, 0].numpy()
         pieces = iter(np.split(chosen, np.cumsum([len(t) for _, _, t in wanted])[:-1]))
-        return reduce(trial, [[next(pieces) for _ in e.candidates] for e in trial.examples])
+        return objectives.loss(trial, [[next(pieces) for _ in e.candidates] for e in trial.examples])
 
     def _adapted(self, linear: torch.nn.Linear, index: int) -> Any:
         layout, weight, bias = self._layout, linear.weight, linear.bias

@@ -25,7 +25,7 @@ from db.contract.rows.files import parse
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base, open_base
 from db.contract.tokens.encoding import encode
-from worker.objectives.logprobs import reduce
+from worker import objectives
 from worker.runs import cohort
 from worker.runs.data import Dataset, example
 from worker.runs.run import Run, start
@@ -88,7 +88,7 @@ class LastLayerScorer(BatchedScorer):
             # The normaliser over the vocabulary cancels in a choice between tokens: among themselves is enough.
             scores = torch.einsum("nh,nkh->nk", h, self._model.lm_head.weight[targets]).log_softmax(-1).numpy()
         parts = [scores[i * rows : (i + 1) * rows, :, None] for i in range(len(trials))]
-        return [reduce(trial, [list(row) for row in part]) for trial, part in zip(trials, parts, strict=True)]
+        return [objectives.loss(trial, [list(row) for row in part]) for trial, part in zip(trials, parts, strict=True)]
 
 
 def dataset(base: Base, train: int = 240, valid: int = 100) -> Dataset:

@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from db.contract import methods
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
-from worker.objectives import logprobs
+from worker import objectives
 from worker.runs.data import Dataset
 from worker.types import Candidate, Example, Loss, Trial
 
@@ -54,7 +54,7 @@ class LinearScorer:
                 z = logits @ share
                 rows.append((sound * (z - np.logaddexp.reduce(z)))[candidate.targets].astype(np.float32))
             scored.append(rows)
-        return logprobs.reduce(trial, scored)
+        return objectives.loss(trial, scored)
 
 
 def dataset(seed: int, train: int = 60, valid: int = 30) -> Dataset:

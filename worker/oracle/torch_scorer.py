@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 
-from worker.objectives.logprobs import reduce
+from worker import objectives
 from worker.oracle.dequantised import load_model
 from worker.types import Layout, LogProbs, Loss, Trial, blank
 
@@ -39,7 +39,7 @@ class TorchScorer:
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         """One loss a trial, in order. Raises ValueError for a layout that names a module the model lacks."""
-        return [reduce(t, lp) for t, lp in zip(trials, self.logprobs(trials), strict=True)]
+        return [objectives.loss(t, lp) for t, lp in zip(trials, self.logprobs(trials), strict=True)]
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""

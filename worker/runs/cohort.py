@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from worker import objectives
 from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Trial
@@ -106,7 +107,8 @@ def _first_met(run: Run) -> int:
 def _evaluation(run: Run, loss: Loss) -> Evaluation:
     rows = run.data.valid[: run.spec.eval_rows]
     tokens = loss.tokens + (0 if run.step else sum(example.start for example in rows))
-    return Evaluation(run.step, loss.mean, loss.accuracy, len(rows), tokens)
+    accuracy = loss.accuracy if objectives.named(run.spec.objective).has_accuracy else 0.0
+    return Evaluation(run.step, loss.mean, accuracy, len(rows), tokens)
 
 
 def _better(best: tuple[int, float] | None, evaluation: Evaluation) -> tuple[int, float] | None:

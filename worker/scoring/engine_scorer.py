@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worker import objectives
 from worker.engine.attention import BranchAttention
 from worker.engine.engine import Engine
 from worker.engine.lora import SlotBank, Worn
 from worker.engine.prompt_cache import PromptCache
-from worker.objectives.logprobs import reduce
 from worker.scoring.packing import Laid, Wave, lay, waves
 from worker.types import Example, Layout, LogProbs, Loss, Trial, blank
 
@@ -58,7 +58,7 @@ class VllmScorer:
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         """One loss a trial, in order; not finite where the engine's answer was not. Raises ValueError for a trial that
         the model cannot take: unknown module or shape, rank too high, sequence too long, token out of range."""
-        return [reduce(t, lp) for t, lp in zip(trials, self.logprobs(trials), strict=True)]
+        return [objectives.loss(t, lp) for t, lp in zip(trials, self.logprobs(trials), strict=True)]
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""

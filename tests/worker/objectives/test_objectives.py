@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from worker.objectives.logprobs import has_accuracy, reduce
+from worker import objectives
+from worker.objectives import named
 from worker.types import Candidate, Example, Trial
 
 
@@ -24,28 +25,30 @@ def logprobs(*rows: list[list[float]]) -> list[list[np.ndarray]]:
 
 
 def test_lm_sums_over_targets():
-    loss = reduce(trial("lm", example([2]), example([1, 3])), logprobs([[-1.0, -0.5]], [[-2.0], [-0.25, -0.25, -1.0]]))
+    loss = objectives.loss(
+        trial("lm", example([2]), example([1, 3])), logprobs([[-1.0, -0.5]], [[-2.0], [-0.25, -0.25, -1.0]])
+    )
     assert (loss.total, loss.count, loss.hits, loss.tokens) == (5.0, 6, 0, 14)
     assert loss.mean == 5.0 / 6
-    assert not has_accuracy("lm")
+    assert not named("lm").has_accuracy
 
 
 def test_choice_is_cross_entropy_of_mean_log_probabilities():
     rng = np.random.default_rng(0)
     labels, lengths = [0, 2, 1], [1, 2, 4]
     rows = [[(-rng.random(n) * 5).astype(np.float32) for n in lengths] for _ in labels]
-    loss = reduce(trial("choice", *(example(lengths, label) for label in labels)), rows)
+    loss = objectives.loss(trial("choice", *(example(lengths, label) for label in labels)), rows)
     scores = torch.tensor([[float(c.astype(np.float64).mean()) for c in row] for row in rows], dtype=torch.float64)
     expected = torch.nn.functional.cross_entropy(scores, torch.tensor(labels), reduction="sum")
     assert loss.total == pytest.approx(float(expected), rel=1e-12)
     assert loss.hits == int((scores.argmax(1) == torch.tensor(labels)).sum())
     assert (loss.count, loss.tokens) == (3, 21)
-    assert has_accuracy("choice")
+    assert named("choice").has_accuracy
 
 
 def test_length_alone_gives_no_advantage():
     """The mean, not the sum: candidates of equal log-probability a token are tied, and the first is the answer."""
-    loss = reduce(trial("choice", example([1, 6], label=1)), logprobs([[-0.5], [-0.5] * 6]))
+    loss = objectives.loss(trial("choice", example([1, 6], label=1)), logprobs([[-0.5], [-0.5] * 6]))
     assert loss.mean == pytest.approx(math.log(2))
     assert loss.hits == 0
 
@@ -54,13 +57,13 @@ def test_length_alone_gives_no_advantage():
 @pytest.mark.parametrize("bad", [[math.nan], [-math.inf], [math.inf], [math.inf, -math.inf]])
 def test_what_is_not_finite_is_not_a_number_and_no_hit(objective, bad):
     rows = logprobs([[-1.0, -1.0], bad], [[-1.0, -1.0], [-9.0] * len(bad)])
-    loss = reduce(trial(objective, *(example([2, len(bad)]) for _ in range(2))), rows)
+    loss = objectives.loss(trial(objective, *(example([2, len(bad)]) for _ in range(2))), rows)
     assert math.isnan(loss.mean)
     assert loss.hits == (1 if objective == "choice" else 0)
 
 
 def test_very_unlikely_texts_do_not_overflow():
-    loss = reduce(trial("choice", example([1, 1], label=1)), logprobs([[-1.0], [-5000.0]]))
+    loss = objectives.loss(trial("choice", example([1, 1], label=1)), logprobs([[-1.0], [-5000.0]]))
     assert loss.total == pytest.approx(4999.0)
 
 
@@ -68,6 +71,6 @@ def test_another_shape_or_objective_is_refused():
     one = trial("lm", example([2]))
     for rows in ([], [[[-1.0]]], [[[-1.0, -1.0], [-1.0]]]):
         with pytest.raises(ValueError, match=r"match|shorter"):
-            reduce(one, logprobs(*rows))
+            objectives.loss(one, logprobs(*rows))
     with pytest.raises(ValueError, match="unknown objective"):
-        reduce(trial("f1", example([1])), logprobs([[-1.0]]))
+        objectives.loss(trial("f1", example([1])), logprobs([[-1.0]]))

@@ -96,6 +96,15 @@ def test_evaluations_ride_along_and_are_due_once():
     assert scorer.calls == 1
 
 
+def test_an_objective_without_accuracy_has_none_whatever_a_scorer_counts():
+    class Counting(LinearScorer):
+        def score(self, trials):
+            return [replace(loss, hits=1) for loss in super().score(trials)]
+
+    runs = cohort.step([start(objective="lm"), start(objective="choice")], Counting())
+    assert [run.evaluation.accuracy for run in runs] == [0.0, 1 / 20]
+
+
 def test_without_held_out_rows_there_is_no_evaluation_and_no_best():
     done, seen = finish(start(steps=10, data=dataset(0, valid=0)), LinearScorer())
     assert len(seen) == 10
