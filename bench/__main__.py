@@ -129,7 +129,7 @@ def served(bench: Bench) -> None:
     from bench.sections import replay, service
     from worker.runs import cohort
     from worker.runs.run import start
-    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.engine_scorer import EngineScorer
 
     base = _demo(bench)
     rounds, queued = (2, 1_000) if bench.quick else (4, 10_000)
@@ -137,7 +137,7 @@ def served(bench: Bench) -> None:
         if "first step" in bench.only:
             bench.keep("first step", service.post_to_first_step(stack, client, base.name, 4 * rounds))
         if "service" in bench.only:
-            scorer = VllmScorer(str(base.source))
+            scorer = EngineScorer(str(base.source))
             runs = [start("bare", replay.spec(base), base, replay.dataset(base))]
 
             def bare(steps: int) -> None:

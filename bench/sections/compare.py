@@ -39,10 +39,10 @@ class Resident:
     @property
     def scorer(self) -> Timed:
         if self._scorer is None:
-            from worker.scoring.engine_scorer import VllmScorer
+            from worker.scoring.engine_scorer import EngineScorer
 
             path, dtype = str(self.base.source), self.dtype
-            self._scorer = Timed(VllmScorer(path, slots=64, dtype=dtype, prompt_bytes=PROMPT_BYTES))
+            self._scorer = Timed(EngineScorer(path, slots=64, dtype=dtype, prompt_bytes=PROMPT_BYTES))
         return self._scorer
 
     def close(self) -> None:

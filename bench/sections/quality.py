@@ -151,10 +151,10 @@ def trained(home: Path, asked: Sequence[Curve], rows: int, say: Any) -> list[Cur
     """The curves filled, those of one activation as one cohort, on an engine of their own."""
     from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
-    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.engine_scorer import EngineScorer
 
     base = open_base(DEMO_MODEL, str(demo_model(home)))
-    scorer = VllmScorer(str(base.source), prompt_bytes=4 << 30, slots=64)
+    scorer = EngineScorer(str(base.source), prompt_bytes=4 << 30, slots=64)
     for activation in ACTIVATIONS:
         if some := [c for c in asked if c.activation == activation]:
             train(base, scorer, some, rows, say)

@@ -61,11 +61,11 @@ def slopes(scorer: Any, asked: list[Any], eps: float) -> Slopes:
 def measure(base: Any) -> dict[str, Any]:
     """Root mean squares over directions of the signal and of the rounding error, and the correlation of both dtypes."""
     from worker.oracle.torch_scorer import TorchScorer
-    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.engine_scorer import EngineScorer
 
     found: dict[str, dict[tuple[str, float], Slopes]] = {}
     for dtype in ("float32", "bfloat16"):
-        scorer = VllmScorer(str(base.source), dtype=dtype)
+        scorer = EngineScorer(str(base.source), dtype=dtype)
         found[dtype] = {
             (activation, eps): slopes(scorer, trials(base, activation, eps, DIRECTIONS), eps)
             for activation in ("all", "answer")

@@ -46,7 +46,7 @@ def main() -> None:
     from worker.runs import cohort
     from worker.runs.data import Dataset, examples
     from worker.runs.run import start
-    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.engine_scorer import EngineScorer
 
     base = open_base(DEMO_MODEL, str(demo_model(Path(".onward"))))
     runs, asked = [], {}
@@ -61,7 +61,7 @@ def main() -> None:
             asked[str(number)] = {"task": task, **fields}
     print(json.dumps(machine()), flush=True)
     curves: dict[str, list[tuple[int, float, float]]] = {name: [] for name in asked}
-    scorer, begun = VllmScorer(str(base.source)), time.monotonic()
+    scorer, begun = EngineScorer(str(base.source)), time.monotonic()
     while runs:
         stepped = cohort.step(runs, scorer)
         for run, result in stepped:

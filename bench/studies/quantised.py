@@ -56,10 +56,10 @@ class Remote:
 
 def serve(pipe: Connection, path: str, dtype: str) -> None:
     """The child: start an engine, say what it takes, score whatever comes until None."""
-    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.engine_scorer import EngineScorer
 
     before = _resident()
-    scorer = VllmScorer(path, slots=SLOTS, max_rank=8, max_tokens=SLOTS * ROWS * LENGTH, dtype=dtype)
+    scorer = EngineScorer(path, slots=SLOTS, max_rank=8, max_tokens=SLOTS * ROWS * LENGTH, dtype=dtype)
     pipe.send(_resident() - before)
     while (trials := pipe.recv()) is not None:
         pipe.send(scorer.score(trials))

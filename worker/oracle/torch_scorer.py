@@ -17,7 +17,7 @@ ADAPTERS = 8  # PEFT adapters kept, one for each layout; the oldest makes room
 
 
 class TorchScorer:
-    """Scores trials with plain padded forward passes. Slow and simple on purpose: `VllmScorer` is tested against it.
+    """Scores trials with plain padded forward passes. Slow and simple on purpose: `EngineScorer` is tested against it.
     Where an adapter has an invocation, it is PEFT that looks for it and says where the adapter acts.
 
     `path` is a local model folder, `dtype` a torch dtype's name, `threads` bounds torch's own threads (None: as is),

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from worker.scoring.check_trials import probes
+from worker.scoring.random_probes import probes
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Module, Trial
 

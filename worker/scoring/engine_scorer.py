@@ -18,7 +18,7 @@ from worker.types import Example, Layout, LogProbs, Loss, Trial, blank
 LOGITS = 1 << 24  # logits held at once: 64 MiB in fp32
 
 
-class VllmScorer:
+class EngineScorer:
     """A `Scorer` on one in-process vLLM engine, from construction to `close`.
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most

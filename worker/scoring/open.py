@@ -27,10 +27,10 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
         return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
     from worker.engine.roofline import peak_flops
-    from worker.scoring.engine_scorer import VllmScorer
+    from worker.scoring.engine_scorer import EngineScorer
     from worker.scoring.self_check import self_check
 
-    engine = VllmScorer(
+    engine = EngineScorer(
         weights,
         slots=settings.slots,
         max_rank=settings.max_rank,

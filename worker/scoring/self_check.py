@@ -7,8 +7,8 @@ import numpy as np
 from worker.oracle.torch_scorer import TorchScorer
 from worker.quantisation import remark
 from worker.quantisation import tolerance as allowed
-from worker.scoring.check_trials import probes
-from worker.scoring.engine_scorer import VllmScorer
+from worker.scoring.engine_scorer import EngineScorer
+from worker.scoring.random_probes import probes
 from worker.types import Module
 
 
@@ -16,7 +16,7 @@ class SelfCheckFailed(RuntimeError):
     """The engine's losses are not the oracle's: nothing may be trained on it."""
 
 
-def self_check(scorer: VllmScorer, seed: int = 0, tolerance: float | None = None) -> dict[str, float | str]:
+def self_check(scorer: EngineScorer, seed: int = 0, tolerance: float | None = None) -> dict[str, float | str]:
     """Score a few random probes with it and with transformers and PEFT, loaded for the occasion and dropped again.
 
     Returns what to record of this engine: the largest difference of a log-probability (nats), dtype, versions.

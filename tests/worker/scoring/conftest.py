@@ -10,7 +10,7 @@ import torch
 from tests.bases import tiny
 from tests.worker.scoring.cases import linears
 from worker.oracle.torch_scorer import TorchScorer
-from worker.scoring.engine_scorer import VllmScorer
+from worker.scoring.engine_scorer import EngineScorer
 from worker.types import Module
 
 MODELS = {
@@ -26,14 +26,14 @@ SLOTS, MAX_TOKENS = 3, 160
 class Pair:
     path: Path
     modules: list[Module]
-    vllm: VllmScorer
+    vllm: EngineScorer
     oracle: TorchScorer
 
 
 def _pair(path: Path) -> Iterator[Pair]:
     torch.set_num_threads(1)  # tiny models; and vLLM forbids setting it later
     oracle = TorchScorer(path)
-    scorer = VllmScorer(path, slots=SLOTS, max_rank=8, max_tokens=MAX_TOKENS)
+    scorer = EngineScorer(path, slots=SLOTS, max_rank=8, max_tokens=MAX_TOKENS)
     yield Pair(path, linears(path), scorer, oracle)
     scorer.close()
     oracle.close()

@@ -20,7 +20,7 @@ from tests.worker.scoring.cases import ANSWERABLE, activated, answer, crowd, lay
 from worker.engine.quantised import prepare
 from worker.oracle.dequantised import load_model
 from worker.oracle.torch_scorer import TorchScorer
-from worker.scoring.engine_scorer import VllmScorer
+from worker.scoring.engine_scorer import EngineScorer
 from worker.scoring.self_check import SelfCheckFailed, self_check
 from worker.types import LogProbs, Module, Trial
 
@@ -60,7 +60,7 @@ class Quantised:
     path: Path
     plain: Path
     modules: list[Module]
-    vllm: VllmScorer
+    vllm: EngineScorer
     oracle: TorchScorer
 
 
@@ -77,7 +77,7 @@ def q(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) 
     path, twin = quantised(plain, case.scheme, folder)
     # Where activations are rounded as well, the twin does not say how: the oracle is then the folder itself.
     oracle = TorchScorer(path if case.scheme in ("w8a8", "fp8") else twin)
-    scorer = VllmScorer(path, slots=3, max_rank=8, max_tokens=160, dtype=case.dtype)
+    scorer = EngineScorer(path, slots=3, max_rank=8, max_tokens=160, dtype=case.dtype)
     yield Quantised(case, path, plain, linears(plain), scorer, oracle)
     scorer.close()
     oracle.close()
@@ -141,7 +141,7 @@ def test_the_difference_of_two_probes_keeps_its_signal(q: Quantised) -> None:
         z = rng.standard_normal(shape.size).astype(np.float32)
         trials += [Trial(shape, centre + np.float32(s * 1e-2) * z, examples, "lm") for s in (1, -1)]
 
-    def differences(scorer: VllmScorer | TorchScorer) -> np.ndarray:
+    def differences(scorer: EngineScorer | TorchScorer) -> np.ndarray:
         losses = scorer.score(trials)
         return np.array([p.mean - m.mean for p, m in zip(losses[::2], losses[1::2], strict=True)])
 
@@ -234,7 +234,7 @@ def test_an_unsupported_format_is_refused_before_the_engine_starts(
     stored = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(stored | {"quantization_config": config}))
     with pytest.raises(ValueError, match=r"(?s)on a CPU.*Supported there: compressed-tensors") as refused:
-        VllmScorer(path, slots=2, max_rank=8, max_tokens=64)
+        EngineScorer(path, slots=2, max_rank=8, max_tokens=64)
     assert why in str(refused.value)
     with pytest.raises(ValueError, match="Supported there"):
         prepare(config, "float16")
