@@ -1,4 +1,5 @@
-"""What vLLM wants of the process before it is imported. Knows environment variables, not the engine."""
+"""What the engine wants of the process before vLLM is imported: said here only. Knows environment variables, not the
+engine."""
 
 import os
 import sys
@@ -10,12 +11,19 @@ WANTED = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CONFIGURE_LOGGING": "0",  # its warnings come in this process's format
+    "VLLM_LOGGING_LEVEL": "WARNING",  # where one asks it to speak for itself after all
     "KMP_BLOCKTIME": "5",
     "KMP_TPAUSE": "0",
     "OMP_PROC_BIND": "false",  # Intel's OpenMP binds what this process forks to one core (bench/NOTES.md)
     "TOKENIZERS_PARALLELISM": "false",
 }
 RELOADED = "ONWARD_OPENMP_LOADED"
+
+
+def set_wanted() -> None:
+    """Set what is wanted and not set. Importing `worker.engine` does it too, for whoever starts without `prepare`."""
+    for name, value in WANTED.items():
+        os.environ.setdefault(name, value)
 
 
 def prepare(threads: int, module: str = "worker") -> None:
@@ -25,8 +33,7 @@ def prepare(threads: int, module: str = "worker") -> None:
     own only by LD_PRELOAD, which the loader reads at exec. `threads` > 0 bounds the compute threads;
     `module` is what `python -m` runs anew.
     """
-    for name, value in WANTED.items():
-        os.environ.setdefault(name, value)
+    set_wanted()
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people
     if threads:

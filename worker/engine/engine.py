@@ -13,7 +13,6 @@ device, where the layout of a paged cache has not.
 """
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,6 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # where it speaks for itself
 
 import numpy as np
 import torch
