@@ -159,6 +159,22 @@ class ModuleLora:
                 offset += width
 
 
+def install(manager: Any, device: torch.device) -> tuple[GroupedLora, dict[str, tuple[int, int]]]:
+    """Replace vLLM's LoRA kernels by the grouped ones in the layers of an adapter `manager` of vLLM's. Returns what all
+    layers share, and every linear that an adapter may act on, by its transformers name: (inputs, outputs)."""
+    if len(manager.punica_wrapper_mapping) != 1:
+        raise ValueError("the model has several LoRA wrappers; only text models are scored")
+    shared = GroupedLora(manager.max_num_batched_tokens, manager.max_num_seqs, device)
+    manager.punica_wrapper_mapping = dict.fromkeys(manager.punica_wrapper_mapping, shared)
+    linears: dict[str, tuple[int, int]] = {}
+    for name, module in manager.modules.items():
+        names = tuple(manager.packed_modules.get(name, [name]))
+        for part, outputs in zip(names, module.output_slices, strict=True):
+            linears[part] = (int(module.input_size), int(outputs))
+        module.set_mapping(ModuleLora(names, shared))
+    return shared, linears
+
+
 def _add(y: torch.Tensor, x: torch.Tensor, name: str, worn: Worn) -> None:
     """y [tokens, outputs] += scaling * x A^T B^T, in place, by each adapter on its own tokens."""
     a, b = worn.pairs[name]

@@ -40,11 +40,11 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         name=base.name,
     )
     about |= self_check(engine) if settings.self_check else engine.engine.versions()
-    metrics.prompt_limit_bytes.labels(base.name).set(engine.prompts.budget)
+    metrics.prompt_limit_bytes.labels(base.name).set(engine.prompt_cache.budget)
     metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
     metrics.canary_limit_nats.labels(base.name).set(tolerance(weights, settings.dtype))
-    return MeteredScorer(_with_canary(engine, settings, base), base.name, engine.prompts), about
+    return MeteredScorer(_with_canary(engine, settings, base), base.name, engine.prompt_cache), about
 
 
 def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base) -> Canary:

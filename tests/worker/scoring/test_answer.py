@@ -17,10 +17,10 @@ from worker.types import Example, Layout, Trial
 def fresh(pair: Pair) -> Iterator[Pair]:
     """The pair with nothing kept of any prompt; budget and ways of reading are put back afterwards."""
     engine, scorer = pair.vllm.engine, pair.vllm
-    kept = scorer.prompts, scorer._max_prompts, engine.together
-    scorer.prompts = PromptCache(kept[0].budget)
+    kept = scorer.prompt_cache, scorer._max_prompts, engine.together
+    scorer.prompt_cache = PromptCache(kept[0].budget)
     yield pair
-    scorer.prompts, scorer._max_prompts, engine.together = kept
+    scorer.prompt_cache, scorer._max_prompts, engine.together = kept
 
 
 def shapes(pair: Pair) -> tuple[Layout, Layout]:
@@ -61,7 +61,7 @@ def test_every_token_equals_peft(fresh: Pair, together: int) -> None:
     theirs = flat(fresh.oracle.logprobs(trials))
     for _ in range(2):
         np.testing.assert_allclose(flat(fresh.vllm.logprobs(trials)), theirs, rtol=0, atol=TOKEN)
-    assert fresh.vllm.prompts.found > 0
+    assert fresh.vllm.prompt_cache.found > 0
     plain = [
         t if t.layout is None else replace(t, layout=replace(t.layout, invocation=()))
         for t in (trials[0], trials[2], trials[7])
@@ -78,20 +78,20 @@ def test_a_prompt_is_computed_once_for_probes_steps_and_candidates(fresh: Pair) 
     probes = [Trial(large, probe(rng, large), examples, "choice") for _ in range(4)]
     fresh.vllm.score(probes)
     with_prompt = sum(e.start > 0 for e in examples)
-    assert fresh.vllm.prompts.missed >= with_prompt
-    missed = fresh.vllm.prompts.missed
+    assert fresh.vllm.prompt_cache.missed >= with_prompt
+    missed = fresh.vllm.prompt_cache.missed
     fresh.vllm.score([replace(t, params=probe(rng, large)) for t in probes])
     fresh.vllm.score([Trial(small, probe(rng, small), examples, "choice"), Trial(None, None, examples, "choice")])
-    assert fresh.vllm.prompts.missed == missed
-    assert fresh.vllm.prompts.stored == with_prompt
+    assert fresh.vllm.prompt_cache.missed == missed
+    assert fresh.vllm.prompt_cache.stored == with_prompt
 
 
 def test_evicted_prompts_are_computed_again(fresh: Pair) -> None:
     """A budget of a few prompts, waves of fewer: every answer stays the oracle's, and the budget holds."""
     rng = np.random.default_rng(33)
     large, small = shapes(fresh)
-    budget = 150 * fresh.vllm.engine.prompt_bytes
-    fresh.vllm.prompts = PromptCache(budget)
+    budget = 150 * fresh.vllm.engine.token_bytes
+    fresh.vllm.prompt_cache = PromptCache(budget)
     fresh.vllm._max_prompts = 60
     sets = [tuple(answer(rng, int(rng.integers(5, 50)), 1, 1) for _ in range(6)) for _ in range(4)]
     trials = [
@@ -102,8 +102,8 @@ def test_evicted_prompts_are_computed_again(fresh: Pair) -> None:
     theirs = flat(fresh.oracle.logprobs(trials))
     for _ in range(3):
         np.testing.assert_allclose(flat(fresh.vllm.logprobs(trials)), theirs, rtol=0, atol=TOKEN)
-        assert fresh.vllm.prompts.held <= budget
-    assert fresh.vllm.prompts.evicted > 0
+        assert fresh.vllm.prompt_cache.held <= budget
+    assert fresh.vllm.prompt_cache.evicted > 0
 
 
 def test_tenants_find_only_their_own_prompts_and_read_the_same(fresh: Pair) -> None:
@@ -114,23 +114,23 @@ def test_tenants_find_only_their_own_prompts_and_read_the_same(fresh: Pair) -> N
     params = probe(rng, large)
     computed: list[int] = []
     engine = fresh.vllm.engine
-    original = engine.prompts
+    original = engine.keys_and_values
 
     def counting(sequences):
         computed.append(len(sequences))
         return original(sequences)
 
-    engine.prompts = counting  # type: ignore[method-assign]
+    engine.keys_and_values = counting  # type: ignore[method-assign]
     try:
         first = flat(fresh.vllm.logprobs([Trial(large, params, examples, "choice", "ada")]))
         second = flat(fresh.vllm.logprobs([Trial(large, params, examples, "choice", "ben")]))
         again = flat(fresh.vllm.logprobs([Trial(large, params, examples, "choice", "ben")]))
     finally:
-        del engine.prompts  # type: ignore[method-assign]
+        del engine.keys_and_values  # type: ignore[method-assign]
     assert computed == [3, 3]
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(second, again)
-    assert fresh.vllm.prompts.stored == 3
+    assert fresh.vllm.prompt_cache.stored == 3
 
 
 def test_a_probe_that_is_not_finite_stays_alone(fresh: Pair) -> None:

@@ -1,9 +1,12 @@
 """The vLLM scorer against the oracle, on every architecture."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from db.contract.tokens.architectures import linears
 from tests.worker.scoring.cases import CONTEXT, VOCAB, choice, crowd, layout, lm, probe, text
 from tests.worker.scoring.conftest import Pair
 from worker.engine.lora import SlotBank
@@ -140,6 +143,11 @@ def test_self_check_passes_and_notices_a_wrong_weight(pair: Pair) -> None:
             self_check(pair.vllm)
     finally:
         weight.data.copy_(kept)
+
+
+def test_an_adapter_may_act_on_the_linears_that_the_contract_says(pair: Pair) -> None:
+    config = json.loads((pair.path / "config.json").read_text())
+    assert pair.vllm.engine.modules == {name: (inputs, outputs) for name, inputs, outputs in linears(config)}
 
 
 def test_norms_and_activations_call_the_compiled_kernels(pair: Pair) -> None:
