@@ -1,17 +1,14 @@
-"""What an objective is: how the measures of a trial's examples become a loss. Knows none by name, no engine and no
-method."""
+"""How the shares of a trial's examples become its loss. Knows no objective by name, no engine and no method."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from numpy import float32
 from numpy.typing import NDArray
 
 from worker.types import Example, LogProbs, Loss
 
-Measure = Literal["logprobs"]  # of the targets of every candidate: all that scorers give today
 Rows = Sequence[NDArray[float32]]  # one example's log-probabilities: over candidates, [targets], nats
 
 
@@ -23,24 +20,18 @@ class Term:
     hits: int = 0
 
 
-@dataclass(frozen=True)
-class Objective:
-    """`needs` is what a scorer must measure, `has_accuracy` whether `Loss.hits` means something; `term` is an example's
-    share, of it and its log-probabilities."""
+Share = Callable[[Example, Rows], Term]  # an objective: what an example and its log-probabilities come to
 
-    needs: Measure
-    has_accuracy: bool
-    term: Callable[[Example, Rows], Term]
 
-    def loss(self, examples: Sequence[Example], logprobs: LogProbs) -> Loss:
-        """The loss of `examples` whose scored texts have these log-probabilities, nats and float64: the exactly rounded
-        sum of all terms, NaN where one is not finite. Raises ValueError where the shapes differ."""
-        for example, rows in zip(examples, logprobs, strict=True):
-            if [len(c.targets) for c in example.candidates] != [len(r) for r in rows]:
-                raise ValueError("log-probabilities do not match the targets of the trial")
-        terms = [self.term(e, rows) for e, rows in zip(examples, logprobs, strict=True)]
-        losses = [x for term in terms for x in term.losses]
-        return Loss(total(losses), len(losses), sum(t.hits for t in terms), sum(e.tokens for e in examples))
+def summed(share: Share, examples: Sequence[Example], logprobs: LogProbs) -> Loss:
+    """The loss of `examples` whose scored texts have these log-probabilities, nats and float64: the exactly rounded sum
+    of all terms, NaN where one is not finite. Raises ValueError where the shapes differ."""
+    for example, rows in zip(examples, logprobs, strict=True):
+        if [len(c.targets) for c in example.candidates] != [len(r) for r in rows]:
+            raise ValueError("log-probabilities do not match the targets of the trial")
+    terms = [share(e, rows) for e, rows in zip(examples, logprobs, strict=True)]
+    losses = [x for term in terms for x in term.losses]
+    return Loss(total(losses), len(losses), sum(t.hits for t in terms), sum(e.tokens for e in examples))
 
 
 def total(terms: Sequence[float]) -> float:

@@ -2,11 +2,11 @@
 
 import math
 
-from worker.objectives.base import Objective, Rows, Term, total
+from worker.objectives.base import Rows, Term, total
 from worker.types import Example
 
 
-def _term(example: Example, rows: Rows) -> Term:
+def share(example: Example, rows: Rows) -> Term:
     """With s_k the mean log-probability of candidate k: logsumexp(s) - s_label, a hit where s_label is the first
     largest. A log-probability that is not finite makes it NaN and never a hit."""
     scores = [total([float(x) for x in row]) / len(row) for row in rows]
@@ -15,6 +15,3 @@ def _term(example: Example, rows: Rows) -> Term:
     peak = max(scores)
     loss = peak + math.log(math.fsum(math.exp(s - peak) for s in scores)) - scores[example.label]
     return Term((loss,), int(scores.index(peak) == example.label))
-
-
-CHOICE = Objective(needs="logprobs", has_accuracy=True, term=_term)

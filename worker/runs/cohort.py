@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from worker import objectives
+from db.contract.objectives import OBJECTIVES
 from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Trial
@@ -107,7 +107,7 @@ def _first_met(run: Run) -> int:
 def _evaluation(run: Run, loss: Loss) -> Evaluation:
     rows = run.data.valid[: run.spec.eval_rows]
     tokens = loss.tokens + (0 if run.step else sum(example.start for example in rows))
-    accuracy = loss.accuracy if objectives.named(run.spec.objective).has_accuracy else 0.0
+    accuracy = loss.accuracy if OBJECTIVES[run.spec.objective].has_accuracy else 0.0
     return Evaluation(run.step, loss.mean, accuracy, len(rows), tokens)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from db.contract.objectives import OBJECTIVES
 from worker import objectives
-from worker.objectives import named
 from worker.types import Candidate, Example, Trial
 
 
@@ -24,13 +24,20 @@ def logprobs(*rows: list[list[float]]) -> list[list[np.ndarray]]:
     return [[np.array(c, np.float32) for c in row] for row in rows]
 
 
+def test_every_objective_of_the_contract_has_its_share_and_hits_only_with_an_accuracy():
+    assert objectives.SHARES.keys() == OBJECTIVES.keys()
+    for name, record in OBJECTIVES.items():
+        assert record.needs == "logprobs"  # all that scorers give today
+        loss = objectives.loss(trial(name, example([1, 1], label=0)), logprobs([[-0.1], [-3.0]]))
+        assert (loss.hits > 0) == record.has_accuracy
+
+
 def test_lm_sums_over_targets():
     loss = objectives.loss(
         trial("lm", example([2]), example([1, 3])), logprobs([[-1.0, -0.5]], [[-2.0], [-0.25, -0.25, -1.0]])
     )
     assert (loss.total, loss.count, loss.hits, loss.tokens) == (5.0, 6, 0, 14)
     assert loss.mean == 5.0 / 6
-    assert not named("lm").has_accuracy
 
 
 def test_choice_is_cross_entropy_of_mean_log_probabilities():
@@ -43,7 +50,6 @@ def test_choice_is_cross_entropy_of_mean_log_probabilities():
     assert loss.total == pytest.approx(float(expected), rel=1e-12)
     assert loss.hits == int((scores.argmax(1) == torch.tensor(labels)).sum())
     assert (loss.count, loss.tokens) == (3, 21)
-    assert named("choice").has_accuracy
 
 
 def test_length_alone_gives_no_advantage():
