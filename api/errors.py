@@ -22,7 +22,8 @@ from starlette.requests import ClientDisconnect
 
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
-from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded, WrongState
+from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.transitions import WrongState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

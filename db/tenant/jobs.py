@@ -14,8 +14,9 @@ from db import transitions, workers
 from db.contract.spec import JobSpec
 from db.events import write as write_event
 from db.ids import new_id
-from db.tables import ENDED, Evaluation, Event, File, Job, Lease, Tenant
+from db.tables import Evaluation, Event, File, Job, Lease, Tenant
 from db.telemetry import traces
+from db.transitions import TABLE, Wish, WrongState, condition
 
 Row = TypeVar("Row")
 RETRY_WINDOW = timedelta(minutes=10)
@@ -39,14 +40,6 @@ class MissingFile(Exception):
     def __init__(self, file_id: str) -> None:
         super().__init__(file_id)
         self.file_id = file_id
-
-
-class WrongState(Exception):
-    """A job in `state` cannot be brought to `wanted`."""
-
-    def __init__(self, state: str, wanted: str) -> None:
-        super().__init__(f"the job is {state} and cannot become {wanted}")
-        self.state, self.wanted = state, wanted
 
 
 def create(
@@ -124,33 +117,12 @@ def page(
 
 def cancel(tenant: str, session: Session, job_id: str) -> Job | None:
     """Ends the job: at once, or at the next step of the worker that holds it. Raises WrongState."""
-    job = _locked(tenant, session, job_id)
-    if job is None:
-        return None
-    if job.state in ENDED or job.wish == "cancel":
-        raise WrongState(job.state if job.state in ENDED else "being cancelled", "cancelled")
-    if _is_held(session, job):
-        job.wish = "cancel"
-    else:
-        transitions.obey(session, job, "cancel")
-    session.flush()
-    return job
+    return _steer(tenant, session, job_id, "cancel")
 
 
 def pause(tenant: str, session: Session, job_id: str) -> Job | None:
     """Takes the job out of the queue: at once, or at the next step of its worker. Raises WrongState."""
-    job = _locked(tenant, session, job_id)
-    if job is None:
-        return None
-    if job.state not in ("queued", "running") or job.wish is not None:
-        wishes = {"pause": "being paused", "cancel": "being cancelled"}
-        raise WrongState(wishes.get(job.wish or "", job.state), "paused")
-    if _is_held(session, job):
-        job.wish = "pause"
-    else:
-        transitions.obey(session, job, "pause")
-    session.flush()
-    return job
+    return _steer(tenant, session, job_id, "pause")
 
 
 def resume(tenant: str, session: Session, job_id: str) -> Job | None:
@@ -158,13 +130,11 @@ def resume(tenant: str, session: Session, job_id: str) -> Job | None:
     job = _locked(tenant, session, job_id)
     if job is None:
         return None
-    if job.state == "running" and job.wish == "pause":
-        job.wish = None
-    elif job.state == "paused":
-        job.state, job.attempts = "queued", 0
-        _warn_if_unserved(session, job)
+    if condition(job) == "being paused":
+        transitions.withdraw(job)
     else:
-        raise WrongState("being cancelled" if job.wish == "cancel" else job.state, "resumed")
+        transitions.resume(job)
+        _warn_if_unserved(session, job)
     write_event(session, job, f"Job resumed at step {job.step}")
     session.flush()
     return job
@@ -197,6 +167,20 @@ def _cut(found: Sequence[Row], limit: int) -> tuple[list[Row], bool]:
 def _locked(tenant: str, session: Session, job_id: str) -> Job | None:
     wanted: Select[Job] = select(Job).where(Job.tenant_id == tenant, Job.id == job_id)
     return session.scalar(wanted.with_for_update(key_share=True).execution_options(populate_existing=True))
+
+
+def _steer(tenant: str, session: Session, job_id: str, wish: Wish) -> Job | None:
+    job = _locked(tenant, session, job_id)
+    if job is None:
+        return None
+    if job.wish in ("cancel", wish):  # a cancel overrules a pause; nothing is wished twice
+        raise WrongState(condition(job), TABLE[wish].word)
+    if _is_held(session, job):
+        transitions.wish(job, wish)
+    else:
+        transitions.obey(session, job, wish)
+    session.flush()
+    return job
 
 
 def _is_held(session: Session, job: Job) -> bool:

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 from db import events, files, transitions
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
-from db.transitions import Wish
-from db.worker.leases import Claim, held
+from db.worker.leases import Claim, lock
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def flush(
 
     Raises LeaseLost, and ValueError when the steps do not continue the journal or an evaluation is ahead of it.
     """
-    job = held(session, claim)
+    job = lock(session, claim)
     after = job.step + len(steps)
     if [s.step for s in steps] != list(range(job.step, after)):
         raise ValueError(f"{job.id} is at step {job.step}: it cannot take steps {[s.step for s in steps]}")
@@ -90,15 +89,9 @@ def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None
     return [list(losses) for losses in session.scalars(wanted)]
 
 
-def obey(session: Session, claim: Claim, wish: Wish) -> None:
-    """Pauses or cancels the job as its tenant wished; the lease is gone. Raises LeaseLost."""
-    transitions.obey(session, held(session, claim), wish)
-    session.flush()
-
-
 def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:
     """Ends the job as failed with the reason, keeping its best checkpoint when given. Raises LeaseLost."""
-    job = held(session, claim)
+    job = lock(session, claim)
     if best is not None:
         _publish(session, job, claim, best)
     transitions.fail(session, job, code, message)
@@ -107,12 +100,11 @@ def fail(session: Session, claim: Claim, code: str, message: str, best: Publishe
 
 def finish(session: Session, claim: Claim, adapter: Published) -> None:
     """Ends the job as succeeded with its adapter, in one transaction. Raises LeaseLost, or ValueError: steps miss."""
-    job = held(session, claim)
+    job = lock(session, claim)
     if job.step != job.total_steps:
         raise ValueError(f"{job.id} is at step {job.step} of {job.total_steps}")
     _publish(session, job, claim, adapter)
-    events.write(session, job, f"Job succeeded: {job.step} steps, {job.scored_tokens} scored tokens")
-    transitions.end(session, job, "succeeded")
+    transitions.succeed(session, job)
     session.flush()
 
 

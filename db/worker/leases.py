@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import ColumnElement, and_, delete, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -69,10 +69,7 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         return None
     if old is not None:
         events.write(session, job, f"Worker {old.worker_id} fell silent: taken over at step {job.step}", "warn")
-    if job.started_at is None:
-        job.started_at = func.clock_timestamp()
-        events.write(session, job, "Job started")
-    job.state, job.fence, job.attempts = "running", job.fence + 1, job.attempts + 1
+    transitions.claim(session, job)
     session.flush()
     session.refresh(job)
     expiry = _in(seconds)
@@ -98,8 +95,8 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
     )
 
 
-def held(session: Session, claim: Claim) -> Job:
-    """The claim's job, locked with its lease until the transaction ends. Raises LeaseLost.
+def lock(session: Session, claim: Claim) -> Job:
+    """Locks the claim's job and its lease until the transaction ends. Raises LeaseLost.
 
     A lease that has expired is lost even when nobody has claimed the job since.
     """
@@ -125,14 +122,11 @@ def wishes(session: Session, claims: Iterable[Claim]) -> dict[str, Wish | None]:
 
 def release(session: Session, claim: Claim) -> None:
     """Gives the job back to the queue, or obeys the tenant's wish if there is one. Raises LeaseLost."""
-    job = held(session, claim)
+    job = lock(session, claim)
     if job.wish is not None:
         transitions.obey(session, job, cast(Wish, job.wish))
     else:
-        # Who gives back in order has not crashed: the claim does not count against the job.
-        job.state, job.attempts = "queued", max(job.attempts - 1, 0)
-        session.flush()
-        session.execute(delete(Lease).where(Lease.job_id == job.id))
+        transitions.release(session, job)
     session.flush()
 
 

@@ -136,7 +136,7 @@ class Ledger:
         try:
             with self.factory.begin() as session:
                 if self._unsure:
-                    committed = leases.held(session, self.claim).step
+                    committed = leases.lock(session, self.claim).step
                     steps = [s for s in steps if s.step >= committed]
                 journal.flush(session, self.claim, steps, evaluations, best, finish)
         except UNREACHABLE:

@@ -5,7 +5,7 @@ from sqlalchemy import func, select, text, update
 
 from db.tables import Lease
 from db.tenant import jobs
-from db.tenant.jobs import WrongState
+from db.transitions import WrongState
 from db.worker import journal, leases
 from db.worker.leases import LeaseLost
 from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
@@ -75,11 +75,11 @@ def test_a_held_job_is_wished_upon_and_its_worker_obeys(session, tenant, job, wi
     with pytest.raises(WrongState):
         STEER[wish](tenant, session, job.id)
     assert leases.wishes(session, [claim]) == {job.id: wish}
-    journal.obey(session, claim, wish)
+    leases.release(session, claim)
     assert (job.state, job.wish) == (state, None)
     assert leases.wishes(session, [claim]) == {}
     with pytest.raises(LeaseLost):
-        journal.obey(session, claim, wish)
+        leases.release(session, claim)
 
 
 def test_cancel_overrules_pause_and_not_the_other_way(session, tenant, job):

@@ -21,8 +21,6 @@ WRITES: dict[str, Callable[[Session, Claim], object]] = {
     "flush": lambda s, c: journal.flush(s, c, STEPS),
     "flush evaluation": lambda s, c: journal.flush(s, c, [], [Evaluated(0, 1.0, 0.5, 4, 9)], (0, 1.0)),
     "flush nothing": lambda s, c: journal.flush(s, c, []),
-    "obey pause": lambda s, c: journal.obey(s, c, "pause"),
-    "obey cancel": lambda s, c: journal.obey(s, c, "cancel"),
     "fail": lambda s, c: journal.fail(s, c, "non_finite", "loss is nan"),
     "fail with best": lambda s, c: journal.fail(s, c, "non_finite", "loss is nan", PUBLISHED),
     "finish": lambda s, c: journal.finish(s, c, PUBLISHED),
@@ -55,12 +53,14 @@ def released(session: Session, claim: Claim) -> Claim:
 
 
 def cancelled(session: Session, claim: Claim) -> Claim:
-    journal.obey(session, claim, "cancel")
+    jobs.cancel(claim.tenant_id, session, claim.job_id)
+    leases.release(session, claim)
     return claim
 
 
 def paused_and_resumed(session: Session, claim: Claim) -> Claim:
-    journal.obey(session, claim, "pause")
+    jobs.pause(claim.tenant_id, session, claim.job_id)
+    leases.release(session, claim)
     jobs.resume(claim.tenant_id, session, claim.job_id)
     return claim
 
@@ -99,6 +99,20 @@ def test_no_right_no_write(session, write, spoil):
     before = everything(session)
     with pytest.raises(LeaseLost):
         WRITES[write](session, claim)
+    session.flush()
+    assert everything(session) == before
+
+
+@pytest.mark.parametrize("spoil", [expired, of_another_worker, of_another_job, with_a_later_token])
+@pytest.mark.parametrize("wish", [jobs.pause, jobs.cancel])
+def test_a_wish_is_obeyed_by_the_holder_only(session, wish, spoil):
+    claim = a_claim(session, a_job(session, a_tenant(session)))
+    wish(claim.tenant_id, session, claim.job_id)
+    claim = spoil(session, claim)
+    session.flush()
+    before = everything(session)
+    with pytest.raises(LeaseLost):
+        leases.release(session, claim)
     session.flush()
     assert everything(session) == before
 

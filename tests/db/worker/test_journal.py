@@ -10,6 +10,7 @@ from sqlalchemy import func, select, text, update
 from db import files
 from db.tables import Evaluation, JournalStep, Lease
 from db.tenant import adapters, jobs
+from db.transitions import WrongState
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Published, Step
 from db.worker.leases import LeaseLost
@@ -111,7 +112,7 @@ def test_finish_is_one_transaction(session, tenant, job, claim):
     assert session.get(Lease, job.id) is None
     assert jobs.events(tenant, session, job.id)[0][0].message.startswith("Job succeeded")
     for act in (jobs.cancel, jobs.pause, jobs.resume):
-        with pytest.raises(jobs.WrongState):
+        with pytest.raises(WrongState):
             act(tenant, session, job.id)
 
 
