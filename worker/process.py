@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -14,23 +15,26 @@ from celery.exceptions import WorkerShutdown
 from celery.platforms import SecurityWarning
 from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, workers
 from db.contract.tokens import base_model
+from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
 from worker import health, metrics
 from worker.health import Progress
 from worker.scoring.open import open_scorer
+from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
 from worker.slices import tasks
-from worker.slices.context import Station
+from worker.slices.context import Context
 from worker.slices.heartbeat import Heartbeat
 
 log = structlog.get_logger("worker.process")
+Opens = Callable[[WorkerSettings, Base], tuple[Scorer, dict[str, Any]]]
 
 
-def run(settings: WorkerSettings) -> int:
+def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
     base = base_model.load(settings.model, settings)
     factory = sessions(settings.database_url)
@@ -40,35 +44,45 @@ def run(settings: WorkerSettings) -> int:
     ring = queue.ringer(app, _heard)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
-    progress = Progress(settings.stuck_seconds)
-    metrics.zero(base.name)
-    metrics.cohort_limit.labels(base.name).set(settings.cohort)
-    metrics.watch_disk(settings.home)
-    if settings.worker_metrics_port:
-        health.serve(settings.worker_metrics_port, progress)
-    log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
-    signal.signal(signal.SIGTERM, _leave)  # until Celery has its own: a worker that still loads ends in order too
-    started = time.perf_counter()
     try:
-        scorer, about = open_scorer(settings, base)
+        progress = _watched(settings, base.name)
+        log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
+        signal.signal(signal.SIGTERM, _leave)  # until Celery has its own: a worker that still loads ends in order too
+        started = time.perf_counter()
+        scorer, about = opens(settings, base)
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        station = Station(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
+        context = Context(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         metrics.engine_ready.labels(base.name).set(1)
         metrics.say_build(about)
         progress.ready.set()
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
-        return _serve(app, station)
+        return _serve(app, context)
     finally:
         beats.stop()
-        try:
-            with factory.begin() as session:
-                workers.leave(session, worker_id)
-        except SQLAlchemyError:
-            log.warning("could not sign off", worker=worker_id)
-        # The engine goes with the process: taking it apart in order takes longer than a drain should.
-        log.info("ended", worker=worker_id)
+        _sign_off(factory, worker_id)
+
+
+def _watched(settings: WorkerSettings, model: str) -> Progress:
+    """Every series starts at 0, and the outside may ask how the process fares."""
+    progress = Progress(settings.stuck_seconds)
+    metrics.zero(model)
+    metrics.cohort_limit.labels(model).set(settings.cohort)
+    metrics.watch_disk(settings.home)
+    if settings.worker_metrics_port:
+        health.serve(settings.worker_metrics_port, progress)
+    return progress
+
+
+def _sign_off(factory: sessionmaker[Session], worker_id: str) -> None:
+    """The engine goes with the process: taking it apart in order takes longer than a drain should."""
+    try:
+        with factory.begin() as session:
+            workers.leave(session, worker_id)
+    except SQLAlchemyError:
+        log.warning("could not sign off", worker=worker_id)
+    log.info("ended", worker=worker_id)
 
 
 def _leave(*_: Any) -> None:
@@ -79,27 +93,27 @@ def _heard(model: str, rung: bool) -> None:
     metrics.doorbells.labels(model, "rung" if rung else "lost").inc()
 
 
-def _serve(app: Celery, station: Station) -> int:
+def _serve(app: Celery, context: Context) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
-    tasks.bind(app, station)
+    tasks.bind(app, context)
 
     # Celery waits for the task to end; the flag makes that the next step. An idle worker ends at once: this runs in the
     # main thread, in the signal's handler. The receiver must outlive this call.
     def drain(**_: Any) -> None:
-        station.heartbeat.draining.set()
-        station.progress.draining.set()
-        if not station.busy.locked():
+        context.heartbeat.draining.set()
+        context.progress.draining.set()
+        if not context.busy.locked():
             raise WorkerShutdown(0)
 
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.setup_logging.connect(_keep_logging, weak=False)
-    threading.Thread(target=station.ring, args=(station.model,), daemon=True).start()  # what waited for a worker
+    threading.Thread(target=context.ring, args=(context.model,), daemon=True).start()  # what waited for a worker
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root in a container: messages are JSON, never pickle
     celery_worker = app.Worker(
         pool_cls="solo",
         concurrency=1,
-        queues=[queue.queue_name(station.model)],
-        hostname=f"{station.worker_id}@{socket.gethostname()}",
+        queues=[queue.queue_name(context.model)],
+        hostname=f"{context.worker_id}@{socket.gethostname()}",
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -6,68 +6,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker import metrics
-from worker.adapters.snapshots import Prefix, Snapshots
+from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
-from worker.runs.cohort import StepResult
-from worker.runs.replay import Point
-from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
 from worker.slices.heartbeat import Heartbeat
-from worker.slices.journal_writer import Ledger, Pace
-
-log = structlog.get_logger("worker.slices.context")
+from worker.slices.resident import Resident
 
 
 @dataclass
-class Resident:
-    """A run whose every step is committed, or is in its ledger. `best` is the point of the best evaluation, where it
-    was seen in this process; `snapshot` the step of the last snapshot."""
-
-    run: Run
-    spec: JobSpec
-    pace: Pace
-    prefix: Prefix
-    best: Point | None = None
-    snapshot: int = 0
-    tokens: int = 0  # scored by the last step's probes, 0 where it is not known yet
-
-    def advance(self, run: Run, result: StepResult) -> None:
-        """Take the run's next step. Where its best step is the one it stood at, that point is kept for publishing."""
-        before = self.run
-        if run.best is not None and run.best != before.best:
-            known = {before.step: before.point, run.step: run.point}
-            self.best = known.get(run.best[0])
-        if result.losses is not None:
-            self.prefix.add(result.losses)
-        self.run, self.tokens = run, result.tokens
-
-
-@dataclass
-class Held:
-    """A resident run under a lease."""
-
-    resident: Resident
-    ledger: Ledger
-    tenant_class: str
-
-    @property
-    def job_id(self) -> str:
-        return self.ledger.claim.job_id
-
-    @property
-    def run(self) -> Run:
-        return self.resident.run
-
-
-@dataclass
-class Station:
+class Context:
     """One engine and everything it takes to advance jobs with it. `give_up` ends the process once the slice is
     over, for an engine that cannot be trusted; `suspects` are jobs that were in a batch the engine failed at; `quantum`
     is the mean of tokens that a run scores in a slice."""
@@ -104,10 +56,11 @@ class Station:
         metrics.resident_runs.labels(self.model).set(len(self.residents))
 
     def forget(self, job_id: str) -> None:
+        """Let the run go; unknown ids are no error."""
         self.residents.pop(job_id, None)
         metrics.resident_runs.labels(self.model).set(len(self.residents))
 
-    def scored(self, tokens: list[int]) -> None:
-        """Learn from the tokens that each run of a slice scored what to expect of the next."""
+    def learn(self, tokens: list[int]) -> None:
+        """From the tokens that each run of a slice scored, what to expect of the next."""
         for count in tokens:
             self.quantum = max(1.0, 0.8 * self.quantum + 0.2 * count)

@@ -37,6 +37,13 @@ class Heartbeat(threading.Thread):
         self._until: dict[str, float] = {}
         self._lost: set[str] = set()
         self._wishes: dict[str, Wish] = {}
+        self._rhythm: list[tuple[float, Callable[[], None]]] = [
+            (settings.wish_seconds, self.look_for_wishes),
+            (settings.lease_seconds / 3, self.renew),
+            (settings.heartbeat_seconds, self.beat),
+            (settings.sweep_seconds, self.sweep),
+        ]
+        self._due = [0.0] * len(self._rhythm)
         self._ended = threading.Event()
         self._down = False
         self.draining = threading.Event()
@@ -78,34 +85,18 @@ class Heartbeat(threading.Thread):
         self.join(timeout=5.0)
 
     def run(self) -> None:
-        settings = self._settings
-        rhythm: list[tuple[float, Callable[[], None]]] = [
-            (settings.wish_seconds, self._look_for_wishes),
-            (settings.lease_seconds / 3, self._renew),
-            (settings.heartbeat_seconds, self._beat),
-            (settings.sweep_seconds, self._sweep),
-        ]
-        due = [0.0] * len(rhythm)
-        while not self._ended.wait(min(every for every, _ in rhythm) / 2):
-            for i, (every, act) in enumerate(rhythm):
-                if time.monotonic() >= due[i]:
-                    due[i] = time.monotonic() + every
-                    self._try(act)
+        while not self._ended.wait(min(every for every, _ in self._rhythm) / 2):
+            self.turn(time.monotonic())
 
-    def _try(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-            self._down = False
-        except SQLAlchemyError as error:
-            if not self._down:  # one line an outage, not one a turn
-                log.warning("database unreachable", doing=act.__name__, error=str(error).partition("\n")[0])
-            self._down = True
+    def turn(self, now: float) -> None:
+        """Do what is due at `now` (time.monotonic()). Never raises for a database that is away."""
+        for i, (every, act) in enumerate(self._rhythm):
+            if now >= self._due[i]:
+                self._due[i] = now + every
+                self._try(act)
 
-    def _claims(self) -> list[Claim]:
-        with self._lock:
-            return list(self._held.values())
-
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Extend every lease that is held; those that the database does not know as ours are lost."""
         claims, before = self._claims(), time.monotonic()
         if not claims:
             return
@@ -120,7 +111,8 @@ class Heartbeat(threading.Thread):
                 else:
                     self._lost.add(claim.job_id)
 
-    def _look_for_wishes(self) -> None:
+    def look_for_wishes(self) -> None:
+        """Ask what the tenants wish of the jobs that are held."""
         claims = self._claims()
         if not claims:
             return
@@ -132,10 +124,25 @@ class Heartbeat(threading.Thread):
                 if wish is not None and self._held.get(claim.job_id) == claim:
                     self._wishes[claim.job_id] = wish
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Say that this worker lives, and that it drains where it does."""
         with self._factory.begin() as session:
             workers.beat(session, self._worker, state="draining" if self.draining.is_set() else None)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Ring for work that nobody holds."""
         with self._factory.begin() as session:
             sweep(session, self._ring, self._settings.sweep_seconds)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+            self._down = False
+        except SQLAlchemyError as error:
+            if not self._down:  # one line an outage, not one a turn
+                log.warning("database unreachable", doing=act.__name__, error=str(error).partition("\n")[0])
+            self._down = True
+
+    def _claims(self) -> list[Claim]:
+        with self._lock:
+            return list(self._held.values())

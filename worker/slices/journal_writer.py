@@ -1,48 +1,23 @@
-"""A held run and its uncommitted steps: what has been scored, what is in the journal. Knows the database's journal and
-its refusals, no engine and no schedule."""
+"""The uncommitted steps of a leased run, written behind: what has been scored and is not in the journal yet.
+
+Knows the database's journal and its refusals, no engine and no schedule."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Step
 from db.worker.leases import Claim, LeaseLost
 from worker import metrics
+from worker.slices.persist import BACK_OFF, CLOCK, UNREACHABLE, Clock, persist
 
 log = structlog.get_logger("worker.slices.journal_writer")
-T = TypeVar("T")
-UNREACHABLE = (OperationalError, InterfaceError, PoolTimeout)
-BACK_OFF = (0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-def persist(act: Callable[[], T], until: Callable[[], float]) -> T:
-    """act(), tried again while the database cannot be reached and `until()` (time.monotonic()) lies ahead.
-
-    At least one try is made. What `act` writes must carry the fencing token: a try whose answer was lost may have been
-    committed, and only the token and the journal's step numbers keep the next one from counting twice. Raises
-    LeaseLost, and the last OperationalError or InterfaceError when time is up.
-    """
-    tries = 0
-    while True:
-        try:
-            return act()
-        except UNREACHABLE as error:
-            pause = BACK_OFF[min(tries, len(BACK_OFF) - 1)]
-            tries += 1
-            if time.monotonic() + pause > until():
-                raise
-            if tries == 1:
-                log.warning("database unreachable, trying again", error=str(error).partition("\n")[0])
-            time.sleep(pause)
 
 
 @dataclass
@@ -61,8 +36,8 @@ class Pace:
 
 
 @dataclass
-class Ledger:
-    """The uncommitted steps of one claim. `flush_due` writes in the background; at most one write is under way.
+class JournalWriter:
+    """Writes the steps of one claim. `flush_due` does so in the background; at most one write is under way.
 
     A refused write sets `refused`: the run must be dropped, what it has not committed is void.
     """
@@ -71,6 +46,7 @@ class Ledger:
     model: str
     factory: sessionmaker[Session]
     pace: Pace
+    clock: Clock = CLOCK
     steps: list[Step] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
     best: tuple[int, float] | None = None
@@ -89,7 +65,7 @@ class Ledger:
     def add(self, step: Step | None, evaluation: Evaluated | None, best: tuple[int, float] | None, tokens: int) -> None:
         """One step's outcome: `best` is (step, held-out loss) after it, `tokens` what it scored in all."""
         if self.empty:
-            self.oldest = time.monotonic()
+            self.oldest = self.clock.now()
         if step is not None:
             self.steps.append(step)
         if evaluation is not None:
@@ -102,9 +78,9 @@ class Ledger:
 
         A job's very first step is written at once: its tenant sees that it has begun.
         """
-        self._settle(wait=False)
+        self._hear(wait=False)
         every = 0.0 if self.steps and self.steps[0].step == 0 else every
-        now = time.monotonic()
+        now = self.clock.now()
         if self._under_way is None and not self.empty and now - self.oldest >= every and now >= self._retry_at:
             steps, evaluations = list(self.steps), list(self.evaluations)
             self._sent = len(steps), len(evaluations)
@@ -113,14 +89,14 @@ class Ledger:
     def flush(self, until: Callable[[], float]) -> None:
         """Everything is committed on return. Raises LeaseLost where it was refused, OperationalError where the
         database could not be reached before `until()`."""
-        self._settle(wait=True)
+        self._hear(wait=True)
         if self.refused:
             raise LeaseLost(self.claim.job_id)
         if not self.empty:
             steps, evaluations, best = self.steps, self.evaluations, self.best
             self._sent = len(steps), len(evaluations)
             try:
-                persist(lambda: self._write(steps, evaluations, best), until)
+                persist(lambda: self._write(steps, evaluations, best), until, self.clock)
             except LeaseLost:
                 self._refuse()
                 raise
@@ -128,7 +104,7 @@ class Ledger:
 
     def lag(self) -> float:
         """Age in seconds of the oldest uncommitted step."""
-        return 0.0 if self.empty else time.monotonic() - self.oldest
+        return 0.0 if self.empty else self.clock.now() - self.oldest
 
     def _write(self, steps: list[Step], evaluations: list[Evaluated], best: tuple[int, float] | None) -> None:
         done = steps[-1].step + 1 if steps else self.claim.spec.steps
@@ -143,7 +119,8 @@ class Ledger:
             self._unsure = True
             raise
 
-    def _settle(self, wait: bool) -> None:
+    def _hear(self, wait: bool) -> None:
+        """How the write in the background ended, if it has, or once it has."""
         if self._under_way is None or not (wait or self._under_way.done()):
             return
         try:
@@ -152,14 +129,14 @@ class Ledger:
         except LeaseLost:
             self._refuse()
         except UNREACHABLE as error:
-            self._retry_at = time.monotonic() + BACK_OFF[-1]
+            self._retry_at = self.clock.now() + BACK_OFF[-1]
             log.warning("steps not yet written", job=self.claim.job_id, error=str(error).partition("\n")[0])
         finally:
             self._under_way = None
 
     def _forget_sent(self) -> None:
         del self.steps[: self._sent[0]], self.evaluations[: self._sent[1]]
-        self.oldest = time.monotonic()
+        self.oldest = self.clock.now()
 
     def _refuse(self) -> None:
         self.refused = True

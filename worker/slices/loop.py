@@ -16,37 +16,41 @@ from db.worker.journal import Evaluated, Step
 from db.worker.leases import LeaseLost
 from worker import failpoints, metrics
 from worker.runs import cohort
+from worker.runs.cohort import StepResult
 from worker.runs.run import Run
-from worker.slices import scheduler, settle
-from worker.slices.acquire import board
-from worker.slices.context import Held, Station
-from worker.slices.journal_writer import UNREACHABLE
+from worker.slices import acquire, scheduler, settle
+from worker.slices.context import Context
+from worker.slices.ending import Ending, Failed, ending
+from worker.slices.persist import UNREACHABLE
+from worker.slices.resident import LeasedRun
 
 log = structlog.get_logger("worker.slices.loop")
 
 
-def take(station: Station) -> bool:
+def run_slice(context: Context) -> bool:
     """One slice; whether work is left that no one holds, so that the doorbell should be rung again.
 
     Raises OperationalError where the database is away.
     """
-    with station.factory.begin() as session:
-        waiting = candidates(session, station.model)
-    picked = scheduler.pick(waiting, station.settings.cohort, station.quantum)
-    held = [run for run in _board(station, _apart(picked, station.suspects)) if run is not None]
-    metrics.slices.labels(station.model).inc()
-    if held:
+    with context.factory.begin() as session:
+        waiting = candidates(session, context.model)
+    picked = scheduler.pick(waiting, context.settings.cohort, context.quantum)
+    runs = _acquire(context, _apart(picked, context.suspects))
+    metrics.slices.labels(context.model).inc()
+    if runs:
         with ExitStack() as spans:
             here = traces.traceparent()
-            for h in held:
+            for leased in runs:
                 links = [here] if here else []
-                span = traces.begun("run", h.ledger.claim.traceparent, links, job=h.job_id, first_step=h.run.step)
+                span = traces.begun(
+                    "run", leased.claim.traceparent, links, job=leased.job_id, first_step=leased.run.step
+                )
                 spans.callback(span.end)
-            _advance(station, held)
-    if station.heartbeat.draining.is_set():
+            _advance(context, runs)
+    if context.heartbeat.draining.is_set():
         return False
-    with station.factory.begin() as session:
-        return bool(candidates(session, station.model, limit=1))
+    with context.factory.begin() as session:
+        return bool(candidates(session, context.model, limit=1))
 
 
 def _apart(picked: Sequence[Waiting], suspects: set[str]) -> Sequence[Waiting]:
@@ -58,57 +62,55 @@ def _apart(picked: Sequence[Waiting], suspects: set[str]) -> Sequence[Waiting]:
     return [w for w in picked if w.job_id not in suspects]
 
 
-def _board(station: Station, picked: Sequence[Waiting]) -> list[Held | None]:
-    held: list[Held | None] = []
+def _acquire(context: Context, picked: Sequence[Waiting]) -> list[LeasedRun]:
+    runs: list[LeasedRun] = []
     for waiting in picked:
-        if station.heartbeat.draining.is_set():
+        if context.heartbeat.draining.is_set():
             break
         try:
-            with station.progress.step():
-                held.append(board(station, waiting))
+            with context.progress.step():
+                leased = acquire.acquire(context, waiting)
         except LeaseLost:  # taken over while it was being replayed
-            settle.drop(station, waiting.job_id)
+            settle.drop(context, waiting.job_id)
         except UNREACHABLE as error:
             log.warning("not boarded", job=waiting.job_id, error=str(error).partition("\n")[0])
-            settle.drop(station, waiting.job_id)
+            settle.drop(context, waiting.job_id)
             break
-    return held
+        else:
+            runs += [leased] if leased is not None else []
+    return runs
 
 
-def _advance(station: Station, held: list[Held]) -> None:
-    """Step `held` until the slice is over or none is left; then commit and release. At least one step is taken, and
+def _advance(context: Context, runs: list[LeasedRun]) -> None:
+    """Step `runs` until the slice is over or none is left; then commit and release. At least one step is taken, and
     a round that was begun is ended, so that runs of cheap steps get their share beside a long one."""
-    ends = time.monotonic() + station.settings.slice_seconds
-    scored = dict.fromkeys((h.job_id for h in held), 0)
-    left: dict[str, int] = {}  # steps of this round
-    live = _settled(station, held)  # a wish, or nothing left to do, may be known already
+    ends = time.monotonic() + context.settings.slice_seconds
+    turns: dict[str, int] = {}  # steps left of this round
+    live = _settle(context, runs)  # a wish, or nothing left to do, may be known already
     try:
         while live:
-            metrics.cohort_runs.labels(station.model).set(len(live))
-            if not any(left.values()):
-                costs = [h.resident.tokens for h in live]
-                left = dict(zip((h.job_id for h in live), scheduler.turns(costs), strict=True))
-            waiting = [h for h in live if not left[h.job_id]]
-            before = {h.job_id: h.ledger.tokens for h in live}
-            stepped = _step(station, [h for h in live if left[h.job_id]])
-            for h in stepped:
-                scored[h.job_id] += h.ledger.tokens - before[h.job_id]
-            live = _settled(station, waiting + stepped)
-            left = {h.job_id: max(0, left[h.job_id] - 1) for h in live}
-            over = time.monotonic() >= ends and not any(left.values())
-            if over or not stepped or station.heartbeat.draining.is_set():
+            metrics.cohort_runs.labels(context.model).set(len(live))
+            if not any(turns.values()):
+                each = scheduler.turns([leased.resident.tokens for leased in live])
+                turns = {leased.job_id: n for leased, n in zip(live, each, strict=True)}
+            waiting = [leased for leased in live if not turns[leased.job_id]]
+            stepped = _step(context, [leased for leased in live if turns[leased.job_id]])
+            live = _settle(context, waiting + stepped)
+            turns = {leased.job_id: max(0, turns[leased.job_id] - 1) for leased in live}
+            over = time.monotonic() >= ends and not any(turns.values())
+            if over or not stepped or context.heartbeat.draining.is_set():
                 break
     finally:
-        for h in live:
-            with traces.within(h.ledger.claim.traceparent):
-                settle.release(station, h)
-        metrics.journal_lag_seconds.labels(station.model).set(0)
-        metrics.cohort_runs.labels(station.model).set(0)
-        station.scored([count for count in scored.values() if count])
+        for leased in live:
+            with traces.within(leased.claim.traceparent):
+                settle.release(context, leased)
+        metrics.journal_lag_seconds.labels(context.model).set(0)
+        metrics.cohort_runs.labels(context.model).set(0)
+        context.learn([leased.writer.tokens for leased in runs if leased.writer.tokens])
 
 
-def _step(station: Station, live: list[Held]) -> list[Held]:
-    """One step of the cohort, entered in the ledgers; the runs that are still to be settled.
+def _step(context: Context, live: list[LeasedRun]) -> list[LeasedRun]:
+    """One step of the cohort, entered with the writers; the runs that are still to be settled.
 
     Where the engine raises, nothing has been taken. Of several runs each is a suspect from then on and tried alone; a
     single one that the engine refuses (ValueError) has failed; for anything else the engine itself is not to be
@@ -116,65 +118,79 @@ def _step(station: Station, live: list[Held]) -> list[Held]:
     """
     started = time.perf_counter()
     try:
-        with station.progress.step(), traces.span("step", runs=len(live)):
-            stepped = cohort.step([h.run for h in live], station.scorer)
+        with context.progress.step(), traces.span("step", runs=len(live)):
+            stepped = cohort.step([leased.run for leased in live], context.scorer)
     except Exception as error:
-        log.exception("the engine failed", jobs=[h.job_id for h in live])
-        metrics.engine_failures.labels(station.model).inc()
-        if len(live) > 1:
-            station.suspects.update(h.job_id for h in live)
-            for h in live:
-                settle.release(station, h)
-        elif isinstance(error, ValueError):
-            settle.fault(station, live[0], error)
-        else:
-            settle.drop(station, live[0].job_id)
-            station.give_up()
+        log.exception("the engine failed", jobs=[leased.job_id for leased in live])
+        metrics.engine_failures.labels(context.model).inc()
+        _suspect(context, live, error)
         return []
     failpoints.point("after_score")
-    station.suspects.difference_update(h.job_id for h in live)
-    for h, (run, result) in zip(live, stepped, strict=True):
-        _enter(station, h, run, result)
-    metrics.step_seconds.labels(station.model).observe(time.perf_counter() - started)
+    context.suspects.difference_update(leased.job_id for leased in live)
+    for leased, (run, result) in zip(live, stepped, strict=True):
+        _enter(context, leased, run, result)
+    metrics.step_seconds.labels(context.model).observe(time.perf_counter() - started)
     return live
 
 
-def _enter(station: Station, h: Held, run: Run, result: cohort.StepResult) -> None:
-    """What one step of a run has given: into the ledger, the resident and the counters."""
+def _suspect(context: Context, live: list[LeasedRun], error: Exception) -> None:
+    if len(live) > 1:
+        context.suspects.update(leased.job_id for leased in live)
+        for leased in live:
+            settle.release(context, leased)
+    elif isinstance(error, ValueError):
+        _end(context, live[0], Failed("engine_refused", str(error)))
+    else:
+        settle.drop(context, live[0].job_id)
+        context.give_up()
+
+
+def _enter(context: Context, leased: LeasedRun, run: Run, result: StepResult) -> None:
+    """What one step of a run has given: to the writer, the resident and the counters."""
     step = evaluated = None
     spent = 0
     if result.losses is not None:
-        step = Step(h.run.step, list(result.losses), result.tokens)
+        step = Step(leased.run.step, list(result.losses), result.tokens)
         spent += result.tokens
-        metrics.steps.labels(station.model, h.tenant_class).inc()
+        metrics.steps.labels(context.model, leased.tenant_class).inc()
         wild = sum(not math.isfinite(x) for x in result.losses)
-        metrics.nonfinite_losses.labels(station.model).inc(wild)
+        metrics.nonfinite_losses.labels(context.model).inc(wild)
     if result.evaluation is not None:
         e = result.evaluation
         evaluated = Evaluated(e.step, e.loss, e.accuracy, e.rows, e.tokens)
         spent += e.tokens
-    metrics.scored_tokens.labels(station.model, h.tenant_class).inc(spent)
-    h.ledger.add(step, evaluated, run.best, spent)
-    h.resident.advance(run, result)
+    metrics.scored_tokens.labels(context.model, leased.tenant_class).inc(spent)
+    leased.writer.add(step, evaluated, run.best, spent)
+    leased.resident.advance(run, result)
 
 
-def _settled(station: Station, held: list[Held]) -> list[Held]:
-    """Those of `held` that go on. The others are finished, failed, obeyed or dropped; writes that are due begin."""
+def _settle(context: Context, runs: list[LeasedRun]) -> list[LeasedRun]:
+    """Settle those that have ended; the others go on, and their writes that are due begin."""
     live = []
-    for h in held:
-        try:
-            with traces.within(h.ledger.claim.traceparent):
-                if not settle.ended(station, h):
-                    live.append(h)
-        except LeaseLost:
-            settle.drop(station, h.job_id)
-            log.warning("lease lost", job=h.job_id, step=h.run.step)
-        except (SQLAlchemyError, OSError) as error:
-            # The database or the disk is away and the lease ran out meanwhile: whoever claims the job next replays it.
-            settle.drop(station, h.job_id)
-            log.error("dropped", job=h.job_id, step=h.run.step, error=str(error).partition("\n")[0])
-    for h in live:
-        h.ledger.flush_due(station.pool, station.settings.flush_seconds)
-    lag = max((h.ledger.lag() for h in live), default=0.0)
-    metrics.journal_lag_seconds.labels(station.model).set(lag)
+    for leased in runs:
+        lost = leased.writer.refused or context.heartbeat.lost(leased.job_id)
+        wish = context.heartbeat.wish(leased.job_id)
+        how = ending(leased.run, lost=lost, wish=wish, scored=leased.scored_tokens)
+        if how is None:
+            live.append(leased)
+        else:
+            _end(context, leased, how)
+    for leased in live:
+        leased.writer.flush_due(context.pool, context.settings.flush_seconds)
+    lag = max((leased.writer.lag() for leased in live), default=0.0)
+    metrics.journal_lag_seconds.labels(context.model).set(lag)
     return live
+
+
+def _end(context: Context, leased: LeasedRun, how: Ending) -> None:
+    """Settle a run; where that cannot be written, drop it: whoever claims the job next replays it."""
+    try:
+        with traces.within(leased.claim.traceparent):
+            settle.settle(context, leased, how)
+    except LeaseLost:
+        settle.drop(context, leased.job_id)
+        log.warning("lease lost", job=leased.job_id, step=leased.run.step)
+    except (SQLAlchemyError, OSError) as error:
+        # The database or the disk is away and the lease ran out meanwhile.
+        settle.drop(context, leased.job_id)
+        log.error("dropped", job=leased.job_id, step=leased.run.step, error=str(error).partition("\n")[0])

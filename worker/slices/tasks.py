@@ -14,8 +14,8 @@ from db.ids import new_id
 from db.queue import TASK, TRACE, celery_app
 from db.telemetry import traces
 from worker import metrics
-from worker.slices.context import Station
-from worker.slices.loop import take
+from worker.slices import loop
+from worker.slices.context import Context
 
 
 class Doorbells(AMQP):  # type: ignore[misc]  # celery is untyped here
@@ -39,29 +39,29 @@ def listener(redis_url: str) -> Celery:
     return app
 
 
-def bind(app: Celery, station: Station) -> Callable[[], None]:
-    """Register the task that takes a slice at `station` and rings again while work is left; returns its body."""
+def bind(app: Celery, context: Context) -> Callable[[], None]:
+    """Register the task that takes a slice in `context` and rings again while work is left; returns its body."""
 
-    def slice_(rung_in: str | None = None) -> None:
-        if station.heartbeat.draining.is_set():
+    def answer(rung_in: str | None = None) -> None:
+        if context.heartbeat.draining.is_set():
             return
         name = new_id("slc_")
         with structlog.contextvars.bound_contextvars(slice=name):
             try:
-                with traces.span("slice", rung_in, kind=SpanKind.CONSUMER, slice=name, model=station.model):
-                    left = take(station)
+                with traces.span("slice", rung_in, kind=SpanKind.CONSUMER, slice=name, model=context.model):
+                    left = loop.run_slice(context)
             except SQLAlchemyError as error:  # the sweep rings again once the database is back
-                metrics.slice_errors.labels(station.model).inc()
+                metrics.slice_errors.labels(context.model).inc()
                 log.error("slice ended early", error=str(error).partition("\n")[0])
                 return
             if left:
-                station.ring(station.model)
+                context.ring(context.model)
 
     def entry(task: Any) -> None:
-        with station.busy:
-            slice_((task.request.headers or {}).get(TRACE))
-        if station.heartbeat.draining.is_set():
+        with context.busy:
+            answer((task.request.headers or {}).get(TRACE))
+        if context.heartbeat.draining.is_set():
             raise WorkerShutdown(0)  # Celery itself would wait for up to two more seconds of messages
 
     app.task(name=TASK, bind=True)(entry)
-    return slice_
+    return answer

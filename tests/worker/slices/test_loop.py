@@ -21,10 +21,11 @@ from tests.bases import tiny
 from tests.service.conftest import rows
 from worker.health import Progress
 from worker.settings import WorkerSettings
-from worker.slices.context import Station
+from worker.slices.context import Context
 from worker.slices.heartbeat import Heartbeat
-from worker.slices.journal_writer import Ledger, Pace, persist
-from worker.slices.loop import take
+from worker.slices.journal_writer import JournalWriter, Pace
+from worker.slices.loop import run_slice
+from worker.slices.persist import persist
 from worker.types import Loss, Trial
 
 STEPS = 6
@@ -47,7 +48,7 @@ class Bowl:
 
 
 @pytest.fixture
-def station(factory, database_url, tmp_path):
+def context(factory, database_url, tmp_path):
     base = open_base("tiny", str(tiny("llama", tmp_path)))
     settings = WorkerSettings(
         model="tiny", database_url=database_url, home=tmp_path, slice_seconds=60, flush_seconds=0.01, lease_seconds=30
@@ -56,7 +57,7 @@ def station(factory, database_url, tmp_path):
         worker_id = workers.register(session, model="tiny", host="here", pid=1)
     beats = Heartbeat(factory, settings, worker_id, ring=lambda _: None)  # not started: leases are long
     given_up = threading.Event()
-    made = Station(settings, base, Bowl(), factory, worker_id, beats, lambda _: None, given_up.set, Progress(60.0))
+    made = Context(settings, base, Bowl(), factory, worker_id, beats, lambda _: None, given_up.set, Progress(60.0))
     made.given_up = given_up
     yield made
     made.pool.shutdown()
@@ -106,48 +107,48 @@ def hits_rank(rank: int, error: Exception) -> Callable[[Sequence[Trial]], None]:
     return fails
 
 
-def test_a_cohort_runs_to_its_end_in_one_slice(station, factory, submit):
+def test_a_cohort_runs_to_its_end_in_one_slice(context, factory, submit):
     made = [submit(2), submit(3)]
-    assert take(station) is False
+    assert run_slice(context) is False
     assert [state(factory, job) for job in made] == [("succeeded", STEPS)] * 2
 
 
-def test_a_job_of_cheap_steps_is_not_held_back_by_one_of_dear_steps(station, factory, submit):
+def test_a_job_of_cheap_steps_is_not_held_back_by_one_of_dear_steps(context, factory, submit):
     """Steps of 2 rows beside steps of 64: the cheap job ends long before the other's sixth step, in the same slice."""
     dear, cheap = submit(2, batch_size=64), submit(3)
     batches: list[set[int]] = []
-    station.scorer.fails = lambda trials: batches.append({t.layout.rank for t in trials})
-    assert take(station) is False
+    context.scorer.fails = lambda trials: batches.append({t.layout.rank for t in trials})
+    assert run_slice(context) is False
     assert [state(factory, job) for job in (dear, cheap)] == [("succeeded", STEPS)] * 2
     assert batches[:2] == [{2, 3}] * 2  # what a step costs is known after the first
     assert batches[2:] == [{3}] * (STEPS - 2) + [{2}] * (STEPS - 2)
 
 
-def test_a_run_the_engine_refuses_fails_alone_and_the_others_finish(station, factory, submit):
+def test_a_run_the_engine_refuses_fails_alone_and_the_others_finish(context, factory, submit):
     good, bad, fine = submit(2), submit(3), submit(4)
-    station.scorer.fails = hits_rank(3, ValueError("token out of range"))
-    while take(station):
+    context.scorer.fails = hits_rank(3, ValueError("token out of range"))
+    while run_slice(context):
         pass
     assert state(factory, good) == state(factory, fine) == ("succeeded", STEPS)
     assert state(factory, bad) == ("failed", 0)
     with factory.begin() as session:
         assert session.get_one(Job, bad).error["code"] == "engine_refused"
         assert "token out of range" in session.get_one(Job, bad).error["message"]
-    assert not station.given_up.is_set()
-    assert not station.suspects - {bad}
+    assert not context.given_up.is_set()
+    assert not context.suspects - {bad}
 
 
-def test_an_engine_that_breaks_on_one_job_alone_ends_the_process_and_the_attempt_counts(station, factory, submit):
+def test_an_engine_that_breaks_on_one_job_alone_ends_the_process_and_the_attempt_counts(context, factory, submit):
     job = submit(3)
-    station.scorer.fails = hits_rank(3, RuntimeError("engine core died"))
-    take(station)
-    assert station.given_up.is_set()
+    context.scorer.fails = hits_rank(3, RuntimeError("engine core died"))
+    run_slice(context)
+    assert context.given_up.is_set()
     assert state(factory, job) == ("running", 0)  # its lease is left to run out
     with factory.begin() as session:
         assert session.get_one(Job, job).attempts == 1
 
 
-def test_what_was_scored_before_the_engine_broke_is_committed(station, factory, submit):
+def test_what_was_scored_before_the_engine_broke_is_committed(context, factory, submit):
     made = [submit(2), submit(3)]
     calls = iter(range(100))
 
@@ -155,33 +156,33 @@ def test_what_was_scored_before_the_engine_broke_is_committed(station, factory, 
         if next(calls) == 3:
             raise RuntimeError("out of memory")
 
-    station.scorer.fails = fails
-    assert take(station) is True
+    context.scorer.fails = fails
+    assert run_slice(context) is True
     assert [state(factory, job) for job in made] == [("queued", 3)] * 2
-    while take(station):
+    while run_slice(context):
         pass
     assert [state(factory, job) for job in made] == [("succeeded", STEPS)] * 2
 
 
-def test_draining_leaves_work_to_others(station, factory, submit):
+def test_draining_leaves_work_to_others(context, factory, submit):
     job = submit(2)
-    station.heartbeat.draining.set()
-    assert take(station) is False
+    context.heartbeat.draining.set()
+    assert run_slice(context) is False
     assert state(factory, job) == ("queued", 0)
 
 
-def test_a_write_whose_answer_was_lost_is_not_written_twice(station, factory, submit):
+def test_a_write_whose_answer_was_lost_is_not_written_twice(context, factory, submit):
     job_id = submit(2)
     with factory.begin() as session:
-        claim = leases.claim(session, job_id, station.worker_id, 30, 5)
-    ledger = Ledger(claim, "tiny", factory, Pace(0))
+        claim = leases.claim(session, job_id, context.worker_id, 30, 5)
+    writer = JournalWriter(claim, "tiny", factory, Pace(0))
     for step in range(2):
-        ledger.add(Step(step, [1.0, 2.0], 7), None, None, 7)
-    ledger.flush(lambda: 0.0)
-    ledger.add(Step(2, [1.0, 2.0], 7), None, None, 7)
-    again = [Step(1, [1.0, 2.0], 7), *ledger.steps]  # as if the answer to the first write had not come
-    ledger.steps, ledger._unsure = again, True
-    ledger.flush(lambda: 0.0)
+        writer.add(Step(step, [1.0, 2.0], 7), None, None, 7)
+    writer.flush(lambda: 0.0)
+    writer.add(Step(2, [1.0, 2.0], 7), None, None, 7)
+    again = [Step(1, [1.0, 2.0], 7), *writer.steps]  # as if the answer to the first write had not come
+    writer.steps, writer._unsure = again, True
+    writer.flush(lambda: 0.0)
     with factory.begin() as session:
         written = select(JournalStep.step).where(JournalStep.job_id == job_id).order_by(JournalStep.step)
         assert list(session.scalars(written)) == [0, 1, 2]

@@ -1,0 +1,61 @@
+"""Runs in a worker's memory, between leases and under one. Knows what a run came to, no order of work."""
+
+from dataclasses import dataclass
+
+from db.contract.spec import JobSpec
+from db.worker.leases import Claim
+from worker.adapters.snapshots import Prefix
+from worker.runs.cohort import StepResult
+from worker.runs.replay import Point
+from worker.runs.run import Run
+from worker.slices.journal_writer import JournalWriter, Pace
+
+
+@dataclass
+class Resident:
+    """A run whose every step is committed, or is with its writer. `best` is the point of the best evaluation, where it
+    was seen in this process; `snapshot` the step of the last snapshot."""
+
+    run: Run
+    spec: JobSpec
+    pace: Pace
+    prefix: Prefix
+    best: Point | None = None
+    snapshot: int = 0
+    tokens: int = 0  # scored by the last step's probes, 0 where it is not known yet
+
+    def advance(self, run: Run, result: StepResult) -> None:
+        """Take the run's next step. Where its best step is the one it stood at, that point is kept for publishing."""
+        before = self.run
+        if run.best is not None and run.best != before.best:
+            known = {before.step: before.point, run.step: run.point}
+            self.best = known.get(run.best[0])
+        if result.losses is not None:
+            self.prefix.add(result.losses)
+        self.run, self.tokens = run, result.tokens
+
+
+@dataclass
+class LeasedRun:
+    """A resident run under a lease."""
+
+    resident: Resident
+    writer: JournalWriter
+    tenant_class: str
+
+    @property
+    def claim(self) -> Claim:
+        return self.writer.claim
+
+    @property
+    def job_id(self) -> str:
+        return self.claim.job_id
+
+    @property
+    def run(self) -> Run:
+        return self.resident.run
+
+    @property
+    def scored_tokens(self) -> int:
+        """What the job has cost, under earlier claims and this one."""
+        return self.claim.scored_tokens + self.writer.tokens
