@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from db.transitions import Wish
-from worker.runs.cohort import Run
+from worker.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,107 @@
+"""A worker's context on a real database, a model name of its own a test, and jobs for it."""
+
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from db import files, workers
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
+from db.contract.tokens.base_model import open_base
+from db.ids import new_id
+from db.tables import Job
+from db.tenant import jobs
+from tests.db.inserted import a_tenant
+from tests.worker.slices.doubles import Bowl, base_folder, rows
+from worker.health import Progress
+from worker.settings import WorkerSettings
+from worker.slices.context import Context
+from worker.slices.heartbeat import Heartbeat
+
+STEPS = 6
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    return base_folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def rung() -> list[str]:
+    """The models that were rung for."""
+    return []
+
+
+@pytest.fixture
+def given_up() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def context(factory, database_url, tmp_path, base, rung, given_up) -> Iterator[Context]:
+    model = new_id("m-")
+    settings = WorkerSettings(
+        model=model, database_url=database_url, home=tmp_path, slice_seconds=60, flush_seconds=0.01, lease_seconds=30
+    )
+    with factory.begin() as session:
+        worker_id = workers.register(session, model=model, host="here", pid=1)
+    beats = Heartbeat(factory, settings, worker_id, rung.append)  # not started: leases are long
+    made = Context(
+        settings, open_base(model, str(base)), Bowl(), factory, worker_id, beats, rung.append, given_up.set,
+        Progress(60.0),
+    )  # fmt: skip
+    yield made
+    made.pool.shutdown()
+
+
+@pytest.fixture
+def submit(factory, context) -> Callable[..., str]:
+    """Makes a queued job of the context's model; `valid` are the bytes of its held-out rows."""
+
+    def create(rank: int = 2, valid: bytes | None = None, **changes: object) -> str:
+        about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
+        with factory.begin() as session:
+            tenant = a_tenant(session)
+            train, held_out = (
+                files.create(tenant, session, **about, chunks=[data]).id if data else None for data in (rows(8), valid)
+            )
+            given = {
+                "model": context.model,
+                "objective": "choice",
+                "adapter": AdapterSpec(rank=rank, alpha=rank, targets=("q_proj",)),
+                "method": methods.settings(name="mezo", eps=1e-2, learning_rate=1e-3),
+                "training_file": train,
+                "validation_file": held_out,
+                "steps": STEPS,
+                "batch_size": 2,
+                "eval_every": 100,
+                "seed": rank,
+            }
+            spec = JobSpec.model_validate(given | changes)
+            about_it = {"request": {}, "request_hash": "", "price_tokens": 0, "idempotency_key": None}
+            job, _ = jobs.create(tenant, session, spec=spec, **about_it)
+            return job.id
+
+    return create
+
+
+@pytest.fixture
+def row(factory) -> Callable[[str], Job]:
+    """The job's row as it is committed."""
+
+    def read(job_id: str) -> Job:
+        with factory.begin() as session:
+            return session.get_one(Job, job_id)
+
+    return read
+
+
+@pytest.fixture(autouse=True)
+def lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What was logged, line by line."""
+    with capture_logs() as found:
+        yield found

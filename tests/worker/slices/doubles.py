@@ -1,0 +1,114 @@
+"""What slices are tested with: a base model without weights, a scorer that computes, a database and a clock that obey.
+
+Knows no engine: nothing here loads a model's library."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+from tokenizers import Tokenizer, pre_tokenizers, trainers
+from tokenizers.models import BPE
+
+from db.worker.candidates import candidates
+from db.worker.journal import Step
+from worker.runs import cohort
+from worker.slices.acquire import acquire
+from worker.slices.context import Context
+from worker.slices.persist import Clock
+from worker.slices.resident import LeasedRun
+from worker.types import Loss, Trial
+
+
+def base_folder(folder: Path) -> Path:
+    """The small files of a llama of one layer, 8 wide, with a tokenizer of bytes."""
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = {"model_type": "llama", "vocab_size": 260, "max_position_embeddings": 64, **sizes}
+    (folder / "config.json").write_text(json.dumps(config))
+    letters = Tokenizer(BPE())
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    letters.train_from_iterator([], trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    letters.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def rows(count: int) -> bytes:
+    """Choice rows, no two alike."""
+    lines = [json.dumps({"prompt": f"film {i}:", "choices": [" bad", " good"], "label": i % 2}) for i in range(count)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+class Bowl:
+    """A Scorer whose loss is the squared length of the adapter; `sees` is told each batch first, and may raise."""
+
+    capacity = 16
+
+    def __init__(self) -> None:
+        self.sees: Callable[[Sequence[Trial]], None] = lambda _: None
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        self.sees(trials)
+        return [Loss(float(np.square(t.params).sum()) * len(t.examples), len(t.examples), 0, t.tokens) for t in trials]
+
+    def close(self) -> None:
+        pass
+
+
+class Time:
+    """A clock that only sleeping, and the test, moves on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+        self.clock = Clock(lambda: self.now, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Unreliable:
+    """Sessions of a real database whose transactions go as `fates` say, one after the other, and then well.
+
+    "away": nothing reaches the database. "no answer": it commits, and the answer is lost. `meanwhile` is called once,
+    after a transaction has committed and before its caller hears of it.
+    """
+
+    def __init__(self, factory: sessionmaker[Session], *fates: str) -> None:
+        self._factory, self.fates = factory, list(fates)
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.begun = 0
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        self.begun += 1
+        fate = self.fates.pop(0) if self.fates else "well"
+        if fate == "away":
+            raise OperationalError("BEGIN", {}, Exception("connection refused"))
+        with self._factory.begin() as session:
+            yield session
+        act, self.meanwhile = self.meanwhile, lambda: None
+        act()
+        if fate == "no answer":
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+
+def leased(context: Context, job_id: str) -> LeasedRun | None:
+    """The job, acquired by this worker."""
+    with context.factory.begin() as session:
+        (waiting,) = [w for w in candidates(session, context.model) if w.job_id == job_id]
+    return acquire(context, waiting)
+
+
+def scored(run: LeasedRun, upto: int) -> LeasedRun:
+    """The run as if its steps up to `upto` had been scored, 7 tokens each, with none of them committed yet."""
+    losses = [(1.0 + step, 1.5) for step in range(run.run.step, upto)]
+    for number, row in enumerate(losses, start=run.run.step):
+        run.writer.add(Step(number, list(row), 7), None, None, 7)
+        run.resident.prefix.add(row)
+    run.resident.run = cohort.replay(run.run, losses)
+    return run
