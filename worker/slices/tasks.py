@@ -63,5 +63,5 @@ def bind(app: Celery, context: Context) -> Callable[[], None]:
         if context.heartbeat.draining.is_set():
             raise WorkerShutdown(0)  # Celery itself would wait for up to two more seconds of messages
 
-    app.task(name=TASK, bind=True)(entry)
+    app.task(name=TASK, bind=True, shared=False)(entry)  # of this app alone
     return answer

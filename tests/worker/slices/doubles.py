@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from prometheus_client import Counter, Histogram
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from tokenizers import Tokenizer, pre_tokenizers, trainers
@@ -95,6 +96,12 @@ class Unreliable:
         act()
         if fate == "no answer":
             raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+
+def counted(series: Counter | Histogram) -> float:
+    """What a labelled counter stands at, or how often a histogram has observed."""
+    (found,) = [x.value for x in series.collect()[0].samples if x.name.endswith(("_total", "_count"))]
+    return float(found)
 
 
 def leased(context: Context, job_id: str) -> LeasedRun | None:

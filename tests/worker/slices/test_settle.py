@@ -1,0 +1,258 @@
+"""How a run leaves a worker: which ending it is, and what each leaves behind."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import OperationalError
+
+from db.tables import Adapter, JournalStep, Lease
+from db.tenant import jobs
+from db.worker.leases import LeaseLost
+from tests.worker.slices.conftest import STEPS
+from tests.worker.slices.doubles import Time, Unreliable, counted, leased, scored
+from worker import metrics
+from worker.adapters.publish import publish
+from worker.adapters.snapshots import Prefix
+from worker.runs.replay import Point, replay
+from worker.slices import settle
+from worker.slices.ending import Failed, Finished, Lost, Obeyed, ending
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    token_budget: int | None = None
+
+
+@dataclass(frozen=True)
+class AsIf:
+    """What an ending depends on of a run."""
+
+    failed: str | None = None
+    done: bool = False
+    step: int = 3
+    spec: Budgeted = field(default_factory=Budgeted)
+
+
+BROKEN, DONE, GOES_ON = AsIf(failed="no loss was finite", done=True), AsIf(done=True), AsIf()
+DEAR = AsIf(spec=Budgeted(100))
+
+
+@pytest.mark.parametrize(
+    "run, lost, wish, scored, wanted",
+    [
+        (GOES_ON, False, None, 10**9, None),
+        (DONE, False, None, 0, Finished()),
+        (BROKEN, False, None, 0, Failed("nonfinite_loss", "no loss was finite")),
+        (GOES_ON, False, "pause", 0, Obeyed("pause")),
+        (GOES_ON, False, "cancel", 0, Obeyed("cancel")),
+        (DEAR, False, None, 100, None),
+        (DEAR, False, None, 101, Failed("token_budget", "the budget of 100 scored tokens was spent at step 3")),
+        (DEAR, False, "pause", 101, Obeyed("pause")),
+        (DONE, False, "cancel", 0, Finished()),
+        (BROKEN, False, "cancel", 0, Failed("nonfinite_loss", "no loss was finite")),
+        (GOES_ON, True, None, 0, Lost()),
+        (DONE, True, "cancel", 0, Lost()),
+        (BROKEN, True, None, 0, Lost()),
+    ],
+)
+def test_how_a_run_ends(run, lost, wish, scored, wanted):
+    assert ending(run, lost=lost, wish=wish, scored=scored) == wanted
+
+
+@pytest.fixture
+def run(context, submit):
+    """A leased run with all its steps scored and none committed."""
+    return scored(leased(context, submit()), STEPS)
+
+
+@pytest.fixture
+def half(context, submit):
+    """A leased run with half its steps scored and none committed."""
+    return scored(leased(context, submit()), STEPS // 2)
+
+
+def committed(factory, job_id: str) -> list[int]:
+    with factory.begin() as session:
+        return list(session.scalars(select(JournalStep.step).where(JournalStep.job_id == job_id)))
+
+
+def adapter(factory, job_id: str) -> Adapter | None:
+    with factory.begin() as session:
+        return session.scalar(select(Adapter).where(Adapter.job_id == job_id))
+
+
+def lease(factory, job_id: str) -> Lease | None:
+    with factory.begin() as session:
+        return session.get(Lease, job_id)
+
+
+def lose(factory, job_id: str) -> None:
+    with factory.begin() as session:
+        session.execute(update(Lease).where(Lease.job_id == job_id).values(expires_at=text("clock_timestamp()")))
+
+
+def ended(context, outcome: str) -> float:
+    return counted(metrics.jobs_ended.labels(context.model, outcome))
+
+
+def unknown(context, job_id: str) -> bool:
+    """Whether the worker has nothing of the job any more."""
+    return job_id not in context.residents and context.heartbeat.until(job_id) == 0.0
+
+
+def test_a_finished_run_is_committed_published_and_let_go(context, run, row, lines):
+    settle.settle(context, run, Finished())
+    assert committed(context.factory, run.job_id) == list(range(STEPS))
+    assert (row(run.job_id).state, row(run.job_id).step) == ("succeeded", STEPS)
+    made = adapter(context.factory, run.job_id)
+    assert made.step == STEPS
+    assert (context.settings.home / "adapters" / run.job_id / "adapter_model.safetensors").is_file()
+    assert unknown(context, run.job_id)
+    assert lease(context.factory, run.job_id) is None
+    assert ended(context, "succeeded") == 1
+    assert [x["event"] for x in lines] == ["started", "finished"]
+
+
+@pytest.mark.parametrize("known", ["in memory", "in the journal", "in the journal, after a snapshot"])
+def test_the_best_step_is_published_from_where_it_is_known(context, run, tmp_path, known):
+    """What is in memory or a snapshot is told from a replay of the journal by params that no journal leads to."""
+    spec, losses = run.claim.spec, [list(step.losses) for step in run.writer.steps]
+    best = replay(spec, context.base, losses[:2])
+    run.resident.run = replace(run.run, best=(2, 0.25))
+    if known == "in memory":
+        best = run.resident.best = Point(best.params + np.float32(1.0), best.state)
+    if known == "in the journal, after a snapshot":
+        start = replay(spec, context.base, losses[:1])
+        marked = Point(start.params + np.float32(1.0), start.state)
+        context.snapshots.write(run.job_id, marked, Prefix(spec, losses[:1]).hex())
+        best = replay(spec, context.base, losses[:2], marked)
+    settle.settle(context, run, Finished())
+    made = adapter(context.factory, run.job_id)
+    wanted = publish(tmp_path / "elsewhere", run.job_id, made.name, spec, context.base, best)
+    assert (made.step, made.sha256) == (2, wanted.sha256)
+    assert not (context.settings.home / "snapshots" / run.job_id).exists()
+
+
+def test_a_failed_run_says_why_and_has_no_adapter_without_a_best(context, half, row, lines):
+    settle.settle(context, half, Failed("nonfinite_loss", "no loss was finite"))
+    job = row(half.job_id)
+    assert (job.state, job.step) == ("failed", STEPS // 2)
+    assert job.error == {"code": "nonfinite_loss", "message": "no loss was finite", "param": None}
+    assert adapter(context.factory, half.job_id) is None
+    assert unknown(context, half.job_id)
+    assert ended(context, "nonfinite_loss") == 1
+    assert lines[-1]["event"] == "failed"
+
+
+def test_a_failed_run_keeps_its_best(context, half):
+    half.resident.run = replace(half.run, best=(1, 0.25))
+    settle.settle(context, half, Failed("nonfinite_loss", "no loss was finite"))
+    assert adapter(context.factory, half.job_id).step == 1
+
+
+@pytest.mark.parametrize("wish, state, outcome", [("pause", "paused", "paused"), ("cancel", "cancelled", "cancelled")])
+def test_a_wish_is_obeyed_with_every_scored_step_committed(context, half, row, lines, wish, state, outcome):
+    with context.factory.begin() as session:
+        getattr(jobs, wish)(half.claim.tenant_id, session, half.job_id)
+    settle.settle(context, half, Obeyed(wish))
+    assert (row(half.job_id).state, row(half.job_id).step) == (state, STEPS // 2)
+    assert lease(context.factory, half.job_id) is None
+    assert context.heartbeat.until(half.job_id) == 0.0
+    assert (half.job_id in context.residents) == (wish == "pause"), "only what is paused will go on"
+    assert ended(context, outcome) == 1
+    assert (lines[-1]["event"], lines[-1]["wish"]) == ("obeyed", wish)
+
+
+def test_a_pause_that_was_taken_back_since_it_was_seen_gives_the_job_back(context, half, row):
+    with context.factory.begin() as session:
+        jobs.pause(half.claim.tenant_id, session, half.job_id)
+        jobs.resume(half.claim.tenant_id, session, half.job_id)
+    settle.settle(context, half, Obeyed("pause"))
+    assert (row(half.job_id).state, row(half.job_id).step) == ("queued", STEPS // 2)
+
+
+@pytest.mark.parametrize("how", [Finished(), Failed("a_code", "a reason"), Obeyed("cancel"), Lost()])
+def test_a_run_whose_lease_is_lost_writes_nothing(context, run, row, how):
+    before = counted(metrics.fenced_writes.labels(context.model))
+    lose(context.factory, run.job_id)
+    with pytest.raises(LeaseLost):
+        settle.settle(context, run, how)
+    assert committed(context.factory, run.job_id) == []
+    assert (row(run.job_id).state, row(run.job_id).error) == ("running", None)
+    assert adapter(context.factory, run.job_id) is None
+    assert counted(metrics.fenced_writes.labels(context.model)) == before + 1
+
+
+def test_a_lease_lost_between_the_last_step_and_the_end_is_refused_and_counted(context, run, row):
+    """The steps are in; the end is not, though the adapter's files lie there for whoever takes over."""
+    run.writer.flush(lambda: 0.0)
+    before = counted(metrics.fenced_writes.labels(context.model))
+    lose(context.factory, run.job_id)
+    with pytest.raises(LeaseLost):
+        settle.settle(context, run, Finished())
+    assert row(run.job_id).state == "running"
+    assert counted(metrics.fenced_writes.labels(context.model)) == before + 1
+
+
+def test_an_end_is_tried_again_while_the_database_is_away(context, run, row):
+    run.writer.clock = Time().clock  # stands still: the lease lasts
+    run.writer.factory = Unreliable(context.factory, "away")
+    context.factory = Unreliable(context.factory, "away", "away")
+    settle.settle(context, run, Finished())
+    assert row(run.job_id).state == "succeeded"
+    assert context.factory.begun == 3
+
+
+def test_an_end_that_cannot_be_written_before_the_lease_runs_out_is_raised(context, run, row):
+    time = Time()
+    time.now = context.heartbeat.until(run.job_id) - 1.0
+    run.writer.clock = time.clock
+    run.writer.factory = Unreliable(context.factory, *["away"] * 100)
+    with pytest.raises(OperationalError):
+        settle.settle(context, run, Finished())
+    assert sum(time.slept) <= 1.0
+    assert row(run.job_id).state == "running"
+
+
+def test_a_disk_that_is_away_is_raised_and_the_job_has_not_ended(context, run, row):
+    (context.settings.home / "adapters").write_text("no folder")
+    with pytest.raises(OSError, match="adapters"):
+        settle.settle(context, run, Finished())
+    assert (row(run.job_id).state, row(run.job_id).step) == ("running", STEPS)
+
+
+def test_a_released_run_is_committed_given_back_and_stays_resident(context, half, row):
+    settle.release(context, half)
+    assert (row(half.job_id).state, row(half.job_id).step) == ("queued", STEPS // 2)
+    assert context.residents[half.job_id] is half.resident
+    assert context.heartbeat.until(half.job_id) == 0.0
+    assert not (context.settings.home / "snapshots" / half.job_id).exists()
+
+
+def test_a_run_that_went_far_enough_leaves_a_snapshot(context, half):
+    context.settings = context.settings.model_copy(update={"snapshot_steps": STEPS // 2})
+    losses = [step.losses for step in half.writer.steps]
+    settle.release(context, half)
+    found = context.snapshots.newest(half.job_id, half.claim.spec, losses)
+    assert found is not None
+    assert found.params.tobytes() == half.run.params.tobytes()
+    assert half.resident.snapshot == STEPS // 2
+
+
+def test_a_release_that_is_refused_drops_the_run_and_raises_nothing(context, half, lines):
+    lose(context.factory, half.job_id)
+    settle.release(context, half)
+    assert unknown(context, half.job_id)
+    assert lines[-1]["event"] == "lease lost"
+
+
+def test_a_release_that_cannot_be_written_drops_the_run_and_raises_nothing(context, half, row, lines):
+    time = Time()
+    time.now = context.heartbeat.until(half.job_id)
+    half.writer.clock = time.clock
+    half.writer.factory = Unreliable(context.factory, "away")
+    settle.release(context, half)
+    assert unknown(context, half.job_id)
+    assert (lines[-1]["event"], row(half.job_id).state) == ("dropped", "running")
