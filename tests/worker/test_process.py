@@ -1,0 +1,239 @@
+"""The life of a worker in this process and its main thread: Celery on a real broker, a scorer that computes."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import signals
+from celery.app import trace
+from celery.worker import state as celery_state
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
+
+from db import files
+from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract.tokens.base_model import UnknownBase
+from db.ids import new_id
+from db.queue import celery_app
+from db.tables import Job, Worker
+from db.tenant import jobs
+from tests.db.inserted import a_tenant
+from tests.worker.slices.doubles import Bowl, base_folder, rows
+from worker import process
+from worker.settings import WorkerSettings
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.fixture(autouse=True)
+def undone() -> Iterator[None]:
+    """What a process that serves leaves changed for good, put back: handlers, receivers, Celery's flags."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = (signals.worker_shutting_down, signals.setup_logging, signals.worker_ready)
+    receivers = [list(each.receivers or ()) for each in heard]
+    celery_app.cache_clear()
+    yield
+    celery_app.cache_clear()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for each, before in zip(heard, receivers, strict=True):
+        each.receivers = before
+        each.sender_receivers_cache.clear()
+    celery_state.should_stop = celery_state.should_terminate = None
+    trace.reset_worker_optimizations()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    with capture_logs() as found:
+        yield found
+
+
+@pytest.fixture
+def settings(tmp_path, database_url, redis_url) -> WorkerSettings:
+    """Of a model of this test alone. Its heartbeats' rhythms are long: what happens is not theirs."""
+    model = new_id("m-")
+    return WorkerSettings(
+        model=model, models={model: str(base_folder(tmp_path))}, database_url=database_url, redis_url=redis_url,
+        home=tmp_path / "home", slice_seconds=60, lease_seconds=60, sweep_seconds=60,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def worker(factory, settings) -> Callable[[], Worker | None]:
+    """The row of the worker of this test's model."""
+
+    def read() -> Worker | None:
+        with factory.begin() as session:
+            return session.scalar(select(Worker).where(Worker.model == settings.model))
+
+    return read
+
+
+@pytest.fixture
+def submit(factory, settings) -> Callable[[], str]:
+    def create() -> str:
+        with factory.begin() as session:
+            tenant = a_tenant(session)
+            about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
+            file = files.create(tenant, session, **about, chunks=[rows(8)])
+            spec = JobSpec(
+                model=settings.model,
+                objective="choice",
+                adapter=AdapterSpec(rank=2, alpha=2, targets=("q_proj",)),
+                method=MethodSpec(name="mezo", eps=1e-2, learning_rate=1e-3),
+                training_file=file.id,
+                steps=5,
+                batch_size=2,
+                eval_every=100,
+                seed=1,
+            )
+            about = {"request": {}, "request_hash": "", "price_tokens": 0, "idempotency_key": None}
+            return jobs.create(tenant, session, spec=spec, **about)[0].id
+
+    return create
+
+
+def job(factory, job_id: str) -> Job:
+    with factory.begin() as session:
+        return session.get_one(Job, job_id)
+
+
+def terminate(*_: Any, **__: Any) -> None:
+    """As whoever stops a process does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def opened(scorer: Bowl) -> process.Opens:
+    return lambda *_: (scorer, {"scorer": "bowl"})
+
+
+def told_once_it_listens() -> None:
+    """SIGTERM, once Celery consumes."""
+    signals.worker_ready.connect(terminate)
+
+
+def beating() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+def test_an_idle_worker_ends_at_once_and_signs_off(settings, worker, lines):
+    seen = []
+    signals.worker_ready.connect(lambda **_: seen.append(worker().state), weak=False)
+    told_once_it_listens()
+    assert process.run(settings, opened(Bowl())) == 0
+    assert seen == ["ready"]
+    assert (worker().state, worker().capacity, worker().about) == ("gone", Bowl.capacity, {"scorer": "bowl"})
+    assert [x["event"] for x in lines if x["event"] in ("starting", "ready", "ended")] == ["starting", "ready", "ended"]
+    assert beating() == []
+
+
+def test_what_waited_for_a_worker_is_rung_for_when_it_starts(factory, settings, submit):
+    job_id, scorer, calls = submit(), Bowl(), []
+
+    def last(_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            terminate()
+
+    scorer.sees = last
+    assert process.run(settings, opened(scorer)) == 0
+    assert job(factory, job_id).state == "succeeded"
+
+
+def test_a_drain_ends_the_step_gives_the_job_back_and_signs_off(factory, settings, submit, worker):
+    job_id, scorer, calls = submit(), Bowl(), []
+
+    def second(_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            terminate()
+
+    scorer.sees = second
+    assert process.run(settings, opened(scorer)) == 0
+    assert len(calls) == 2, "no step is begun after the signal"
+    left = job(factory, job_id)
+    assert (left.state, left.step, left.attempts) == ("queued", 2, 0)
+    assert worker().state == "gone"
+
+
+def test_an_engine_that_cannot_be_trusted_ends_the_process(factory, settings, submit, worker, lines):
+    job_id, scorer = submit(), Bowl()
+
+    def broken(_: Any) -> None:
+        raise RuntimeError("engine core died")
+
+    scorer.sees = broken
+    assert process.run(settings, opened(scorer)) == 1
+    assert "the engine cannot be trusted: this worker ends" in [x["event"] for x in lines]
+    assert (job(factory, job_id).state, job(factory, job_id).attempts) == ("running", 1)
+    assert worker().state == "gone"
+
+
+def test_a_worker_told_to_end_while_it_loads_signs_off(settings, worker):
+    def loads(*_: Any) -> Any:
+        terminate()
+        raise AssertionError("the signal did not end it")
+
+    with pytest.raises(SystemExit) as end:
+        process.run(settings, loads)
+    assert end.value.code == 0
+    assert worker().state == "gone"
+
+
+def test_an_engine_that_does_not_start_is_raised_and_the_worker_signs_off(settings, worker, lines):
+    seen = []
+
+    def loads(*_: Any) -> Any:
+        seen.append(worker().state)
+        raise OSError("no weights")
+
+    with pytest.raises(OSError, match="no weights"):
+        process.run(settings, loads)
+    assert (seen, worker().state) == (["starting"], "gone")
+    assert beating() == []
+    assert "ready" not in [x["event"] for x in lines]
+
+
+def test_a_model_that_is_not_configured_keeps_a_worker_from_starting(settings, worker):
+    other = settings.model_copy(update={"models": {}})
+    with pytest.raises(UnknownBase):
+        process.run(other, opened(Bowl()))
+    assert worker() is None
+
+
+def test_a_database_that_is_away_keeps_a_worker_from_starting(settings):
+    away = settings.model_copy(update={"database_url": "postgresql://onward@127.0.0.1:1/onward"})
+    with pytest.raises(OperationalError):
+        process.run(away, opened(Bowl()))
+    assert beating() == []
+
+
+def test_a_metrics_port_that_is_taken_keeps_a_worker_from_starting(settings, worker):
+    with socket.create_server(("", 0)) as taken:
+        port = settings.model_copy(update={"worker_metrics_port": taken.getsockname()[1]})
+        with pytest.raises(OSError, match="in use"):
+            process.run(port, opened(Bowl()))
+    assert worker().state == "gone"
+
+
+def test_a_database_lost_at_the_end_is_a_line_and_hides_no_reason(factory, settings, lines):
+    def rename(old: str, new: str) -> None:
+        with factory.begin() as session:
+            session.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
+
+    def loads(*_: Any) -> Any:
+        rename("workers", "lost")
+        raise OSError("no weights")
+
+    try:
+        with pytest.raises(OSError, match="no weights"):
+            process.run(settings, loads)
+    finally:
+        rename("lost", "workers")
+    assert [x["event"] for x in lines][-2:] == ["could not sign off", "ended"]
