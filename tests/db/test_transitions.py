@@ -93,6 +93,15 @@ def test_every_condition_is_reached_from_the_queue_and_no_ended_job_goes_on():
     assert not {before for found in TABLE.values() for before in found.before} & set(ENDED)
 
 
+def test_what_may_become_of_a_job_that_nobody_runs_or_that_is_wished_upon():
+    ways = {condition: {name for name, found in TABLE.items() if condition in found.before} for condition in CONDITIONS}
+    assert ways["queued"] == {"claim", "pause", "cancel", "fail"}
+    assert ways["paused"] == {"resume", "cancel"}
+    own = {"succeed", "fail"}  # a run may come to its end before its worker has seen the wish
+    assert ways["being paused"] == {"pause", "cancel", "wish cancel", "withdraw"} | own
+    assert ways["being cancelled"] == {"cancel"} | own, "a cancel is not taken back, and nobody claims the job anew"
+
+
 @pytest.mark.parametrize("name, before", ALLOWED)
 def test_a_transition_does_what_the_table_says_and_satisfies_every_constraint(session, checks, name, before):
     job, found = standing(session, before), TABLE[name]

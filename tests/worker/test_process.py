@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,7 +35,7 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.
 def undone() -> Iterator[None]:
     """What a process that serves leaves changed for good, put back: handlers, receivers, Celery's flags."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = (signals.worker_shutting_down, signals.setup_logging, signals.worker_ready)
+    heard = (signals.worker_shutting_down, signals.setup_logging, signals.worker_ready, signals.task_postrun)
     receivers = [list(each.receivers or ()) for each in heard]
     celery_app.cache_clear()
     yield
@@ -113,20 +114,23 @@ def opened(scorer: Bowl) -> process.Opens:
     return lambda *_: (scorer, {"scorer": "bowl"})
 
 
-def told_once_it_listens() -> None:
-    """SIGTERM, once Celery consumes."""
-    signals.worker_ready.connect(terminate)
-
-
 def beating() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "heartbeat"]
 
 
 def test_an_idle_worker_ends_at_once_and_signs_off(settings, worker, lines):
-    seen = []
+    seen, told, answered = [], [], threading.Event()
+
+    def tell() -> None:
+        assert answered.wait(30)  # the doorbell of its start: it waits for the next one now
+        told.append(time.monotonic())
+        terminate()
+
     signals.worker_ready.connect(lambda **_: seen.append(worker().state), weak=False)
-    told_once_it_listens()
+    signals.task_postrun.connect(lambda **_: answered.set(), weak=False)
+    threading.Thread(target=tell, daemon=True).start()
     assert process.run(settings, opened(Bowl())) == 0
+    assert time.monotonic() - told[0] < 1.5, "it waited for Celery, which looks up from its broker every 2 s"
     assert seen == ["ready"]
     assert (worker().state, worker().capacity, worker().about) == ("gone", Bowl.capacity, {"scorer": "bowl"})
     assert [x["event"] for x in lines if x["event"] in ("starting", "ready", "ended")] == ["starting", "ready", "ended"]

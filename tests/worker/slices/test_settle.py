@@ -185,6 +185,13 @@ def test_a_run_whose_lease_is_lost_writes_nothing(context, run, row, how):
     assert counted(metrics.fenced_writes.labels(context.model)) == before + 1
 
 
+def test_a_run_that_has_nothing_to_commit_is_lost_all_the_same(context, run, row):
+    run.writer.flush(lambda: 0.0)
+    with pytest.raises(LeaseLost):
+        settle.settle(context, run, Lost())
+    assert row(run.job_id).state == "running"
+
+
 def test_a_lease_lost_between_the_last_step_and_the_end_is_refused_and_counted(context, run, row):
     """The steps are in; the end is not, though the adapter's files lie there for whoever takes over."""
     run.writer.flush(lambda: 0.0)

@@ -56,8 +56,10 @@ def test_a_doorbell_without_work_is_answered_with_nothing(doorbell, rung):
 
 def test_a_draining_worker_takes_nothing_and_rings_nobody(context, doorbell, submit, row, rung):
     job_id = submit()
+    context.factory = Unreliable(context.factory)
     context.heartbeat.draining.set()
     doorbell()
+    assert context.factory.begun == 0, "the database is not even asked"
     assert (row(job_id).state, row(job_id).fence) == ("queued", 0)
     assert rung == []
 
