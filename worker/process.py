@@ -47,7 +47,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     try:
         progress = _watched(settings, base.name)
         log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
-        signal.signal(signal.SIGTERM, _leave)  # until Celery has its own: a worker that still loads ends in order too
+        signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
         scorer, about = opens(settings, base)
         with factory.begin() as session:
@@ -86,7 +86,16 @@ def _sign_off(factory: sessionmaker[Session], worker_id: str) -> None:
 
 
 def _leave(*_: Any) -> None:
+    """While the engine loads nothing is in hand, and it ends here; or, where the exception is lost (Python drops one
+    that is raised in a weak reference's callback, as imports have them), as soon as Celery starts."""
+    _stop_soon()
     raise SystemExit(0)
+
+
+def _stop_soon(*_: Any) -> None:
+    """An exception out of a signal's handler can leave the interpreter's import lock held, and Celery's start imports
+    in two threads: until it listens, it is only told."""
+    state.should_stop = 0
 
 
 def _heard(model: str, rung: bool) -> None:
@@ -95,16 +104,19 @@ def _heard(model: str, rung: bool) -> None:
 
 def _serve(app: Celery, context: Context) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
+    signal.signal(signal.SIGTERM, _stop_soon)  # until Celery has its own
     tasks.bind(app, context)
+    listening = threading.Event()
 
     # Celery waits for the task to end; the flag makes that the next step. An idle worker ends at once: this runs in the
     # main thread, in the signal's handler. The receiver must outlive this call.
     def drain(**_: Any) -> None:
         context.heartbeat.draining.set()
         context.progress.draining.set()
-        if not context.busy.locked():
+        if listening.is_set() and not context.busy.locked():
             raise WorkerShutdown(0)
 
+    signals.worker_ready.connect(lambda **_: listening.set(), weak=False)
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.setup_logging.connect(_keep_logging, weak=False)
     threading.Thread(target=context.ring, args=(context.model,), daemon=True).start()  # what waited for a worker

@@ -1,5 +1,6 @@
 """The life of a worker in this process and its main thread: Celery on a real broker, a scorer that computes."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -35,7 +36,13 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.
 def undone() -> Iterator[None]:
     """What a process that serves leaves changed for good, put back: handlers, receivers, Celery's flags."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = (signals.worker_shutting_down, signals.setup_logging, signals.worker_ready, signals.task_postrun)
+    heard = (
+        signals.worker_shutting_down,
+        signals.setup_logging,
+        signals.worker_ready,
+        signals.task_postrun,
+        signals.celeryd_init,
+    )
     receivers = [list(each.receivers or ()) for each in heard]
     celery_app.cache_clear()
     yield
@@ -187,6 +194,27 @@ def test_a_worker_told_to_end_while_it_loads_signs_off(settings, worker):
     with pytest.raises(SystemExit) as end:
         process.run(settings, loads)
     assert end.value.code == 0
+    assert worker().state == "gone"
+
+
+def test_a_signal_whose_exception_is_lost_while_it_loads_is_heeded_all_the_same(settings, worker):
+    def loads(*_: Any) -> Any:
+        with contextlib.suppress(SystemExit):  # as Python does with what a weak reference's callback raises
+            terminate()
+        return opened(Bowl())()
+
+    assert process.run(settings, loads) == 0
+    assert worker().state == "gone"
+
+
+def test_a_worker_told_to_end_while_celery_starts_ends_in_order_and_takes_nothing(factory, settings, submit, worker):
+    """Nothing is raised into the imports of its start."""
+    job_id, after = submit(), []
+    signals.celeryd_init.connect(terminate)
+    signals.celeryd_init.connect(lambda **_: after.append(1), weak=False)
+    assert process.run(settings, opened(Bowl())) == 0
+    assert after == [1]
+    assert job(factory, job_id).fence == 0
     assert worker().state == "gone"
 
 
