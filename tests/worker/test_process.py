@@ -18,7 +18,8 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from db import files
-from db.contract.spec import AdapterSpec, JobSpec, MethodSpec
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import UnknownBase
 from db.ids import new_id
 from db.queue import celery_app
@@ -94,7 +95,7 @@ def submit(factory, settings) -> Callable[[], str]:
                 model=settings.model,
                 objective="choice",
                 adapter=AdapterSpec(rank=2, alpha=2, targets=("q_proj",)),
-                method=MethodSpec(name="mezo", eps=1e-2, learning_rate=1e-3),
+                method=methods.settings(name="mezo", eps=1e-2, learning_rate=1e-3),
                 training_file=file.id,
                 steps=5,
                 batch_size=2,

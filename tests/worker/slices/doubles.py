@@ -14,9 +14,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
 from db.worker.candidates import candidates
 from db.worker.journal import Step
-from worker.runs import cohort
+from worker.runs import recipes
+from worker.runs.replay import Point, replay
 from worker.slices.acquire import acquire
 from worker.slices.context import Context
 from worker.slices.persist import Clock
@@ -117,5 +120,11 @@ def scored(run: LeasedRun, upto: int) -> LeasedRun:
     for number, row in enumerate(losses, start=run.run.step):
         run.writer.add(Step(number, list(row), 7), None, None, 7)
         run.resident.prefix.add(row)
-    run.resident.run = cohort.replay(run.run, losses)
+    journal = [*([()] * run.run.step), *losses]  # those before are behind the point it starts from
+    run.resident.run = run.run.at(replay(run.run.method, journal, run.run.point))
     return run
+
+
+def rebuilt(spec: JobSpec, base: Base, journal: Sequence[Sequence[float]], start: Point | None = None) -> Point:
+    """What the whole of `journal` leads to."""
+    return replay(recipes.method(spec, recipes.layout(spec, base)), journal, start)

@@ -10,10 +10,10 @@ from db.worker import journal, leases
 from db.worker.candidates import Waiting
 from db.worker.journal import Step
 from tests.worker.slices.conftest import STEPS
-from tests.worker.slices.doubles import counted, leased, rows, scored
+from tests.worker.slices.doubles import counted, leased, rebuilt, rows, scored
 from worker import metrics
 from worker.adapters.snapshots import Prefix
-from worker.runs.replay import Point, replay
+from worker.runs.replay import Point
 from worker.slices import settle
 from worker.slices.acquire import acquire
 
@@ -68,7 +68,7 @@ def test_a_resident_run_that_another_worker_took_further_is_replayed(context, su
     assert (again.run.step, again.claim.token) == (3, 3)
     assert events(lines) == ["started", "replayed"]
     with context.factory.begin() as session:
-        whole = replay(again.claim.spec, context.base, journal.read(session, again.claim))
+        whole = rebuilt(again.claim.spec, context.base, journal.read(session, again.claim))
     assert again.run.params.tobytes() == whole.params.tobytes()
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_not_resident_is_replayed_to_the_bit(context, submit):
     elsewhere(context, job_id, MANY)
     run = leased(context, job_id)
     assert run.run.step == 3
-    assert run.run.params.tobytes() == replay(run.claim.spec, context.base, MANY).params.tobytes()
+    assert run.run.params.tobytes() == rebuilt(run.claim.spec, context.base, MANY).params.tobytes()
     assert run.resident.prefix.hex() == Prefix(run.claim.spec, MANY).hex()
     assert run.resident.snapshot == 3
 
@@ -90,13 +90,13 @@ def test_a_snapshot_on_the_journal_is_used(context, submit, taken):
     spec = leased(context, job_id).claim.spec
     expire(context.factory, job_id)
     settle.drop(context, job_id)
-    start = replay(spec, context.base, MANY[:taken])
+    start = rebuilt(spec, context.base, MANY[:taken])
     marked = Point(start.params + np.float32(1.0), start.state)
     context.snapshots.write(job_id, marked, Prefix(spec, MANY[:taken]).hex())
     run = leased(context, job_id)
     assert run.run.step == 3
-    assert run.run.params.tobytes() == replay(spec, context.base, MANY, marked).params.tobytes()
-    assert run.run.params.tobytes() != replay(spec, context.base, MANY).params.tobytes()
+    assert run.run.params.tobytes() == rebuilt(spec, context.base, MANY, marked).params.tobytes()
+    assert run.run.params.tobytes() != rebuilt(spec, context.base, MANY).params.tobytes()
 
 
 def test_a_snapshot_of_another_journal_is_not_used(context, submit):
@@ -105,10 +105,10 @@ def test_a_snapshot_of_another_journal_is_not_used(context, submit):
     spec = leased(context, job_id).claim.spec
     expire(context.factory, job_id)
     settle.drop(context, job_id)
-    other = replay(spec, context.base, [[9.0, 1.0]])
+    other = rebuilt(spec, context.base, [[9.0, 1.0]])
     context.snapshots.write(job_id, other, Prefix(spec, [[9.0, 1.0]]).hex())
     run = leased(context, job_id)
-    assert run.run.params.tobytes() == replay(spec, context.base, MANY).params.tobytes()
+    assert run.run.params.tobytes() == rebuilt(spec, context.base, MANY).params.tobytes()
 
 
 def test_rows_that_cannot_be_read_end_the_job(context, submit, row, lines):

@@ -11,11 +11,11 @@ from db.tables import Adapter, JournalStep, Lease
 from db.tenant import jobs
 from db.worker.leases import LeaseLost
 from tests.worker.slices.conftest import STEPS
-from tests.worker.slices.doubles import Time, Unreliable, counted, leased, scored
+from tests.worker.slices.doubles import Time, Unreliable, counted, leased, rebuilt, scored
 from worker import metrics
 from worker.adapters.publish import publish
 from worker.adapters.snapshots import Prefix
-from worker.runs.replay import Point, replay
+from worker.runs.replay import Point
 from worker.slices import settle
 from worker.slices.ending import Failed, Finished, Lost, Obeyed, ending
 
@@ -119,15 +119,15 @@ def test_a_finished_run_is_committed_published_and_let_go(context, run, row, lin
 def test_the_best_step_is_published_from_where_it_is_known(context, run, tmp_path, known):
     """What is in memory or a snapshot is told from a replay of the journal by params that no journal leads to."""
     spec, losses = run.claim.spec, [list(step.losses) for step in run.writer.steps]
-    best = replay(spec, context.base, losses[:2])
+    best = rebuilt(spec, context.base, losses[:2])
     run.resident.run = replace(run.run, best=(2, 0.25))
     if known == "in memory":
         best = run.resident.best = Point(best.params + np.float32(1.0), best.state)
     if known == "in the journal, after a snapshot":
-        start = replay(spec, context.base, losses[:1])
+        start = rebuilt(spec, context.base, losses[:1])
         marked = Point(start.params + np.float32(1.0), start.state)
         context.snapshots.write(run.job_id, marked, Prefix(spec, losses[:1]).hex())
-        best = replay(spec, context.base, losses[:2], marked)
+        best = rebuilt(spec, context.base, losses[:2], marked)
     settle.settle(context, run, Finished())
     made = adapter(context.factory, run.job_id)
     wanted = publish(tmp_path / "elsewhere", run.job_id, made.name, spec, context.base, best)
@@ -242,7 +242,7 @@ def test_a_run_that_went_far_enough_leaves_a_snapshot(context, half):
     context.settings = context.settings.model_copy(update={"snapshot_steps": STEPS // 2})
     losses = [step.losses for step in half.writer.steps]
     settle.release(context, half)
-    found = context.snapshots.newest(half.job_id, half.claim.spec, losses)
+    found = context.snapshots.newest(half.job_id, half.claim.spec, losses, type(half.run.state))
     assert found is not None
     assert found.params.tobytes() == half.run.params.tobytes()
     assert half.resident.snapshot == STEPS // 2
