@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, LargeBinary, MetaData, String, func
+from sqlalchemy import DateTime, ForeignKeyConstraint, LargeBinary, MetaData, String, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -28,6 +28,11 @@ class Base(DeclarativeBase):
 
 def now() -> Mapped[datetime]:
     return mapped_column(server_default=func.now())
+
+
+def of_tenant(column: str, table: str, name: str) -> ForeignKeyConstraint:
+    """What `column` names in `table` belongs to the row's own tenant."""
+    return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], name=name)
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.columns import Base, now, one_of
+from db.columns import Base, now, of_tenant, one_of
 
 JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled")
@@ -118,12 +118,8 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         UniqueConstraint("tenant_id", "idempotency_key"),
-        ForeignKeyConstraint(
-            ["tenant_id", "training_file"], ["files.tenant_id", "files.id"], name="fk_jobs_training_file"
-        ),
-        ForeignKeyConstraint(
-            ["tenant_id", "validation_file"], ["files.tenant_id", "files.id"], name="fk_jobs_validation_file"
-        ),
+        of_tenant("training_file", "files", "fk_jobs_training_file"),
+        of_tenant("validation_file", "files", "fk_jobs_validation_file"),
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
         Index(
             "ix_jobs_waiting",
@@ -163,7 +159,7 @@ class Lease(Base):
     claimed_at: Mapped[datetime] = now()
     expires_at: Mapped[datetime]
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_leases_job"),
+        of_tenant("job_id", "jobs", "fk_leases_job"),
         CheckConstraint("token > 0", name="token"),
         Index("ix_leases_expires_at", "expires_at"),
     )
@@ -181,7 +177,7 @@ class JournalStep(Base):
     token: Mapped[int] = mapped_column(BigInteger)  # the fencing token it was written under
     created_at: Mapped[datetime] = now()
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_journal_job"),
+        of_tenant("job_id", "jobs", "fk_journal_job"),
         Index("ix_journal_tenant_id_created_at", "tenant_id", "created_at"),  # what a tenant used of late
         CheckConstraint("step >= 0 AND tokens >= 0 AND cardinality(losses) > 0", name="whole"),
     )
@@ -201,7 +197,7 @@ class Evaluation(Base):
     token: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = now()
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_evaluations_job"),
+        of_tenant("job_id", "jobs", "fk_evaluations_job"),
         Index("ix_evaluations_tenant_id_created_at", "tenant_id", "created_at"),
         CheckConstraint("step >= 0 AND rows > 0", name="whole"),
     )
@@ -218,7 +214,7 @@ class Event(Base):
     data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     created_at: Mapped[datetime] = now()
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_events_job"),
+        of_tenant("job_id", "jobs", "fk_events_job"),
         Index("ix_events_job_id_id", "job_id", "id"),
         CheckConstraint(one_of("level", ("info", "warn", "error")), name="level"),
         CheckConstraint(one_of("type", ("message", "metrics")), name="type"),
@@ -240,8 +236,8 @@ class Adapter(Base):
     token: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = now()
     __table_args__ = (
-        ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], name="fk_adapters_job"),
-        ForeignKeyConstraint(["tenant_id", "file_id"], ["files.tenant_id", "files.id"], name="fk_adapters_file"),
+        of_tenant("job_id", "jobs", "fk_adapters_job"),
+        of_tenant("file_id", "files", "fk_adapters_file"),
         Index("ix_adapters_tenant_id_created_at", "tenant_id", "created_at"),
         CheckConstraint("step >= 0 AND length(sha256) = 64", name="whole"),
     )

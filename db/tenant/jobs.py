@@ -66,25 +66,25 @@ def create(
         return earlier, False
     _check_quota(owner, session, price_tokens)
     _check_files(owner.id, session, spec)
-    job = Job(
-        id=new_id("ftjob-"),
-        tenant_id=owner.id,
-        model=spec.model,
-        spec=spec.model_dump(mode="json"),
-        request=request,
-        request_hash=request_hash,
-        idempotency_key=idempotency_key,
-        training_file=spec.training_file,
-        validation_file=spec.validation_file,
-        total_steps=spec.steps,
-        price_tokens=price_tokens,
-        traceparent=traces.traceparent(),
-    )
+    asked = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
+    job = Job(id=new_id("ftjob-"), tenant_id=owner.id, price_tokens=price_tokens, **_of(spec), **asked)
     session.add(job)
     session.flush()
     write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
     _warn_if_unserved(session, job)
     return job, True
+
+
+def _of(spec: JobSpec) -> dict[str, Any]:
+    """The columns that a spec fills, and the trace in which it was asked for."""
+    return {
+        "model": spec.model,
+        "spec": spec.model_dump(mode="json"),
+        "training_file": spec.training_file,
+        "validation_file": spec.validation_file,
+        "total_steps": spec.steps,
+        "traceparent": traces.traceparent(),
+    }
 
 
 def get(tenant: str, session: Session, job_id: str) -> Job | None:

@@ -62,9 +62,8 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         session.flush()
         return None
     if job.attempts >= max_attempts:
-        transitions.fail(
-            session, job, "poison", f"{max_attempts} workers in a row stopped before they committed a step"
-        )
+        reason = f"{max_attempts} workers in a row stopped before they committed a step"
+        transitions.fail(session, job, "poison", reason)
         session.flush()
         return None
     if old is not None:
@@ -72,10 +71,18 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
     transitions.claim(session, job)
     session.flush()
     session.refresh(job)
+    _lease(session, job, worker_id, seconds)
+    return _claimed(job, worker_id, took_over=old is not None)
+
+
+def _lease(session: Session, job: Job, worker_id: str, seconds: float) -> None:
     expiry = _in(seconds)
     row = {"worker_id": worker_id, "token": job.fence, "claimed_at": func.clock_timestamp(), "expires_at": expiry}
     fresh = insert(Lease).values(job_id=job.id, tenant_id=job.tenant_id, **row)
     session.execute(fresh.on_conflict_do_update(index_elements=[Lease.job_id], set_=row))
+
+
+def _claimed(job: Job, worker_id: str, took_over: bool) -> Claim:
     assert job.started_at is not None
     return Claim(
         job_id=job.id,
@@ -90,7 +97,7 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         best_loss=job.best_loss,
         created_at=job.created_at,
         started_at=job.started_at,
-        took_over=old is not None,
+        took_over=took_over,
         traceparent=job.traceparent,
     )
 
