@@ -17,16 +17,11 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from db import files
-from db.contract import methods
-from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import UnknownBase
 from db.ids import new_id
 from db.queue import celery_app
 from db.tables import Job, Worker
-from db.tenant import jobs
-from tests.db.inserted import a_tenant
-from tests.worker.slices.doubles import Bowl, base_folder, rows
+from tests.worker.slices.doubles import STEPS, Bowl, a_choice_job, base_folder
 from worker import process
 from worker.settings import WorkerSettings
 
@@ -88,22 +83,7 @@ def worker(factory, settings) -> Callable[[], Worker | None]:
 def submit(factory, settings) -> Callable[[], str]:
     def create() -> str:
         with factory.begin() as session:
-            tenant = a_tenant(session)
-            about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
-            file = files.create(tenant, session, **about, chunks=[rows(8)])
-            spec = JobSpec(
-                model=settings.model,
-                objective="choice",
-                adapter=AdapterSpec(rank=2, alpha=2, targets=("q_proj",)),
-                method=methods.settings(name="mezo", eps=1e-2, learning_rate=1e-3),
-                training_file=file.id,
-                steps=5,
-                batch_size=2,
-                eval_every=100,
-                seed=1,
-            )
-            about = {"request": {}, "request_hash": "", "price_tokens": 0, "idempotency_key": None}
-            return jobs.create(tenant, session, spec=spec, **about)[0].id
+            return a_choice_job(session, settings.model)
 
     return create
 
@@ -120,6 +100,19 @@ def terminate(*_: Any, **__: Any) -> None:
 
 def opened(scorer: Bowl) -> process.Opens:
     return lambda *_: (scorer, {"scorer": "bowl"})
+
+
+def stopped_at(number: int) -> tuple[Bowl, list[int]]:
+    """A scorer during whose call of this number the process is told to end, and the calls it has had."""
+    scorer, calls = Bowl(), []
+
+    def called(_: Any) -> None:
+        calls.append(1)
+        if len(calls) == number:
+            terminate()
+
+    scorer.sees = called
+    return scorer, calls
 
 
 def beating() -> list[str]:
@@ -146,27 +139,15 @@ def test_an_idle_worker_ends_at_once_and_signs_off(settings, worker, lines):
 
 
 def test_what_waited_for_a_worker_is_rung_for_when_it_starts(factory, settings, submit):
-    job_id, scorer, calls = submit(), Bowl(), []
-
-    def last(_: Any) -> None:
-        calls.append(1)
-        if len(calls) == 5:
-            terminate()
-
-    scorer.sees = last
+    job_id = submit()
+    scorer, _ = stopped_at(STEPS)
     assert process.run(settings, opened(scorer)) == 0
     assert job(factory, job_id).state == "succeeded"
 
 
 def test_a_drain_ends_the_step_gives_the_job_back_and_signs_off(factory, settings, submit, worker):
-    job_id, scorer, calls = submit(), Bowl(), []
-
-    def second(_: Any) -> None:
-        calls.append(1)
-        if len(calls) == 2:
-            terminate()
-
-    scorer.sees = second
+    job_id = submit()
+    scorer, calls = stopped_at(2)
     assert process.run(settings, opened(scorer)) == 0
     assert len(calls) == 2, "no step is begun after the signal"
     left = job(factory, job_id)

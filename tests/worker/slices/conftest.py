@@ -8,21 +8,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from db import files, workers
-from db.contract import methods
-from db.contract.spec import AdapterSpec, JobSpec
+from db import workers
 from db.contract.tokens.base_model import open_base
 from db.ids import new_id
 from db.tables import Job
-from db.tenant import jobs
-from tests.db.inserted import a_tenant
-from tests.worker.slices.doubles import Bowl, base_folder, rows
+from tests.worker.slices.doubles import Bowl, a_choice_job, base_folder
 from worker.health import Progress
 from worker.settings import WorkerSettings
 from worker.slices.context import Context
 from worker.slices.heartbeat import Heartbeat
-
-STEPS = 6
 
 
 @pytest.fixture(scope="session")
@@ -60,31 +54,11 @@ def context(factory, database_url, tmp_path, base, rung, given_up) -> Iterator[C
 
 @pytest.fixture
 def submit(factory, context) -> Callable[..., str]:
-    """Makes a queued job of the context's model; `valid` are the bytes of its held-out rows."""
+    """Makes a queued job of the context's model."""
 
-    def create(rank: int = 2, valid: bytes | None = None, **changes: object) -> str:
-        about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
+    def create(rank: int = 2, **changes: object) -> str:
         with factory.begin() as session:
-            tenant = a_tenant(session)
-            train, held_out = (
-                files.create(tenant, session, **about, chunks=[data]).id if data else None for data in (rows(8), valid)
-            )
-            given = {
-                "model": context.model,
-                "objective": "choice",
-                "adapter": AdapterSpec(rank=rank, alpha=rank, targets=("q_proj",)),
-                "method": methods.settings(name="mezo", eps=1e-2, learning_rate=1e-3),
-                "training_file": train,
-                "validation_file": held_out,
-                "steps": STEPS,
-                "batch_size": 2,
-                "eval_every": 100,
-                "seed": rank,
-            }
-            spec = JobSpec.model_validate(given | changes)
-            about_it = {"request": {}, "request_hash": "", "price_tokens": 0, "idempotency_key": None}
-            job, _ = jobs.create(tenant, session, spec=spec, **about_it)
-            return job.id
+            return a_choice_job(session, context.model, rank, **changes)
 
     return create
 

@@ -4,6 +4,7 @@ Knows no engine: nothing here loads a model's library."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 
-from db.contract.spec import JobSpec
+from db import files
+from db.contract import methods
+from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
+from db.tenant import jobs
 from db.worker.candidates import candidates
 from db.worker.journal import Step
+from tests.db.inserted import a_tenant
 from worker.runs import recipes
 from worker.runs.replay import Point, replay
 from worker.slices.acquire import acquire
@@ -25,6 +30,8 @@ from worker.slices.context import Context
 from worker.slices.persist import Clock
 from worker.slices.resident import LeasedRun
 from worker.types import Loss, Trial
+
+STEPS = 6
 
 
 def base_folder(folder: Path) -> Path:
@@ -44,6 +51,29 @@ def rows(count: int) -> bytes:
     """Choice rows, no two alike."""
     lines = [json.dumps({"prompt": f"film {i}:", "choices": [" bad", " good"], "label": i % 2}) for i in range(count)]
     return ("\n".join(lines) + "\n").encode()
+
+
+def a_choice_job(session: Session, model: str, rank: int = 2, valid: bytes | None = None, **changes: object) -> str:
+    """A queued job on eight choice rows; `valid` are the bytes of its held-out rows, `changes` are of its spec."""
+    tenant = a_tenant(session)
+    about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
+    train, held_out = (
+        files.create(tenant, session, **about, chunks=[data]).id if data else None for data in (rows(8), valid)
+    )
+    given = {
+        "model": model,
+        "objective": "choice",
+        "adapter": AdapterSpec(rank=rank, alpha=rank, targets=("q_proj",)),
+        "method": methods.settings(name="mezo", eps=1e-2, learning_rate=1e-3),
+        "training_file": train,
+        "validation_file": held_out,
+        "steps": STEPS,
+        "batch_size": 2,
+        "eval_every": 100,
+        "seed": rank,
+    }
+    request = {"request": {}, "request_hash": "", "price_tokens": 0, "idempotency_key": None}
+    return jobs.create(tenant, session, spec=JobSpec.model_validate(given | changes), **request)[0].id
 
 
 class Bowl:
@@ -73,6 +103,26 @@ class Time:
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+
+
+class Later(Executor):
+    """Runs what was submitted when told to, in the caller's thread."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future, object]] = []
+
+    def submit(self, act, /, *args, **kwargs):
+        future: Future = Future()
+        self.waiting.append((future, lambda: act(*args, **kwargs)))
+        return future
+
+    def work(self) -> None:
+        for future, act in self.waiting:
+            try:
+                future.set_result(act())
+            except Exception as error:
+                future.set_exception(error)
+        self.waiting.clear()
 
 
 class Unreliable:

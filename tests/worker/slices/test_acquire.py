@@ -9,8 +9,7 @@ from db.tables import Job, Lease
 from db.worker import journal, leases
 from db.worker.candidates import Waiting
 from db.worker.journal import Step
-from tests.worker.slices.conftest import STEPS
-from tests.worker.slices.doubles import counted, leased, rebuilt, rows, scored
+from tests.worker.slices.doubles import STEPS, counted, leased, rebuilt, rows, scored
 from worker import metrics
 from worker.adapters.snapshots import Prefix
 from worker.runs.replay import Point

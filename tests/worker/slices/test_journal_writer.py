@@ -1,7 +1,6 @@
 """The writer of a run's steps: what is committed is written once, what is refused is void, an outage is waited out."""
 
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select, text, update
@@ -11,32 +10,12 @@ from db.tables import Evaluation, Job, JournalStep, Lease
 from db.worker.journal import Evaluated, Step
 from db.worker.leases import LeaseLost
 from tests.db.inserted import a_claim, a_job, a_tenant
-from tests.worker.slices.doubles import Time, Unreliable, counted
+from tests.worker.slices.doubles import Later, Time, Unreliable, counted
 from worker import metrics
 from worker.slices.journal_writer import JournalWriter, Pace
-from worker.slices.persist import BACK_OFF, persist
+from worker.slices.persist import BACK_OFF
 
 FOREVER = float("inf")
-
-
-class Later(Executor):
-    """Runs what was submitted when told to, in the caller's thread."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[Future, object]] = []
-
-    def submit(self, act, /, *args, **kwargs):
-        future: Future = Future()
-        self.waiting.append((future, lambda: act(*args, **kwargs)))
-        return future
-
-    def work(self) -> None:
-        for future, act in self.waiting:
-            try:
-                future.set_result(act())
-            except Exception as error:
-                future.set_exception(error)
-        self.waiting.clear()
 
 
 @pytest.fixture
@@ -153,39 +132,6 @@ def test_a_flush_gives_up_before_its_time_is_over_and_keeps_the_steps(writer, co
     assert committed() == ([0], 7)
 
 
-def test_persisting_tries_at_least_once_and_asks_anew_how_long(time):
-    tries = []
-
-    def away() -> None:
-        tries.append(1)
-        raise OperationalError("", {}, Exception("connection refused"))
-
-    with pytest.raises(OperationalError):
-        persist(away, lambda: 0.0, time.clock)
-    assert (len(tries), time.slept) == (1, [])
-    ends = iter([FOREVER, FOREVER, 0.0])  # a lease that is renewed while it is waited for, and then is not
-    with pytest.raises(OperationalError):
-        persist(away, lambda: next(ends), time.clock)
-    assert (len(tries), time.slept) == (4, [0.05, 0.1])
-    assert persist(lambda: "written", lambda: 0.0, time.clock) == "written"
-
-
-def test_persisting_does_not_try_again_what_the_database_refused(time):
-    def refused() -> None:
-        raise LeaseLost("ftjob-a")
-
-    with pytest.raises(LeaseLost):
-        persist(refused, lambda: FOREVER, time.clock)
-    assert time.slept == []
-
-
-def test_an_outage_is_one_line_however_many_tries_it_takes(writer, time, lines):
-    writer.factory.fates = ["away"] * 5
-    add(writer, 0)
-    writer.flush(lambda: FOREVER)
-    assert [x["event"] for x in lines] == ["database unreachable, trying again"]
-
-
 def test_a_refusal_voids_what_is_not_committed(factory, writer, claim, committed):
     add(writer, 0)
     writer.flush(lambda: 0.0)
@@ -299,11 +245,3 @@ def test_the_lag_is_the_age_of_the_oldest_uncommitted_step(writer, time):
     writer.flush(lambda: 0.0)
     time.now += 5.0
     assert writer.lag() == 0.0
-
-
-def test_a_finish_is_estimated_from_steps_taken_in_this_process():
-    pace = Pace(10)
-    assert pace.finish(10, 100) is None
-    pace.since -= 20.0
-    left = (pace.finish(20, 100) - datetime.now(UTC)).total_seconds()
-    assert left == pytest.approx(160.0, abs=1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from db.tables import Job
-from tests.worker.slices.conftest import STEPS
+from tests.worker.slices.doubles import STEPS
 from worker.settings import WorkerSettings
 from worker.slices.loop import run_slice
 from worker.types import Trial

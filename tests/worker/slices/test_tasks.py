@@ -6,8 +6,7 @@ from celery.exceptions import WorkerShutdown
 
 from db.ids import new_id
 from db.queue import TASK, celery_app, queue_name, ringer
-from tests.worker.slices.conftest import STEPS
-from tests.worker.slices.doubles import Unreliable, counted
+from tests.worker.slices.doubles import STEPS, Unreliable, counted
 from worker import metrics
 from worker.slices import tasks
 
