@@ -25,13 +25,12 @@ from tests.worker.slices.doubles import STEPS, Bowl, a_choice_job, base_folder
 from worker import process
 from worker.settings import WorkerSettings
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2]
-
 
 @pytest.fixture(autouse=True)
 def undone() -> Iterator[None]:
     """What a process that serves leaves changed for good, put back: handlers, receivers, Celery's flags."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    own = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    handlers = {number: signal.getsignal(number) for number in own}
     heard = (
         signals.worker_shutting_down,
         signals.setup_logging,
