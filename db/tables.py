@@ -21,6 +21,7 @@ from db.columns import Base, now, of_tenant, one_of
 
 JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled")
+WAITING, UNFINISHED = text("state IN ('queued', 'running')"), text("finished_at IS NULL")
 
 
 class Tenant(Base):
@@ -121,20 +122,9 @@ class Job(Base):
         of_tenant("training_file", "files", "fk_jobs_training_file"),
         of_tenant("validation_file", "files", "fk_jobs_validation_file"),
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
-        Index(
-            "ix_jobs_waiting",
-            "model",
-            "tenant_id",
-            "created_at",
-            postgresql_where=text("state IN ('queued', 'running')"),
-        ),
+        Index("ix_jobs_waiting", "model", "tenant_id", "created_at", postgresql_where=WAITING),
         # No column of an index changes at a step, so that committing one touches no index.
-        Index(
-            "ix_jobs_unfinished",
-            "tenant_id",
-            postgresql_include=["price_tokens"],
-            postgresql_where=text("finished_at IS NULL"),
-        ),
+        Index("ix_jobs_unfinished", "tenant_id", postgresql_include=["price_tokens"], postgresql_where=UNFINISHED),
         Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
         CheckConstraint(one_of("state", JOB_STATES), name="state"),
         CheckConstraint(one_of("wish", ("pause", "cancel")), name="wish"),
