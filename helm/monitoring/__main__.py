@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from helm.monitoring.every import FOLDER, texts
+from helm.monitoring.dashboards import FOLDER, texts
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models.dashboard import VariableOption
 
-from helm.monitoring.board import make
+from helm.monitoring.dashboard import make
 from helm.monitoring.panels import Built, curve, number
 from helm.monitoring.promql import OF, rate, top, total
 

@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard
 
-from helm.monitoring.board import make
+from helm.monitoring.dashboard import make
 from helm.monitoring.panels import Built, curve, number
 from helm.monitoring.promql import OF, mean, rate, top, total, vllm
 

@@ -14,8 +14,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helm.monitoring import source
-from helm.monitoring.marks import Value, bars, curves, number, states
+from helm.monitoring import prometheus
+from helm.monitoring.drawing import Value, bars, curves, number, states
 
 FOLDER = Path(__file__).parents[2] / "docs" / "dashboards"
 BOARDS = Path(__file__).parents[1] / "dashboards"
@@ -44,8 +44,8 @@ def draw(board: Mapping[str, Any], url: str, start: float, end: float, path: Pat
 def _series(panel: Mapping[str, Any], url: str, start: float, end: float) -> Iterator[Value]:
     step = max(1.0, (end - start) / 240)
     for target in panel["targets"]:
-        for found in source.over(url, target["expr"], start, end, step):
-            name = source.named(target["legendFormat"], found.labels)
+        for found in prometheus.over(url, target["expr"], start, end, step):
+            name = prometheus.named(target["legendFormat"], found.labels)
             yield Value(name, [t - start for t, _ in found.points], [v for _, v in found.points])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from helm.monitoring.source import asked, filled
+from helm.monitoring.prometheus import asked, filled
 from tests.tools import tool
 
 ROOT = Path(__file__).parents[2]

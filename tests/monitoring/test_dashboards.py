@@ -7,8 +7,8 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from api.ops import metrics as api_metrics
 from api.settings import Settings
-from helm.monitoring import every
-from helm.monitoring.source import panels
+from helm.monitoring import dashboards
+from helm.monitoring.prometheus import panels
 from tests.monitoring.promql import ALERTS, BOARDS, QUERIES, RECORDED, ROOT, check, metrics, variables
 from worker import metrics as worker_metrics
 
@@ -31,9 +31,9 @@ def exported(factory, redis_url) -> set[str]:
 
 def test_the_committed_files_are_what_the_generator_writes():
     """Else: python -m helm.monitoring."""
-    written = {path.name: path.read_text() for path in every.FOLDER.glob("*.json")}
-    assert written == every.texts()
-    assert every.texts() == every.texts()
+    written = {path.name: path.read_text() for path in dashboards.FOLDER.glob("*.json")}
+    assert written == dashboards.texts()
+    assert dashboards.texts() == dashboards.texts()
 
 
 def test_each_expression_parses(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helm.monitoring import source
+from helm.monitoring import prometheus
 from tests.monitoring.live import CLASSES, Live, live
 
 FOLDER = Path(__file__).parents[2] / "helm" / "dashboards"
@@ -25,41 +25,45 @@ def run():
 @pytest.mark.parametrize("uid", BOARDS)
 def test_every_query_of_every_panel_returns_a_number(run: tuple[Live, float], uid: str):
     made, now = run
-    queries = list(source.asked(BOARDS[uid]))
+    queries = list(prometheus.asked(BOARDS[uid]))
     assert len(queries) > 5
     empty = [
-        f"{q.panel}: {q.expr}" for q in queries if not source.over(made.prometheus, q.expr, made.began, now, step=1.0)
+        f"{q.panel}: {q.expr}"
+        for q in queries
+        if not prometheus.over(made.prometheus, q.expr, made.began, now, step=1.0)
     ]
     assert not empty, "no data:\n" + "\n".join(empty)
 
 
 def test_classes_and_both_activations_are_seen(run: tuple[Live, float]):
     made, now = run
-    tokens = source.over(made.prometheus, "sum by (tenant_class) (onward_scored_tokens_total)", made.began, now, 1.0)
+    tokens = prometheus.over(
+        made.prometheus, "sum by (tenant_class) (onward_scored_tokens_total)", made.began, now, 1.0
+    )
     assert {s.labels["tenant_class"] for s in tokens} == set(CLASSES)
     assert all(s.points[-1][1] > 1000 for s in tokens)
-    (found,) = source.over(made.prometheus, 'onward_prompts_total{outcome="found"}', made.began, now, 1.0)
+    (found,) = prometheus.over(made.prometheus, 'onward_prompts_total{outcome="found"}', made.began, now, 1.0)
     assert found.points[-1][1] > 100
 
 
 def test_all_rules_evaluate(run: tuple[Live, float]):
     made, _ = run
-    groups = source.ask(made.prometheus, "rules")["groups"]
+    groups = prometheus.ask(made.prometheus, "rules")["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) > 40
     assert [(r["name"], r["lastError"]) for r in rules if r["health"] != "ok"] == []
     recorded = [r["name"] for r in rules if r["type"] == "recording"]
-    assert [name for name in recorded if not source.over(made.prometheus, name, made.began, time.time(), 1.0)] == []
+    assert [name for name in recorded if not prometheus.over(made.prometheus, name, made.began, time.time(), 1.0)] == []
 
 
 def test_a_healthy_run_pages_nobody(run: tuple[Live, float]):
     """No page fires at any time, and at the end none is on its way."""
     made, now = run
-    firing = source.over(made.prometheus, 'ALERTS{severity="page", alertstate="firing"}', made.began, now, 1.0)
+    firing = prometheus.over(made.prometheus, 'ALERTS{severity="page", alertstate="firing"}', made.began, now, 1.0)
     assert [s.labels for s in firing] == []
-    pending = source.over(made.prometheus, 'ALERTS{severity="page"}', now - 5, now, 1.0)
+    pending = prometheus.over(made.prometheus, 'ALERTS{severity="page"}', now - 5, now, 1.0)
     assert [s.labels for s in pending] == []
-    assert source.over(made.prometheus, "ALERTS_FOR_STATE or vector(1)", now - 5, now, 1.0)
+    assert prometheus.over(made.prometheus, "ALERTS_FOR_STATE or vector(1)", now - 5, now, 1.0)
 
 
 def test_a_dead_api_is_on_its_way_to_a_page(run: tuple[Live, float]):
@@ -67,6 +71,6 @@ def test_a_dead_api_is_on_its_way_to_a_page(run: tuple[Live, float]):
     made, _ = run
     made.stage.processes[0].kill()
     time.sleep(4)
-    (missing,) = source.ask(made.prometheus, "query", query='ALERTS{alertname="OnwardTargetMissing"}')["result"]
+    (missing,) = prometheus.ask(made.prometheus, "query", query='ALERTS{alertname="OnwardTargetMissing"}')["result"]
     assert missing["metric"]["alertstate"] == "pending"
     assert missing["metric"]["job"] == "onward-api"
