@@ -6,15 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from cli.local import ownership
+from cli.local import servers as servers_of_wheels
 from cli.local.embedded import Embedded
 from db.ids import new_id
 from db.session import make_engine
 from migrations.run import upgrade
+from tests.waiting import HANG
 
 TEMPLATE = "migrated"
+# Machines differ in speed and are shared: no example has a deadline, and no server of the tests is given up early.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+servers_of_wheels.START_SECONDS = servers_of_wheels.STOP_SECONDS = ownership.LEFTOVER_SECONDS = HANG
 
 
 @pytest.fixture(scope="session")

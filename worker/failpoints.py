@@ -1,6 +1,7 @@
-"""Deliberate death at a named point, for the fault tests only: the one place that reads ONWARD_FAULT."""
+"""Deliberate death or sleep at a named point, for the fault tests only: the one place that reads ONWARD_FAULT."""
 
 import os
+import signal
 from collections import Counter
 
 _passed: Counter[str] = Counter()
@@ -9,11 +10,16 @@ _passed: Counter[str] = Counter()
 def point(name: str) -> None:
     """Kill this process, with no clean-up, at the n-th pass of the point named in ONWARD_FAULT ("name" or "name:n").
 
-    A process started without ONWARD_FAULT passes through; production never sets it.
+    With "name:n:stop" it is not killed but stopped (SIGSTOP), once, until somebody lets it go on (SIGCONT). A process
+    started without ONWARD_FAULT passes through; production never sets it.
     """
-    wanted, _, nth = os.environ.get("ONWARD_FAULT", "").partition(":")
+    wanted, _, when = os.environ.get("ONWARD_FAULT", "").partition(":")
     if wanted != name:
         return
+    nth, _, how = when.partition(":")
     _passed[name] += 1
-    if _passed[name] >= int(nth or 1):
+    if how == "stop":
+        if _passed[name] == int(nth):
+            os.kill(os.getpid(), signal.SIGSTOP)
+    elif _passed[name] >= int(nth or 1):
         os._exit(137)

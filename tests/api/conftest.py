@@ -1,7 +1,6 @@
 """A real API on a free port, over the real PostgreSQL and Valkey of tests/conftest.py, with two tenants."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from api.app import create_app
 from api.settings import Settings
 from db.tenant import keys
 from tests.bases import tiny
+from tests.waiting import HANG, until
 
 MODEL = "tiny"
 
@@ -36,19 +36,22 @@ def serving(settings: Settings) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
+
+    def started() -> bool:
         assert thread.is_alive()
-        time.sleep(0.01)
+        return server.started
+
+    until(started, "the API listens")
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
     server.should_exit = True
-    thread.join(10)
+    thread.join(HANG)
 
 
 def client(factory: sessionmaker[Session], url: str, name: str, **limits: int) -> Client:
     with factory.begin() as session:
         tenant = keys.create(session, name, **limits)
         _, secret = keys.create_key(session, tenant.id)
-    return Client(tenant.id, secret, OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=30))
+    return Client(tenant.id, secret, OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=HANG))
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,18 @@
-"""Rows of the three formats, and uploads of them."""
+"""Rows of the three formats, uploads of them, and requests that wait for their answer."""
 
 import json
 from typing import Any
 
+import httpx
+
 from tests.api.conftest import Client
+from tests.waiting import HANG
 
 CHOICE = {"prompt": "the film was a great story. It was", "choices": [" terrible", " great"], "label": 1}
 COMPLETION = {"prompt": "What is the capital of France?", "completion": " Paris"}
 CHAT = {"messages": [{"role": "user", "content": "yes or no?"}, {"role": "assistant", "content": "yes"}]}
+# Each on a connection of its own.
+http = httpx.Client(timeout=HANG, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def jsonl(*rows: Any) -> bytes:

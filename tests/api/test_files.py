@@ -5,13 +5,13 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import openai
 import pytest
 
 from db.tables import File
 from tests.api.conftest import Client
-from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, jsonl, upload
+from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, http, jsonl, upload
+from tests.waiting import HANG
 
 
 def refused(who: Client, data: bytes) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def test_too_large_a_file_is_refused_before_it_is_read(anna, url):
         f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {anna.secret}\r\n"
         f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {61 << 20}\r\n\r\n"
     )
-    with socket.create_connection((host.hostname, host.port), timeout=10) as wire:
+    with socket.create_connection((host.hostname, host.port), timeout=HANG) as wire:
         wire.sendall(head.encode())  # and not one byte of the body
         assert wire.recv(4096).startswith(b"HTTP/1.1 413")
 
@@ -116,7 +116,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(anna, url, size, status, co
         yield from [b"\n" * (1 << 20)] * size
 
     headers = {"Authorization": f"Bearer {anna.secret}", "Content-Type": "multipart/form-data; boundary=x"}
-    answer = httpx.post(f"{url}/files", headers=headers, content=pieces(), timeout=30)
+    answer = http.post(f"{url}/files", headers=headers, content=pieces())
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
@@ -130,7 +130,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(anna, url, size, status, co
     ],
 )
 def test_a_form_that_is_not_right_names_its_field(anna, url, form, param):
-    answer = httpx.post(f"{url}/files", headers={"Authorization": f"Bearer {anna.secret}"}, **form)
+    answer = http.post(f"{url}/files", headers={"Authorization": f"Bearer {anna.secret}"}, **form)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
 

@@ -1,12 +1,11 @@
 """Keys, and that nobody can see, name or use what is another tenant's: it looks as if it did not exist."""
 
-import httpx
 import openai
 import pytest
 
 from db.tables import Adapter, ApiKey, Evaluation, File, Job
 from db.tenant import keys
-from tests.api.examples import CHOICE, choices, submit, upload
+from tests.api.examples import CHOICE, choices, http, submit, upload
 
 SHA = "0" * 64
 
@@ -46,7 +45,7 @@ def adapter(anna, factory, job):
 
 def status(url, key, path="/models", method="GET"):
     headers = {} if key is None else {"Authorization": key}
-    answer = httpx.request(method, f"{url}{path}", headers=headers)
+    answer = http.request(method, f"{url}{path}", headers=headers)
     if answer.status_code >= 400:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     return answer.status_code

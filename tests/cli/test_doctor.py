@@ -9,6 +9,7 @@ from db.settings import Settings
 from db.tables import Worker
 from tests.cli.conftest import read
 from tests.db.inserted import a_job, a_tenant
+from tests.waiting import HANG
 
 
 @pytest.fixture
@@ -18,11 +19,13 @@ def at(database_url, redis_url, base_folder, tmp_path):
 
 @pytest.fixture
 def ready(factory):
-    """A worker that has just beaten, as its process would have signed on."""
+    """A worker that goes on beating, as its process would have signed on."""
     with factory.begin() as session:
         worker = workers.register(session, model="tiny", host="here", pid=1)
         about = {"onward": "0.1.0", "vllm": "0.32.0", "dtype": "float32", "scorer": "vllm", "max_difference": 5e-6}
         workers.beat(session, worker, state="ready", capacity=64, about=about)
+        beats_until = text(f"clock_timestamp() + interval '{HANG} seconds'")
+        session.execute(update(Worker).where(Worker.id == worker).values(heartbeat_at=beats_until))
     yield worker
     with factory.begin() as session:
         session.execute(delete(Worker).where(Worker.id == worker))

@@ -12,6 +12,7 @@ from db.worker import journal, leases
 from db.worker.journal import Evaluated, Step
 from tests.api.conftest import Client
 from tests.api.examples import choices, submit, upload
+from tests.waiting import HANG
 from worker.adapters.publish import publish
 from worker.runs import recipes
 from worker.runs.replay import replay
@@ -23,7 +24,7 @@ def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: 
     job = submit(who, upload(who, *choices(4)), {"steps": 6}, validation_file=held_out)
     with factory.begin() as session:
         worker = workers.register(session, model="tiny", host="here", pid=1)
-        claim = leases.claim(session, job.id, worker, 60, 5)
+        claim = leases.claim(session, job.id, worker, HANG, 5)
     assert claim is not None
     spec, base = claim.spec, open_base("tiny", str(base_folder))
     method = recipes.method(spec, recipes.layout(spec, base))

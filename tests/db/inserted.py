@@ -2,16 +2,18 @@
 
 from typing import Any
 
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from db import files, workers
+from db import files, queue, workers
 from db.contract import methods
 from db.contract.spec import AdapterSpec, JobSpec
 from db.ids import new_id
-from db.tables import Job
+from db.tables import Job, Worker
 from db.tenant import jobs, keys
 from db.worker import leases
 from db.worker.leases import Claim
+from tests.waiting import HANG
 
 MODEL = "tiny"
 
@@ -53,10 +55,22 @@ def a_job(session: Session, tenant: str, training_file: str | None = None, price
 
 
 def a_worker(session: Session, model: str = MODEL) -> str:
-    return workers.register(session, model=model, host="here", pid=1)
+    """One that lives: its next heartbeat is not waited for."""
+    worker = workers.register(session, model=model, host="here", pid=1)
+    beats_until = text(f"clock_timestamp() + interval '{HANG} seconds'")
+    session.execute(update(Worker).where(Worker.id == worker).values(heartbeat_at=beats_until))
+    return worker
 
 
-def a_claim(session: Session, job: Job, worker: str | None = None, seconds: float = 60) -> Claim:
+def patient_ringer(redis_url: str) -> queue.Ring:
+    """A ring that is lost only where the broker is away, not where it is slow."""
+    app = queue.celery_app.__wrapped__(redis_url)
+    app.conf.broker_connection_timeout = HANG
+    app.conf.broker_transport_options |= {"socket_connect_timeout": HANG, "socket_timeout": HANG}
+    return queue.ringer(app)
+
+
+def a_claim(session: Session, job: Job, worker: str | None = None, seconds: float = HANG) -> Claim:
     claim = leases.claim(session, job.id, worker or a_worker(session), seconds, 5)
     assert claim is not None
     return claim

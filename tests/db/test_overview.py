@@ -1,5 +1,7 @@
 """The gauges' numbers against rows made for them."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,14 +15,17 @@ from db.worker import journal, leases
 from db.worker.journal import Step
 from migrations.run import current, head
 from tests.db.inserted import MODEL, a_claim, a_job, a_tenant, a_worker
+from tests.waiting import HANG
 
 
 def test_an_idle_service_shows_zeros_for_its_models(session):
+    began = time.monotonic()
     now = overview(session, [MODEL])
+    took = time.monotonic() - began
     assert now.jobs == {(MODEL, state): 0 for state in ("queued", "running", "paused")}
     assert (now.backlog_tokens, now.stale_workers, now.fairness) == ({MODEL: 0}, {MODEL: 0}, {MODEL: 1.0})
     assert now.database_bytes > 1_000_000
-    assert abs(now.clock_skew) < 1.0
+    assert abs(now.clock_skew) <= took  # one clock, read twice while it was asked
 
 
 def test_jobs_backlog_and_workers(session):
@@ -49,7 +54,7 @@ def test_a_job_between_two_slices_does_not_wait_to_begin(session):
     now = overview(session, [MODEL, "other"])
     assert now.jobs[MODEL, "queued"] == now.jobs["other", "queued"] == 1
     assert now.oldest_queued[MODEL] == 0
-    assert now.oldest_queued["other"] == pytest.approx(3600, abs=60)
+    assert now.oldest_queued["other"] == pytest.approx(3600, abs=HANG)
 
 
 def test_weights_make_unequal_shares_fair(session):

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg
@@ -16,16 +15,17 @@ import redis
 
 from cli.local.embedded import AlreadyRunning, Embedded, Urls
 from cli.local.ownership import reachable
+from tests.waiting import HANG, alive, gone
 
 OWNER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from cli.local.embedded import Embedded
 
 embedded = Embedded(Path(sys.argv[1]), durable=False)
 embedded.start()
 print(embedded.postgres.pid, embedded.valkey.pid, flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 
@@ -63,21 +63,6 @@ def seen(urls: Urls) -> tuple[list[int], list[int]]:
         return [row[0] for row in rows], [int(value) for value in client.lrange("seen", 0, -1)]
 
 
-def alive(pid: int) -> bool:
-    """A zombie that nobody has reaped is dead."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def gone(pid: int, seconds: float = 15) -> bool:
-    deadline = time.monotonic() + seconds
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not alive(pid)
-
-
 def test_a_restart_keeps_data_urls_and_nothing_running(home):
     first = Embedded(home, durable=False)
     urls = first.start()
@@ -97,7 +82,8 @@ def test_one_server_at_a_time_can_be_restarted_killed_and_emptied(embedded):
     embedded.restart_postgres()
     embedded.kill_postgres()
     embedded.restart_postgres()
-    time.sleep(1.1)  # what Valkey took is on disk within a second
+    with redis.Redis.from_url(embedded.urls.redis_url) as client:
+        assert client.waitaof(1, 0, 0)[0] == 1  # what Valkey took is on disk
     embedded.valkey.kill()
     embedded.restart_valkey()
     assert seen(embedded.urls) == ([1], [1])
@@ -167,7 +153,7 @@ def test_servers_that_outlived_their_owner_are_ended_and_data_kept(home):
     first._lock.close()
     second = Embedded(home, durable=False)
     urls = second.start()
-    assert [process.wait(15) is not None for process in left] == [True, True]
+    assert [process.wait(HANG) is not None for process in left] == [True, True]
     assert seen(urls) == ([1], [1])
     second.stop()
 
@@ -176,16 +162,18 @@ def test_pid_files_that_name_strangers_harm_nobody(home):
     first = Embedded(home, durable=False)
     first.start()
     first.stop()
-    stranger = subprocess.Popen(["sleep", "60"])
+    stranger = subprocess.Popen(["sleep", "infinity"])
     data = first.postgres.place() / "data"
-    for file in (data / "postmaster.pid", home / "servers" / "valkey" / "pid"):
-        file.write_text(f"{stranger.pid}\n{data}\n")
-    second = Embedded(home, durable=False)
-    second.start()
-    assert stranger.poll() is None
-    second.stop()
-    stranger.kill()
-    stranger.wait()
+    try:
+        for file in (data / "postmaster.pid", home / "servers" / "valkey" / "pid"):
+            file.write_text(f"{stranger.pid}\n{data}\n")
+        second = Embedded(home, durable=False)
+        second.start()
+        assert stranger.poll() is None
+        second.stop()
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced(home):

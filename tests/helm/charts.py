@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tests.tools import tool
+from tests.waiting import HANG
 
 CHART = Path(__file__).parents[2] / "helm"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
@@ -18,7 +19,7 @@ Object = dict[str, Any]
 
 def helm(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     """Runs helm; what it printed is in the result, whatever it is."""
-    return subprocess.run([tool("helm"), *arguments], input=given, capture_output=True, text=True, timeout=60)
+    return subprocess.run([tool("helm"), *arguments], input=given, capture_output=True, text=True, timeout=HANG)
 
 
 def template(values: Path, *more: str, given: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from db.tables import Worker
 from db.worker import leases
 from tests.db import inserted
 from tests.helm.charts import of_kind, only, rendered
+from tests.waiting import HANG
 
 MODEL = "smollm2-135m"  # 4 jobs a worker in values/keda.yaml
 
@@ -27,6 +28,7 @@ def stock(session, jobs=0, started=0, model=MODEL, state=None):
     ids = [workers.register(session, model=model, host=f"pod-{i}", pid=1) for i in range(started)]
     for one in ids if state else ():
         workers.beat(session, one, state=state)
+    session.execute(text(f"UPDATE workers SET heartbeat_at = now() + interval '{HANG} seconds'"))  # they go on beating
     return made, ids
 
 
@@ -41,7 +43,7 @@ def test_wanted(session, jobs, fresh, answer):
 
 def test_a_running_job_keeps_every_worker(session):
     (job,), ids = stock(session, 1, 2, state="ready")
-    leases.claim(session, job.id, ids[0], 60, 5)
+    leases.claim(session, job.id, ids[0], HANG, 5)
     assert wanted(session) == 2
 
 

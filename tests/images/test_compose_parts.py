@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,9 @@ import yaml
 from cli.local.ownership import packaged_folder
 from tests.images.composing import BIN, TOOLS, composed, script
 from tests.images.dockerfile import ROOT
-from tests.images.watching import free_port, ready_after
+from tests.images.watching import ready_after
+from tests.ports import free_port
+from tests.waiting import HANG, until
 
 PASSWORD = "sesame opened"
 
@@ -36,7 +37,7 @@ def started(command: list[str], log: Path, **env: str) -> "Iterator[subprocess.P
         yield child
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(HANG)
 
 
 def commands(folder: Path, **binaries: Path) -> str:
@@ -57,7 +58,7 @@ def test_valkey_keeps_everything_and_asks_for_the_password(parts: dict[str, Any]
     command = script(parts["valkey"], places)
     command[-1] = command[-1].replace("--dir", f"--port {port} --bind 127.0.0.1 --dir")
     with started(command, tmp_path / "log", PATH=path) as child, redis.Redis(port=port, password=PASSWORD) as client:
-        _until_pong(client, tmp_path / "log")
+        until(lambda: _pongs(client), (tmp_path / "log").read_text)
         assert PASSWORD not in Path(f"/proc/{child.pid}/cmdline").read_text()
         assert (tmp_path / "valkey.conf").stat().st_mode & 0o077 == 0
         told = client.config_get("append*", "maxmemory*", "save")
@@ -101,7 +102,7 @@ def test_prometheus_scrapes_and_judges_with_what_compose_gives_it(parts: dict[st
     written = parts["prometheus"]["environment"]["PROMETHEUS_YML"].replace("/etc/prometheus/rules", str(rules))
     env = {"PROMETHEUS_YML": written, "PATH": commands(tmp_path / "bin", prometheus=TOOLS / "prometheus")}
     with started(command, tmp_path / "log", **env) as child:
-        ready_after(child, f"http://127.0.0.1:{port}/-/ready", 30, tmp_path / "log")
+        ready_after(child, f"http://127.0.0.1:{port}/-/ready", tmp_path / "log")
         ran = yaml.safe_load(asked(port, "status/config")["yaml"])
         assert ran["global"]["scrape_interval"] == ran["global"]["evaluation_interval"] == "5s"
         assert {job["job_name"] for job in ran["scrape_configs"]} == {"onward-api", "onward-worker"}
@@ -166,7 +167,7 @@ def test_dashboards_find_the_data_source(parts: dict[str, Any]) -> None:
 
 
 def asked(port: int, what: str) -> dict[str, Any]:
-    with urlopen(f"http://127.0.0.1:{port}/api/v1/{what}", timeout=5) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/api/v1/{what}", timeout=HANG) as answer:
         data: dict[str, Any] = json.load(answer)["data"]
         return data
 
@@ -183,12 +184,8 @@ def _data_sources(node: Any) -> Iterator[str]:
             yield from _data_sources(value)
 
 
-def _until_pong(client: redis.Redis, log: Path) -> None:
-    ends = time.monotonic() + 10
-    while True:
-        try:
-            client.ping()
-            return
-        except redis.ConnectionError:
-            assert time.monotonic() < ends, log.read_text()
-            time.sleep(0.02)
+def _pongs(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False

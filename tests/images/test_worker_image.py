@@ -14,14 +14,12 @@ from tests.images.watching import (
     BROUGHT_BY,
     WRITABLE,
     foreign_libraries,
-    free_port,
     ready_after,
     report,
     status,
 )
-
-START_SECONDS = 180.0  # of a busy test machine; what is aimed at is 60 with the demo's model
-STOP_SECONDS = 20.0
+from tests.ports import free_port
+from tests.waiting import HANG
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,11 @@ def worker(worker_tree: Tree, database_url: str, redis_url: str, tmp_path_factor
     }
     child = worker_tree.start(worker_tree.dockerfile.command("cpu"), logs / "log", **env)
     url = f"http://127.0.0.1:{port}"
-    took = ready_after(child, f"{url}/readyz", START_SECONDS, logs / "log")
+    took = ready_after(child, f"{url}/readyz", logs / "log")
     return Worker(child, url, took, logs / "log")
 
 
-def test_it_is_ready_within_a_minute_or_three(worker: Worker) -> None:
+def test_it_becomes_ready(worker: Worker) -> None:
     report("worker", start_to_ready_seconds=worker.took)
     assert status(f"{worker.url}/healthz") == 200
     assert status(f"{worker.url}/metrics") == 200
@@ -104,4 +102,4 @@ def test_it_holds_the_engine_and_no_installer(worker_tree: Tree) -> None:
 def test_sigterm_ends_it_in_order(worker: Worker) -> None:
     """The last test of this file: the worker is gone after it."""
     worker.child.send_signal(signal.SIGTERM)
-    assert worker.child.wait(STOP_SECONDS) == 0, worker.log.read_text()[-3000:]
+    assert worker.child.wait(HANG) == 0, worker.log.read_text()[-3000:]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.images.dockerfile import ROOT, Dockerfile
+from tests.waiting import HANG
 
 UID = 10001
 # Of the many commands that this machine has, the image's base has these too, and the engine asks for one (lscpu).
@@ -138,13 +139,13 @@ class Tree:
     def run(self, command: Sequence[str], **env: str) -> subprocess.CompletedProcess[str]:
         """A process in the tree that ends by itself."""
         whole = [self._executable(command[0]), *command[1:]]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=120, **self._as_user(env))
+        return subprocess.run(whole, capture_output=True, text=True, timeout=HANG, **self._as_user(env))
 
     def close(self) -> None:
         for child in self.running:
             if child.poll() is None:
                 child.kill()
-            child.wait(30)
+            child.wait(HANG)
         for folder, _, _ in os.walk(self.root):
             os.chmod(folder, 0o755)
         shutil.rmtree(self.root)

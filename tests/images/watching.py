@@ -2,12 +2,13 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
+
+from tests.waiting import HANG, until
 
 # Libraries of the system that python:3.11-slim-bookworm has: glibc's, the compiler's, and what its Python links to.
 SLIM = re.compile(
@@ -19,28 +20,22 @@ SLIM = re.compile(
 BROUGHT_BY = {"libnuma1": "libnuma.so.1"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def ready_after(child: "subprocess.Popen[bytes]", url: str, seconds: float, log: Path) -> float:
-    """Seconds until `url` answers 200, from now. Fails with the log's end where the process ends or takes too long."""
+def ready_after(child: "subprocess.Popen[bytes]", url: str, log: Path) -> float:
+    """Seconds until `url` answers 200, from now. Fails with the log's end where the process ends or hangs."""
     began = time.monotonic()
-    while status(url) != 200:
-        took = time.monotonic() - began
-        alive = child.poll() is None
-        assert alive, f"ended with {child.returncode}\n{log.read_text()[-4000:]}"
-        assert took < seconds, f"not ready after {took:.1f} s\n{log.read_text()[-4000:]}"
-        time.sleep(0.02)
+
+    def ready() -> bool:
+        assert child.poll() is None, f"ended with {child.returncode}\n{log.read_text()[-4000:]}"
+        return status(url) == 200
+
+    until(ready, lambda: log.read_text()[-4000:])
     return time.monotonic() - began
 
 
 def status(url: str) -> int:
     """The answer's status; 0 where nobody answers."""
     try:
-        with urlopen(url, timeout=5) as answer:
+        with urlopen(url, timeout=HANG) as answer:
             return int(answer.status)
     except HTTPError as error:
         return error.code

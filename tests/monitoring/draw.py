@@ -11,7 +11,7 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 180.0
     with live() as made:
         began = time.time()
-        made.work(seconds, every=3.0)
+        made.work(lambda: time.time() - began > seconds, every=3.0)
         pictures.every(made.prometheus, began, made.busy_until)
 
 

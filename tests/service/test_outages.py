@@ -1,11 +1,9 @@
 """Valkey and PostgreSQL lost and restarted in the middle of a run: jobs finish, nothing committed is lost."""
 
-import time
-
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from tests.service.stage import until
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +31,19 @@ def test_postgres_killed_and_restarted_in_the_middle_of_a_run(stage, steady, cli
     job = submit(client, "steady", steps=400)
     stage.reached(job, 10)
     committed = stage.job(job).step
+    seen = _noticed(steady)
     stage.embedded.kill_postgres()
-    time.sleep(0.5)
+    until(lambda: _noticed(steady) > seen, "the worker notices")
     stage.embedded.restart_postgres()
-    assert until(lambda: _step(stage, job), 20, "the database answers") >= committed
+    assert until(lambda: _step(stage, job), "the database answers") >= committed
     assert stage.whole(client, job) == undisturbed
     assert steady.alive
+
+
+def _noticed(worker):
+    """How often it has said that there is no database."""
+    said = ("database unreachable", "database unreachable, trying again", "steps not yet written")
+    return sum(len(worker.lines(event)) for event in said)
 
 
 def _step(stage, job):

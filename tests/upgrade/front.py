@@ -6,13 +6,18 @@ from contextlib import suppress
 
 
 class Front:
-    """Forwards bytes; `to` is the port that new connections are given. Connections that exist stay where they are."""
+    """Forwards bytes to a port. Connections that exist stay where they are when it is switched."""
 
     def __init__(self, to: int) -> None:
-        self.to = to
+        self._to, self._switching = to, threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def switch(self, to: int) -> None:
+        """New connections go to `to`; on return none is under way to the port before, as after a preStop hook."""
+        with self._switching:
+            self._to = to
 
     def close(self) -> None:
         self._listener.close()
@@ -21,7 +26,8 @@ class Front:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self.to))
+                with self._switching:
+                    server = socket.create_connection(("127.0.0.1", self._to))
                 for source, target in ((client, server), (server, client)):
                     threading.Thread(target=_pump, args=(source, target), daemon=True).start()
 

@@ -26,9 +26,11 @@ from db.tables import Worker as WorkerRow
 from db.tenant import keys
 from migrations.run import current, head, upgrade
 from tests.bases import tiny
+from tests.ports import free_port
 from tests.service.conftest import rows
-from tests.service.stage import HASTE, free_port, until
+from tests.service.stage import HASTE
 from tests.upgrade.front import Front
+from tests.waiting import HANG, until
 from worker.adapters import verify
 
 ARCHIVE = Path(__file__).parent / "before-0002.tar.xz"
@@ -63,7 +65,12 @@ class Rig:
     def api(self, code: Path) -> tuple[subprocess.Popen[bytes], int]:
         port = free_port()
         process = self.start(code, "api", ONWARD_PORT=str(port))
-        until(lambda: process.poll() is None and answers(port), 60, "the API is ready")
+
+        def ready() -> bool:
+            assert process.poll() is None, self.logs()
+            return answers(port)
+
+        until(ready, "the API is ready")
         return process, port
 
     def worker(self, code: Path) -> subprocess.Popen[bytes]:
@@ -75,7 +82,7 @@ class Rig:
                 state = select(WorkerRow.state).where(WorkerRow.pid == process.pid)
                 return "ready" in session.scalars(state)
 
-        until(ready, 120, "the worker is ready")
+        until(ready, "the worker is ready")
         return process
 
     def logs(self) -> str:
@@ -153,7 +160,7 @@ class Watcher(threading.Thread):
     def goes_on(self, jobs: int = 2) -> None:
         """Wait until so many more jobs have been submitted: the one before the last has then ended."""
         want = len(self.jobs) + jobs
-        until(lambda: len(self.jobs) >= want, 90, f"{jobs} more jobs")
+        until(lambda: len(self.jobs) >= want, f"{jobs} more jobs")
 
 
 def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, old_code, capsys):
@@ -169,7 +176,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
     old_api, port = rig.api(old_code)
     old_worker = rig.worker(old_code)
     front = Front(port)
-    watcher = Watcher(OpenAI(base_url=f"http://127.0.0.1:{front.port}/v1", api_key=secret, timeout=30))
+    watcher = Watcher(OpenAI(base_url=f"http://127.0.0.1:{front.port}/v1", api_key=secret, timeout=HANG))
     watcher.start()
     try:
         watcher.goes_on()
@@ -180,25 +187,23 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
         watcher.goes_on()
 
         new_api, port = rig.api(ROOT)
-        front.to = port
-        time.sleep(0.5)  # what a preStop hook waits for: nobody is sent to the old one any more
-        ended(old_api, 30)
+        front.switch(port)
+        ended(old_api)
         new_worker = rig.worker(ROOT)
-        ended(old_worker, 30)
+        ended(old_worker)
         watcher.goes_on()
 
         back_api, port = rig.api(old_code)  # and back: old code on what the new one wrote
-        front.to = port
-        time.sleep(0.5)
-        ended(new_api, 30)
+        front.switch(port)
+        ended(new_api)
         back_worker = rig.worker(old_code)
-        ended(new_worker, 30)
+        ended(new_worker)
         watcher.goes_on()
         assert back_api.poll() is None
         assert back_worker.poll() is None
     finally:
         watcher.stop.set()
-        watcher.join(60)
+        watcher.join(HANG)
         front.close()
     with capsys.disabled():
         told = f"{watcher.requests} requests, {len(watcher.failed)} failed, {watcher.retries.count} repeated"
@@ -216,13 +221,13 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
         assert verify.verify(url, rig.home, adapter.id).ok
 
 
-def ended(process: subprocess.Popen[bytes], seconds: float) -> None:
+def ended(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
-    assert process.wait(seconds) in (0, -signal.SIGTERM)
+    assert process.wait(HANG) in (0, -signal.SIGTERM)
 
 
 def answers(port: int) -> bool:
     try:
-        return bool(urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).status == 200)
+        return bool(urlopen(f"http://127.0.0.1:{port}/readyz", timeout=HANG).status == 200)
     except OSError:
         return False

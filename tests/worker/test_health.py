@@ -1,26 +1,25 @@
 """What a worker answers from its side thread while the main one loads, steps, drains or hangs."""
 
-import socket
-import time
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
+from tests.ports import free_port
+from tests.waiting import HANG
 from worker import metrics
 from worker.health import Progress, serve
 
 
 @pytest.fixture
 def asked():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    progress = Progress(stuck_seconds=0.05)
+    port = free_port()
+    progress = Progress(stuck_seconds=HANG)
     serve(port, progress)
 
     def get(path):
         try:
-            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=HANG) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
@@ -45,7 +44,7 @@ def test_a_step_that_hangs_is_neither_alive_nor_ready(asked):
     progress.ready.set()
     with progress.step():
         assert get("/healthz")[0] == 200
-        time.sleep(0.1)
+        progress.stuck_seconds = 0.0  # the step takes longer than it may from now on
         assert get("/healthz") == (503, "stuck in a step\n")
         assert get("/readyz")[0] == 503
     assert get("/healthz")[0] == 200

@@ -1,9 +1,6 @@
 """Jobs whose adapter acts on the answer only: what `activation` and `invocation` come to, what that costs, and every
 way it is refused."""
 
-from dataclasses import replace
-
-import httpx
 import pytest
 
 from api.token_counts import count
@@ -15,7 +12,7 @@ from db.contract.tokens.base_model import load
 from db.contract.tokens.encoding import encode
 from db.tables import Adapter, File, Job
 from tests.api.conftest import client
-from tests.api.examples import CHAT, jsonl, submit, upload
+from tests.api.examples import CHAT, http, jsonl, submit, upload
 
 LONG = "the film was a great and moving story about a small town. " * 3
 
@@ -46,7 +43,7 @@ def refused(anna, url, factory):
             before = session.query(Job).count()
         body = {"model": "tiny", "training_file": training_file, "onward": {"steps": 4, "rank": 2, **onward}, **fields}
         headers = {"Authorization": f"Bearer {anna.secret}"}
-        answer = httpx.post(f"{url}/fine_tuning/jobs", headers=headers, json=body)
+        answer = http.post(f"{url}/fine_tuning/jobs", headers=headers, json=body)
         assert answer.status_code == 400, answer.text
         with factory.begin() as session:
             assert session.query(Job).count() == before

@@ -2,11 +2,10 @@
 
 import re
 
-import httpx
 import pytest
 
 from db.tables import Job
-from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, upload
+from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, http, upload
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def post(anna, url, factory):
             before = session.query(Job).count()
         headers = {"Authorization": f"Bearer {anna.secret}"}
         sent = {"content": body} if isinstance(body, bytes) else {"json": body}
-        answer = httpx.post(f"{url}/fine_tuning/jobs", headers=headers, **sent)
+        answer = http.post(f"{url}/fine_tuning/jobs", headers=headers, **sent)
         assert answer.status_code == status, answer.text
         with factory.begin() as session:
             assert session.query(Job).count() == before

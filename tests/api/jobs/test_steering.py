@@ -3,14 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import httpx
 import openai
 import pytest
 
 from db import workers
 from db.tables import Job, Lease
 from tests.api.conftest import client
-from tests.api.examples import choices, submit, upload
+from tests.api.examples import choices, http, submit, upload
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def post(anna, url, training):
     def send(onward=None, **headers):
         body = {"model": "tiny", "training_file": training, "onward": {"steps": 2, "rank": 2} | (onward or {})}
         keys = {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx.post(
+        return http.post(
             f"{url}/fine_tuning/jobs", headers=keys | {"Authorization": f"Bearer {anna.secret}"}, json=body
         )
 

@@ -7,15 +7,20 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.bases import tiny
-from tests.cli.local.test_processes import gone
+from tests.waiting import HANG, gone, until
 
-READY_SECONDS = 240
+# `onward`, which on a slow machine gives nothing up early.
+PATIENT = f"""
+from cli.local import servers, stack
+stack.API_SECONDS = stack.WORKER_SECONDS = stack.STOP_SECONDS = servers.START_SECONDS = servers.STOP_SECONDS = {HANG}
+from cli.main import app
+app()
+"""
 
 
 @pytest.fixture
@@ -31,17 +36,21 @@ def service(home, tmp_path):
     model = tiny("llama", tmp_path / "model")
     env = {name: value for name, value in os.environ.items() if not name.startswith("ONWARD_")}
     log = (tmp_path / "up.log").open("w+")
-    command = [sys.executable, "-m", "cli", "up", "--home", str(home), "--port", "0", "--model", f"tiny={model}"]
+    command = [sys.executable, "-c", PATIENT, "up", "--home", str(home), "--port", "0", "--model", f"tiny={model}"]
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env | {"COLUMNS": "200"})
-    deadline = time.monotonic() + READY_SECONDS
-    while "Ctrl-C" not in (tmp_path / "up.log").read_text():
-        assert process.poll() is None, (tmp_path / "up.log").read_text()
-        assert time.monotonic() < deadline, (tmp_path / "up.log").read_text()
-        time.sleep(0.2)
-    yield process, (tmp_path / "up.log")
-    process.kill()
-    process.wait()
-    log.close()
+
+    def announced() -> bool:
+        said = (tmp_path / "up.log").read_text()
+        assert process.poll() is None, said
+        return "Ctrl-C" in said
+
+    try:
+        until(announced, (tmp_path / "up.log").read_text)
+        yield process, (tmp_path / "up.log")
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
 
 
 def descendants(pid: int) -> list[int]:
@@ -54,7 +63,7 @@ def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home)
     said = log.read_text()
     snippet = said[said.index("import time") : said.index("print(job.status")]
     snippet += "print(job.status, job.fine_tuned_model)"
-    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=HANG)
     assert done.stdout.splitlines()[-1].startswith("succeeded ft:tiny:"), done.stdout + done.stderr
 
     env = {name: value for name, value in os.environ.items() if not name.startswith("ONWARD_")}
@@ -65,14 +74,14 @@ def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home)
         assert stat.S_IMODE((home / private).stat().st_mode) == 0o600
 
     again = [sys.executable, "-m", "cli", "up", "--home", str(home), "--port", "0", "--model", "tiny=x"]
-    second = subprocess.run(again, env=env, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(again, env=env, capture_output=True, text=True, timeout=HANG)
     assert second.returncode == 1
     assert "already runs" in second.stderr
 
     started = descendants(process.pid)
     assert len(started) >= 4  # PostgreSQL, Valkey, API, worker
     process.send_signal(signal.SIGTERM)
-    assert process.wait(90) == 0, log.read_text()
+    assert process.wait(HANG) == 0, log.read_text()
     assert all(gone(pid) for pid in started)
     assert not (home / "service.json").exists()
     assert log.read_text().rstrip().endswith("stopped")

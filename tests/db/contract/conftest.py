@@ -11,8 +11,8 @@ from cli.local.demo_model import demo_model
 from db.contract.tokens.base_model import Base, open_base
 from tests.bases import Architecture, tiny
 
-# Machines differ in speed and are shared: an example has no deadline, and a run is the same every time.
-settings.register_profile("contract", deadline=None, derandomize=True)
+# A run is the same every time.
+settings.register_profile("contract", settings.get_profile("tests"), derandomize=True)
 settings.load_profile("contract")
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "qwen2", "opt")
 

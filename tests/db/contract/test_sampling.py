@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.contract.sampling import DOMAIN, minibatch, permutation
+from tests.waiting import HANG
 
 seeds = st.integers(0, 2**63 - 1)
 ROUNDS, M0, M1, W0, W1 = 10, 0xD2E7470EE14C6C93, 0xCA5A826395121157, 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
@@ -59,7 +60,7 @@ KNOWN = ((7, 6, 2, 9, 1, 5), (392, 848, 570, 964, 186, 510))
 
 def test_another_process_agrees():
     code = "from db.contract.sampling import minibatch; print(minibatch(7, 31, 999, 64))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG, check=True)
     assert out.stdout.strip() == str(minibatch(7, 31, 999, 64))
 
 

@@ -8,6 +8,7 @@ from db import workers
 from db.tables import ApiKey, Worker
 from db.tenant import keys
 from tests.db.inserted import a_tenant, a_worker
+from tests.waiting import HANG
 
 
 def test_a_key_is_its_tenants_until_it_is_revoked(session):
@@ -47,15 +48,15 @@ def test_names_are_unique(session):
 
 def test_a_worker_serves_while_it_beats(session):
     worker = a_worker(session, "m")
-    assert workers.serving(session, "m")
-    assert not workers.serving(session, "other")
+    assert workers.serving(session, "m", HANG)
+    assert not workers.serving(session, "other", HANG)
     assert workers.beat(session, worker, state="ready", capacity=16)
-    assert workers.served_models(session) == {"m"}
+    assert workers.served_models(session, HANG) == {"m"}
     session.execute(update(Worker).values(heartbeat_at=text("now() - interval '11 seconds'")))
     assert not workers.serving(session, "m")
     assert workers.beat(session, worker)
-    assert workers.serving(session, "m")
+    assert workers.serving(session, "m", HANG)
     assert session.get_one(Worker, worker, populate_existing=True).capacity == 16
     workers.leave(session, worker)
-    assert not workers.serving(session, "m")
+    assert not workers.serving(session, "m", HANG)
     assert not workers.beat(session, "wrk_nobody")

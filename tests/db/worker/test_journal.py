@@ -15,6 +15,7 @@ from db.worker import journal, leases
 from db.worker.journal import Evaluated, Published, Step
 from db.worker.leases import LeaseLost
 from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
+from tests.waiting import HANG
 
 PUBLISHED = Published(name="ft:tiny:x", step=5, sha256="a" * 64, path="/a/b", tar=b"tar" * 1000)
 
@@ -156,7 +157,7 @@ def test_two_workers_on_one_job_write_one_gapless_journal(factory):
         mine = None
         while True:
             with factory.begin() as session:
-                mine = leases.claim(session, job_id, worker, 60, 10_000) or mine
+                mine = leases.claim(session, job_id, worker, HANG, 10_000) or mine
                 step = session.scalar(select(func.count()).select_from(JournalStep).where(JournalStep.job_id == job_id))
             if step >= 25:
                 return
@@ -176,7 +177,7 @@ def test_two_workers_on_one_job_write_one_gapless_journal(factory):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join()
     with factory.begin() as session:
         rows = session.execute(
             select(JournalStep.step, JournalStep.token, JournalStep.losses)

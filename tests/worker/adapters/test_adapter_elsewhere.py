@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from db.contract.spec import AdapterSpec
+from tests.waiting import HANG
 from tests.worker.adapters.published import adapter, base, spec
 from worker.adapters.peft_files import weights
 from worker.adapters.publish import publish
@@ -153,7 +154,7 @@ def test_stock_vllm_serves_it(tmp_path):
         "HF_HUB_OFFLINE": "1",
     }
     command = [sys.executable, "-c", VLLM, json.dumps([own.source, folder, IDS])]
-    out = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    out = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANG)
     assert out.returncode == 0, out.stderr[-3000:]
     found = next(line for line in out.stdout.splitlines() if line.startswith("FOUND")).partition(" ")[2]
     assert json.loads(found) == pytest.approx(merged.tolist(), abs=1e-4)

@@ -22,7 +22,7 @@ def use(cache: PromptCache[int], scope: str, prompt: int, size: int = 10) -> boo
 USES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12), st.integers(1, 40)), max_size=80)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(USES, st.integers(0, 120))
 def test_the_budget_holds_and_counts_add_up(uses: list[tuple[str, int, int]], budget: int) -> None:
     cache: PromptCache[int] = PromptCache(budget)
@@ -35,7 +35,7 @@ def test_the_budget_holds_and_counts_add_up(uses: list[tuple[str, int, int]], bu
     assert cache.found + cache.missed == len(uses)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(USES, st.integers(10, 120))
 def test_no_scope_can_tell_whether_another_has_its_texts(uses: list[tuple[str, int, int]], budget: int) -> None:
     """What `a` finds, hit by hit, is the same whether the others use its texts or texts that nobody else has."""

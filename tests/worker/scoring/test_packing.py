@@ -39,7 +39,7 @@ def places(wave: Wave) -> list[tuple[int, int, int]]:
 TRIALS = st.lists(st.tuples(st.lists(st.integers(1, 30), max_size=6), st.booleans()), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TRIALS, st.integers(1, 4), st.integers(1, 64))
 def test_every_sequence_is_in_one_wave_in_order_and_no_wave_is_too_large(
     shapes: list[tuple[list[int], bool]], slots: int, max_tokens: int
@@ -61,7 +61,7 @@ def test_every_sequence_is_in_one_wave_in_order_and_no_wave_is_too_large(
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(1, 6), min_size=1, max_size=4)), max_size=5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(ROWS, st.integers(1, 3)), max_size=4), st.integers(1, 4), st.integers(4, 40))
 def test_every_token_that_branches_is_laid_once_and_read_where_it_lies(
     jobs: list[tuple[list[tuple[int, list[int]]], int]], slots: int, max_tokens: int

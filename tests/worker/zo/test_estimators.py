@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.zo.estimators import Estimator, clipped
@@ -13,7 +13,6 @@ KINDS = ["two_point", "one_sided"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None)
 @given(queries=st.integers(1, 8), eps=st.floats(1e-4, 1), seed=st.integers(0, 1000))
 def test_a_linear_loss_gives_its_directional_derivatives(kind, queries, eps, seed):
     rng = np.random.default_rng(seed)

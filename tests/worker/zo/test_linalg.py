@@ -11,7 +11,6 @@ from worker.types import Layout, Module
 from worker.zo.linalg import orthogonal_columns, orthogonalise, product, recompress, tree_sum
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 1))
 def test_sum_and_product(size, axis):
     rng = np.random.default_rng(size)
@@ -21,7 +20,7 @@ def test_sum_and_product(size, axis):
     np.testing.assert_allclose(product(a, b), a @ b, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 7), st.integers(0, 5), st.integers(0, 1000))
 def test_orthogonalise(columns, extra, seed):
     rng = np.random.default_rng(seed)
@@ -35,7 +34,7 @@ def test_orthogonalise(columns, extra, seed):
         assert not q[1, :, -1].any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(0, 1000))
 def test_orthogonal_columns_are_the_singular_vectors(size, seed):
     x = np.random.default_rng(seed).normal(size=(3, size, size))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.zo import noise
@@ -25,7 +25,6 @@ def philox(key: tuple[int, int], counter: list[int]) -> list[int]:
     return x
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), stream=WORD, step=WORD, probe=WORD, tensor=WORD, count=st.integers(1, 11))
 def test_words_are_philox_of_the_place(seed, stream, step, probe, tensor, count):
     blocks = [philox((seed, stream), [block, tensor, probe, step]) for block in (1, 2, 3)]

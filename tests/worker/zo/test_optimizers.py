@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.zo.optimizers import Adam, Momentum, Sgd, power
@@ -53,13 +53,11 @@ def test_schedules_rise_and_fall_as_named():
     assert [cosine(s) for s in (35, 60, 110)] == pytest.approx([1 + math.sqrt(0.5), 1.0, 0.0], abs=1e-12)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_half_cosine_is_the_cosine(x):
     assert half_cosine(x) == pytest.approx((1 + math.cos(math.pi * x)) / 2, abs=1e-15)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1), st.integers(0, 5000))
 def test_power_is_the_power(base, exponent):
     assert power(base, exponent) == pytest.approx(base**exponent, rel=1e-11, abs=1e-300)

@@ -26,6 +26,7 @@ from db.contract.tokens.architectures import linears
 from db.contract.tokens.base_model import Base, UnknownBase, UnknownTarget, UnusableBase, load, open_base
 from tests.bases import tiny, tokenizer
 from tests.db.contract.conftest import fast_tokenizer
+from tests.waiting import HANG
 
 CONFIGS = {
     "llama": LlamaConfig(num_hidden_layers=2),
@@ -70,13 +71,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.lis
 ).map("".join)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=TEXTS)
 def test_ids_are_those_of_the_fast_tokenizer(base: Base, text: str):
     assert base.encode(text) == fast_tokenizer(base.path)(text)["input_ids"]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=TEXTS)
 def test_ids_of_the_demo_model(demo_folder: Path, text: str):
     base = open_base("smollm2-135m", str(demo_folder))
@@ -157,7 +158,7 @@ def test_load_knows_only_configured_names(folders):
 
 def _python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=HANG
     )
 
 
