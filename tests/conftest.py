@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+import db.session
 from cli.local import ownership
 from cli.local import servers as servers_of_wheels
 from cli.local.embedded import Embedded
@@ -19,10 +20,11 @@ from migrations.run import upgrade
 from tests.waiting import HANG
 
 TEMPLATE = "migrated"
-# Machines differ in speed and are shared: no example has a deadline, and no server of the tests is given up early.
+# Machines differ in speed and are shared: no example has a deadline, and the tests give up no server early.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 servers_of_wheels.START_SECONDS = servers_of_wheels.STOP_SECONDS = ownership.LEFTOVER_SECONDS = HANG
+db.session.CONNECT_SECONDS = int(HANG)
 
 
 @pytest.fixture(scope="session")

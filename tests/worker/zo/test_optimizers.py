@@ -1,6 +1,4 @@
-"""Optimizers against torch's, schedules against their curves."""
-
-import math
+"""Optimizers against torch's."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.zo.optimizers import Adam, Momentum, Sgd, power
-from worker.zo.schedules import Schedule, half_cosine
 
 CASES = [
     (Sgd(), lambda p: torch.optim.SGD(p, lr=0.1)),
@@ -41,21 +38,6 @@ def test_dampened_momentum_is_an_average():
     for step in range(10):
         direction, buffers = Momentum(0.9, dampening=0.9).apply(np.ones(3, np.float32), buffers, step)
     np.testing.assert_allclose(direction, 1 - 0.9**10, rtol=1e-6)
-
-
-def test_schedules_rise_and_fall_as_named():
-    constant, linear, cosine = (Schedule(2.0, kind, warmup=10, steps=110) for kind in ("constant", "linear", "cosine"))
-    for schedule in (constant, linear, cosine):
-        assert [schedule(s) for s in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
-        assert schedule(10) == 2.0
-    assert constant(109) == 2.0
-    assert [linear(s) for s in (35, 60, 110)] == pytest.approx([1.5, 1.0, 0.0])
-    assert [cosine(s) for s in (35, 60, 110)] == pytest.approx([1 + math.sqrt(0.5), 1.0, 0.0], abs=1e-12)
-
-
-@given(st.floats(0, 1))
-def test_half_cosine_is_the_cosine(x):
-    assert half_cosine(x) == pytest.approx((1 + math.cos(math.pi * x)) / 2, abs=1e-15)
 
 
 @given(st.floats(0, 1), st.integers(0, 5000))
