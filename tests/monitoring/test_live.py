@@ -23,7 +23,7 @@ def run():
 
 
 def complete(made: Live) -> bool:
-    exprs = [q.expr for board in BOARDS.values() for q in source.asked(board)]
+    exprs = [q.expr for board in BOARDS.values() for q in prometheus.asked(board)]
     exprs += [rule["name"] for rule in recorded(made)]
     now = time.time()
     return all(prometheus.over(made.prometheus, expr, made.began, now, step=1.0) for expr in exprs) and enough(

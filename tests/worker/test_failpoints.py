@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.waiting import HANG
 from worker import failpoints
 
 PROGRAM = """
@@ -27,7 +28,7 @@ def run(fault: str | None) -> tuple[int, list[str]]:
     env = {key: value for key, value in os.environ.items() if key != "ONWARD_FAULT"}
     if fault is not None:
         env["ONWARD_FAULT"] = fault
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, timeout=HANG)
     assert done.stderr == ""
     return done.returncode, done.stdout.splitlines()
 

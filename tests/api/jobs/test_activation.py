@@ -1,6 +1,8 @@
 """Jobs whose adapter acts on the answer only: what `activation` and `invocation` come to, what that costs, and every
 way it is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from api.token_counts import count

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from db.ids import adapter_name
+from tests.waiting import HANG
 from tests.worker.adapters.published import base, journal, replay, spec
 from worker.adapters.publish import publish
 from worker.runs import recipes
@@ -86,5 +87,5 @@ made = replay(recipes.method(job, layout), {losses!r})
 print(peft_files.sha256(peft_files.weights(layout, made.params)))
 assert not {{"torch", "vllm", "transformers"}} & set(sys.modules), "a replay needs no engine"
 """
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANG)
     assert out.stdout.strip() == published.sha256

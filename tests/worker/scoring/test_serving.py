@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from vllm import SamplingParams
 from vllm.lora.request import LoRARequest
 
+from tests.waiting import HANG
 from tests.worker.scoring.cases import crowd, layout, lm, probe, tokens
 from tests.worker.scoring.conftest import MAX_TOKENS, SLOTS, Pair
 from worker.engine.turns import Turns, Use
@@ -116,7 +117,7 @@ def test_another_thread_serves_between_the_waves_of_a_scoring_call(pair: Pair) -
     server = threading.Thread(target=serve, args=("beside",))
     server.start()
     beside = [[x.total for x in pair.vllm.score(trials)] for _ in range(3)]
-    server.join(60)
+    server.join(HANG)
     assert answers["beside"] == answers["alone"]
     assert beside == [alone] * 3
 

@@ -12,6 +12,7 @@ from db import workers
 from db.contract.tokens.base_model import open_base
 from db.ids import new_id
 from db.tables import Job
+from tests.waiting import AGES, HANG
 from tests.worker.slices.doubles import Bowl, a_choice_job, base_folder
 from worker.health import Progress
 from worker.settings import WorkerSettings
@@ -39,14 +40,19 @@ def given_up() -> threading.Event:
 def context(factory, database_url, tmp_path, base, rung, given_up) -> Iterator[Context]:
     model = new_id("m-")
     settings = WorkerSettings(
-        model=model, database_url=database_url, home=tmp_path, slice_seconds=60, flush_seconds=0.01, lease_seconds=30
+        model=model,
+        database_url=database_url,
+        home=tmp_path,
+        slice_seconds=AGES,
+        flush_seconds=0.01,
+        lease_seconds=AGES,
     )
     with factory.begin() as session:
         worker_id = workers.register(session, model=model, host="here", pid=1)
     beats = Heartbeat(factory, settings, worker_id, rung.append)  # not started: leases are long
     made = Context(
         settings, open_base(model, str(base)), Bowl(), factory, worker_id, beats, rung.append, given_up.set,
-        Progress(60.0),
+        Progress(HANG),
     )  # fmt: skip
     yield made
     made.pool.shutdown()

@@ -12,6 +12,7 @@ from db.tables import Job, Lease, Worker
 from db.tenant import jobs
 from db.worker import leases
 from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
+from tests.waiting import HANG
 from tests.worker.slices.doubles import Unreliable
 from worker.settings import WorkerSettings
 from worker.slices.heartbeat import Heartbeat
@@ -235,6 +236,6 @@ def test_the_thread_takes_turns_until_it_is_stopped(factory, tmp_path, worker, m
         job = a_job(session, a_tenant(session), model=model)
         job.rung_at = text("now() - interval '1 minute'")
     beats.start()
-    assert rang.wait(30)
+    assert rang.wait(HANG)
     beats.stop()
     assert not beats.is_alive()

@@ -6,6 +6,7 @@ from celery.exceptions import WorkerShutdown
 
 from db.ids import new_id
 from db.queue import TASK, celery_app, queue_name, ringer
+from tests.waiting import HANG
 from tests.worker.slices.doubles import STEPS, Unreliable, counted
 from worker import metrics
 from worker.slices import tasks
@@ -131,6 +132,6 @@ def test_doorbells_are_taken_without_acknowledgement(app):
         heard = []
         consumer.register_callback(lambda _, message: heard.append(message))
         consumer.consume()
-        connection.drain_events(timeout=30)
+        connection.drain_events(timeout=HANG)
         assert heard[0].headers["task"] == TASK
         assert not connection.default_channel.qos._delivered
