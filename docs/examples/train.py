@@ -1,4 +1,4 @@
-"""From two files to an adapter, with the openai client as it comes: python docs/examples/train.py TRAIN VALID [STEPS]
+"""From two files to an adapter, with the openai client as it comes: train.py TRAIN VALID [MODEL [STEPS]]
 
 OPENAI_BASE_URL and OPENAI_API_KEY say where the service is; `make up` prints both.
 """
@@ -14,9 +14,9 @@ from openai import OpenAI
 ENDED = ("succeeded", "failed", "cancelled")
 
 
-def main(train: str, valid: str, steps: str = "auto") -> None:
+def main(train: str, valid: str, model: str = "", steps: str = "auto") -> None:
     client = OpenAI()
-    model = next(m.id for m in client.models.list() if not m.id.startswith("ft:"))
+    model = model or next(m.id for m in client.models.list() if not m.id.startswith("ft:"))
     files = [client.files.create(file=Path(path), purpose="fine-tune") for path in (train, valid)]
     job = client.fine_tuning.jobs.create(
         model=model,
