@@ -21,9 +21,13 @@ def main() -> int:
     logs.configure("worker", settings.log_format, settings.log_level)
     finish = traces.configure("worker")
     from worker.process import run  # after prepare: it imports the engine's libraries
+    from worker.types import CannotCompute
 
     try:
         return run(settings)
+    except CannotCompute as error:
+        print(f"the worker does not start: {error}", file=sys.stderr)
+        return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:

@@ -11,6 +11,10 @@ Params = NDArray[np.float32]  # [P], every tensor of one adapter laid end to end
 LogProbs = list[list[NDArray[np.float32]]]  # over examples, over candidates: [targets], nats
 
 
+class CannotCompute(ValueError):
+    """This process cannot compute rightly what it was asked to hold: the message says what and why, in one sentence."""
+
+
 @dataclass(frozen=True)
 class Module:
     """One linear module of the base model, by its transformers name: weight is [outputs, inputs]."""

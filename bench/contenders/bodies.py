@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from worker.engine import processor
+
 # (module names of one layer, their input [tokens, in], the base's output [tokens, sum of outs]) -> the adapted output
 Adapt = Callable[[int, tuple[str, ...], torch.Tensor, torch.Tensor], torch.Tensor]
 # (layer, q, k, v [tokens, heads or key heads, width]) -> [tokens, heads * width]
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
-ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-
 
 class Packed:
-    """x W^T + b with W laid out once as the machine's own kernel wants it (oneDNN's on a CPU: 1.2 times torch's plain
-    linear, measured); several linears of one input are one GEMM."""
+    """x W^T + b with W laid out once as the machine's own kernel wants it (oneDNN's on a CPU where it packs the dtype:
+    1.2 times torch's plain linear, measured); several linears of one input are one GEMM."""
 
     def __init__(self, linears: Sequence[Any]) -> None:
         weight = torch.cat([x.weight.detach() for x in linears]) if len(linears) > 1 else linears[0].weight.detach()
         biases = [x.bias for x in linears]
         self.bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
-        self.prepacked = weight.device.type == "cpu" and ONEDNN and weight.dtype != torch.float16
+        self.prepacked = weight.device.type == "cpu" and weight.dtype != torch.float16 and processor.packs(weight.dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1024) if self.prepacked else weight
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

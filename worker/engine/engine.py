@@ -25,7 +25,7 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import set_forward_context
 from vllm.lora.request import LoRARequest
 
-from worker.engine import kernels, lora
+from worker.engine import kernels, lora, processor
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.prefill import Prefill, ScratchCache, prefill
@@ -42,7 +42,8 @@ class Engine:
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
     `vocab` the number of logits, `token_bytes` what the keys and values of a token take.
-    Raises ValueError for an unsupported architecture, rank or quantised format.
+    Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
+    device does not compute.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Engine:
         serve_slots: int,
         name: str | None = None,
     ) -> None:
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.dtype = processor.named(dtype)
         of = sizes(path, self.dtype)
         self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
         self._llm = start(

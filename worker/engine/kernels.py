@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from vllm.model_executor.layers.activation import SiluAndMul
 from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
 KERNELS = ("rms_norm", "fused_add_rms_norm", "silu_and_mul")
 
@@ -48,3 +49,12 @@ def _rms_norm(norm: Any, x: torch.Tensor, residual: torch.Tensor | None = None) 
         return out
     torch.ops._C.fused_add_rms_norm(x, residual, weight, eps)
     return x, residual
+
+
+def multiply(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """x w^T by the product that vLLM chooses on a CPU for a linear of a plain base with this weight."""
+    layer: Any = torch.nn.Linear(w.shape[1], w.shape[0], bias=False, dtype=w.dtype)
+    layer.weight = torch.nn.Parameter(w, requires_grad=False)
+    dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
+    out: torch.Tensor = layer.cpu_linear(x, layer.weight, None)
+    return out

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from worker.engine import processor
+
 SHAPES = {"cpu": (1024, 576, 1536), "cuda": (8192, 4096, 4096)}  # rows, inputs, outputs: enough to fill the device
 
 
@@ -17,8 +19,7 @@ def peak_flops(device: str, dtype: str, seconds: float = 0.5) -> float:
     n, i, o = SHAPES[place.type]
     x, w = (torch.randn(rows, i, device=place, dtype=kind) for rows in (n, o))
     ways: list[Callable[[], Any]] = [lambda: torch.nn.functional.linear(x, w)]
-    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if onednn and place.type == "cpu" and kind != torch.float16:
+    if place.type == "cpu" and kind != torch.float16 and processor.packs(kind):
         packed = torch.ops.mkldnn._reorder_linear_weight(w, 1024)
         ways.append(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
     best, end = 0.0, time.perf_counter() + seconds

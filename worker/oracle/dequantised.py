@@ -14,6 +14,7 @@ from safetensors import safe_open
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from worker.quantisation import rounded_inputs
+from worker.types import CannotCompute
 
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # place in an AWQ word of the j-th of its eight columns
 PARTS = (
@@ -26,7 +27,7 @@ State = dict[str, torch.Tensor]
 def load_model(path: str | Path, dtype: str = "float32") -> Any:
     """The causal LM in a local folder with every weight a plain `dtype` tensor, whether or not it is stored quantised.
 
-    Raises ValueError for a quantised format that is not known here.
+    Raises CannotCompute for a quantised format that is not known here.
     """
     kind = getattr(torch, dtype)
     config = AutoConfig.from_pretrained(str(path), local_files_only=True)
@@ -45,7 +46,7 @@ def load_model(path: str | Path, dtype: str = "float32") -> Any:
 
 def dequantised(state: State, quantisation: Mapping[str, Any]) -> State:
     """The tensors of a checkpoint with `X.weight` in float32 [outputs, inputs] for every quantised linear X; the rest
-    as stored. Raises ValueError for a format that is not known here."""
+    as stored. Raises CannotCompute for a format that is not known here."""
     out = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in PARTS}
     linears: dict[str, State] = {}
     for name, tensor in state.items():
@@ -61,7 +62,7 @@ def dequantised(state: State, quantisation: Mapping[str, Any]) -> State:
         elif method == "gptq":
             weight = _gptq(parts, int(quantisation["bits"]), str(quantisation.get("checkpoint_format", "gptq")))
         else:
-            raise ValueError(f"cannot read a checkpoint quantised as {method!r}")
+            raise CannotCompute(f"cannot read a checkpoint quantised as {method!r}")
         out[f"{linear}.weight"] = weight.contiguous()
     return out
 
@@ -78,14 +79,14 @@ def _compressed(linear: str, parts: Mapping[str, torch.Tensor | None]) -> torch.
     assert scale is not None
     if packed is None:
         if plain is None or plain.dtype not in (torch.int8, torch.float8_e4m3fn) or zeros is not None:
-            raise ValueError(f"cannot read the quantised weight of {linear}")
+            raise CannotCompute(f"cannot read the quantised weight of {linear}")
         return _scaled(plain.float(), scale.reshape(-1, scale.shape[-1] if scale.dim() > 1 else 1))
     shape = parts["weight_shape"]
     assert shape is not None
     outputs, inputs = (int(n) for n in shape)
     bits = next((b for b in (4, 8) if packed.dtype == torch.int32 and packed.shape[1] == -(-inputs // (32 // b))), None)
     if bits is None:
-        raise ValueError(f"cannot read the packed weight of {linear}: neither 4 nor 8 bits")
+        raise CannotCompute(f"cannot read the packed weight of {linear}: neither 4 nor 8 bits")
     half = 1 << (bits - 1)
     values = unpacked(packed, bits, 1)[:, :inputs].float()
     zero = torch.full_like(scale, half).float() if zeros is None else unpacked(zeros, bits, 0)[:outputs].float()
@@ -94,7 +95,7 @@ def _compressed(linear: str, parts: Mapping[str, torch.Tensor | None]) -> torch.
 
 def _awq(parts: State, bits: int) -> torch.Tensor:
     if bits != 4:
-        raise ValueError(f"cannot read AWQ of {bits} bits; only 4")
+        raise CannotCompute(f"cannot read AWQ of {bits} bits; only 4")
     order = torch.tensor(AWQ_ORDER)
     columns = (torch.arange(8 * parts["qweight"].shape[1]).reshape(-1, 8)[:, order]).flatten()
     values, zeros = (unpacked(parts[name], 4, 1)[:, columns] for name in ("qweight", "qzeros"))
@@ -132,7 +133,7 @@ def _round_inputs(model: Any, linears: set[str], quantisation: Mapping[str, Any]
     if inputs is None:
         return
     if not inputs.get("dynamic") or inputs.get("strategy") != "token" or not inputs.get("symmetric"):
-        raise ValueError("cannot round inputs other than dynamically, per token and symmetrically")
+        raise CannotCompute("cannot round inputs other than dynamically, per token and symmetrically")
     rounded = _int8_rows if inputs.get("type", "int") == "int" else _fp8_rows
     for name in linears:
         model.get_submodule(name).register_forward_pre_hook(lambda _, args: (rounded(args[0]),))

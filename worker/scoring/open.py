@@ -8,6 +8,7 @@ import huggingface_hub
 from db.contract.tokens.base_model import Base
 from db.telemetry.version import VERSION
 from worker import metrics
+from worker.engine import processor
 from worker.quantisation import tolerance
 from worker.scoring.canary import Canary
 from worker.scoring.canary import trial as canary_trial
@@ -18,12 +19,16 @@ from worker.types import Module
 
 
 def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
-    """The one engine of this process, checked, with its canary, and what to tell about it."""
+    """The one engine of this process, checked, with its canary, and what to tell about it. Raises CannotCompute where
+    its losses would not be right here: its dtype, its base's format, or what the self-check found."""
+    processor.named(settings.dtype)  # before anything is fetched
     weights = base.source if Path(base.source).is_dir() else huggingface_hub.snapshot_download(base.source)
     about: dict[str, Any] = {"onward": VERSION, "scorer": settings.scorer, "dtype": settings.dtype}
+    about["processor"] = processor.level()
     if settings.scorer == "torch":
         from worker.oracle.torch_scorer import TorchScorer
 
+        processor.require(settings.dtype)
         oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
         return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
     from worker.engine.roofline import peak_flops

@@ -9,10 +9,10 @@ from worker.quantisation import remark
 from worker.quantisation import tolerance as allowed
 from worker.scoring.engine_scorer import EngineScorer
 from worker.scoring.random_probes import probes
-from worker.types import Module
+from worker.types import CannotCompute, Module
 
 
-class SelfCheckFailed(RuntimeError):
+class SelfCheckFailed(CannotCompute):
     """The engine's losses are not the oracle's: nothing may be trained on it."""
 
 
