@@ -1,12 +1,14 @@
 """`onward doctor`: looks at an installation from where it stands and says what is wrong and what to do.
 
-Reads only, and needs no worker's libraries: what an engine's self-check found is in the worker's row.
+Reads only, and needs no worker's libraries: what an engine's self-check found, and on what level of processor, is in
+the worker's row. Where those libraries are, it also says what a worker started here would find.
 """
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +65,7 @@ def examine(at: Settings) -> Iterator[Finding]:
     """Every finding, in the order in which parts need each other; what needs a part that is away is left out."""
     yield from _models(at)
     yield from _store(at.home)
+    yield from _processor()
     yield from _broker(at.redis_url)
     try:
         with sessions(at.database_url).begin() as session:
@@ -99,6 +102,15 @@ def _store(home: Path) -> Iterator[Finding]:
         yield Finding("store", "warn", f"{home} has {show.size(free, 'B')} free", todo)
     else:
         yield Finding("store", "ok", f"{home} has {show.size(free, 'B')} free")
+
+
+def _processor() -> Iterator[Finding]:
+    """The API's image has no torch: only a worker's machine can say it."""
+    if find_spec("torch") is None:
+        return
+    from worker.engine import processor
+
+    yield Finding("processor", "ok", f"{processor.level()} (of this machine)")
 
 
 def _broker(url: str) -> Iterator[Finding]:
@@ -174,6 +186,7 @@ def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
         checked = about.get("max_difference")
         said = f"self-check {checked:.1e} nats" if checked is not None else "no self-check"
         said = f"{worker.model} on {worker.host}: {worker.state}, {about.get('dtype', '?')}, {said}"
+        said += f", {about['processor']}" if "processor" in about else ""
         if worker.state != "starting" and about.get("scorer") == "vllm" and checked is None:
             yield Finding("engine", "warn", said, "start it with ONWARD_SELF_CHECK=true: its losses are unproven")
         else:

@@ -17,8 +17,10 @@ from cli.local.embedded import Embedded
 from db.ids import new_id
 from db.session import make_engine
 from migrations.run import upgrade
+from tests.capability import pytest_terminal_summary
 from tests.waiting import HANG
 
+__all__ = ("pytest_terminal_summary",)  # a hook
 TEMPLATE = "migrated"
 # Machines differ in speed and are shared: no example has a deadline, and the tests give up no server early.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

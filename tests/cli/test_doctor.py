@@ -10,6 +10,7 @@ from db.tables import Worker
 from tests.cli.conftest import read
 from tests.db.inserted import a_job, a_tenant
 from tests.waiting import HANG
+from worker.engine import processor
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def ready(factory):
     with factory.begin() as session:
         worker = workers.register(session, model="tiny", host="here", pid=1)
         about = {"onward": "0.1.0", "vllm": "0.32.0", "dtype": "float32", "scorer": "vllm", "max_difference": 5e-6}
+        about["processor"] = "AVX9, oneDNN packs float32"
         workers.beat(session, worker, state="ready", capacity=64, about=about)
         beats_until = text(f"clock_timestamp() + interval '{HANG} seconds'")
         session.execute(update(Worker).where(Worker.id == worker).values(heartbeat_at=beats_until))
@@ -39,11 +41,14 @@ def test_a_healthy_installation(shell, ready):
     report = read(shell("doctor", "--json"))
     assert report["healthy"]
     assert {f["part"] for f in report["findings"]} == {
-        "models", "store", "broker", "database", "migrations", "clock", "engine", "queue",
+        "models", "store", "processor", "broker", "database", "migrations", "clock", "engine", "queue",
     }  # fmt: skip
     assert [f for f in report["findings"] if f["mark"] == "fail"] == []
     (engine,) = (f for f in report["findings"] if f["part"] == "engine")
     assert "5.0e-06" in engine["found"]
+    assert "AVX9, oneDNN packs float32" in engine["found"]
+    (here,) = (f for f in report["findings"] if f["part"] == "processor")
+    assert processor.level() in here["found"]
     assert "PostgreSQL 18" in shell("doctor").stdout
 
 

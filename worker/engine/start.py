@@ -44,8 +44,8 @@ def sizes(path: str | Path, dtype: torch.dtype) -> Sizes:
 def start(
     path: str | Path, of: Sizes, *, dtype: str, max_rank: int, max_tokens: int, serve_slots: int, name: str | None
 ) -> vllm.LLM:
-    """The engine; its arguments are those of `worker.engine.engine.Engine`. Raises ValueError for a rank or a quantised
-    format that is not supported."""
+    """The engine; its arguments are those of `worker.engine.engine.Engine`. Raises ValueError for a rank that is not
+    supported, CannotCompute for a quantised format that is not."""
     if max_rank > RANKS[-1]:
         raise ValueError(f"max_rank {max_rank} exceeds vLLM's {RANKS[-1]}")
     prepare(quantisation_of(path), dtype)

@@ -36,7 +36,7 @@ class Unpacked:
     @classmethod
     def reserve(cls, outputs: int, inputs: int) -> None:
         if cls._buffer.numel() < inputs * outputs:
-            cls._buffer = torch.empty(inputs * outputs)
+            cls._buffer = torch.empty(inputs * outputs, dtype=torch.float32)  # the default is the model's dtype
 
     @classmethod
     def weight(cls, outputs: int, inputs: int) -> torch.Tensor:
