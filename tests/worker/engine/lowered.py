@@ -11,7 +11,7 @@ import torch
 from tests.bases import tiny
 from tests.quantised import Scheme, quantised
 from worker.engine import kernels, processor, weights
-from worker.scoring.engine_scorer import VllmScorer
+from worker.scoring.engine_scorer import EngineScorer
 from worker.scoring.self_check import self_check
 
 BASES: dict[str, tuple[Scheme | None, str]] = {
@@ -23,7 +23,7 @@ BASES: dict[str, tuple[Scheme | None, str]] = {
 
 
 def checked(path: Path, dtype: str) -> Any:
-    scorer = VllmScorer(path, slots=3, max_rank=8, max_tokens=160, dtype=dtype)
+    scorer = EngineScorer(path, slots=3, max_rank=8, max_tokens=160, dtype=dtype)
     try:
         return self_check(scorer)["max_difference"]
     finally:
