@@ -101,8 +101,8 @@ def test_an_objective_without_accuracy_has_none_whatever_a_scorer_counts():
         def score(self, trials):
             return [replace(loss, hits=1) for loss in super().score(trials)]
 
-    runs = cohort.step([start(objective="lm"), start(objective="choice")], Counting())
-    assert [run.evaluation.accuracy for run in runs] == [0.0, 1 / 20]
+    stepped = cohort.step([start(objective="lm"), start(objective="choice")], Counting())
+    assert [result.evaluation.accuracy for _, result in stepped] == [0.0, 1 / 20]
 
 
 def test_without_held_out_rows_there_is_no_evaluation_and_no_best():
