@@ -6,7 +6,7 @@ caller says a Refusal in its own protocol. Fields are named by their path in the
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,8 +19,6 @@ from db.contract.refusal import Refusal, Unfit
 from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
-
-SCALING: Final = (2.0**-10, 2.0**10)  # of alpha / rank: beyond it products leave what half precision holds
 
 
 @dataclass(frozen=True)
@@ -176,11 +174,6 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         if value > most:
             path = asked.path(name)
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
-    scaling = spec.adapter.alpha / spec.adapter.rank
-    if not SCALING[0] <= scaling <= SCALING[1]:
-        yield Refusal(
-            asked.path("alpha"), f"'{asked.path('alpha')}' is {scaling:g} times the rank: 1/1024 to 1024 here."
-        )
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
         there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."

@@ -69,8 +69,6 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"warmup_steps": 5}, ("onward.warmup_steps", "invalid_value")),
         ({"eps": 2.0}, ("onward.eps", "invalid_value")),
         ({"eps": 2.0, "places": {"eps": "onward.method.eps"}}, ("onward.method.eps", "invalid_value")),
-        ({"alpha": 1e308}, ("onward.alpha", "invalid_value")),
-        ({"alpha": 1e-308}, ("onward.alpha", "invalid_value")),
         ({"steps": 101}, ("onward.steps", "above_limit")),
         ({"rank": 5}, ("onward.rank", "above_limit")),
         ({"batch_size": 9, "places": {"batch_size": "hyperparameters.batch_size"}},
