@@ -1,0 +1,20 @@
+"""What CONTRIBUTING says of sizes holds, and every module opens with what it is."""
+
+import ast
+
+import pytest
+
+from tests.docs.following import ROOT
+
+FILE, FUNCTION = 250, 40  # lines
+FILES = sorted(path for part in ("api", "db", "worker") for path in (ROOT / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_are_short_and_say_what_they_are(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert len(text.splitlines()) <= FILE
+    assert not [f.name for f in functions if (f.end_lineno or 0) - f.lineno + 1 > FUNCTION]
+    assert not text.strip() or ast.get_docstring(tree)
