@@ -1,6 +1,7 @@
 """What a request may reach: settings, sessions and the memory of token counts. Knows no resource."""
 
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -9,19 +10,24 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.settings import Settings
 from api.token_counts import TokenCounts
+from db import security
 from db.queue import Ring
 
 
 @dataclass(frozen=True)
 class Context:
-    """Made once by `create_app`. `sessions.begin()` is one transaction, committed before the answer is sent: routes
-    open it in their own body, since FastAPI may leave a dependency only after the response."""
+    """Made once by `create_app`. `transaction` is committed before the answer is sent: routes open it in their own
+    body, since FastAPI may leave a dependency only after the response. `sessions` are in nobody's name."""
 
     settings: Settings
     sessions: sessionmaker[Session]
     tokens: TokenCounts
     ring: Ring
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
+
+    def transaction(self, tenant: str) -> AbstractContextManager[Session]:
+        """One transaction on the rows of the tenant with this id."""
+        return security.transaction(self.sessions, tenant)
 
 
 def context(request: Request) -> Context:

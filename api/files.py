@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from sqlalchemy.orm import Session, sessionmaker
 from starlette.datastructures import UploadFile
 
 from api import body, errors, missing
@@ -101,7 +100,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> File
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
-    with context.sessions.begin() as session:
+    with context.transaction(tenant) as session:
         stored = files.create(
             tenant,
             session,
@@ -143,39 +142,44 @@ def list_files(
     purpose: str | None = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> Page[FileObject]:
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         found, more = files.page(tenant.id, session, after=after, limit=limit, purpose=purpose, order=order)
         return page([view(file) for file in found], more)
 
 
 @router.get("/{file_id}")
 def retrieve(file_id: str, tenant: Tenant, context: Ctx) -> FileObject:
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         return view(errors.found(files.get(tenant.id, session, file_id), missing.file(file_id)))
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
 def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
     """The bytes as they were uploaded; of a result file, a tar of the adapter's PEFT directory."""
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         file = errors.found(files.get(tenant.id, session, file_id), missing.file(file_id))
     kind = "application/x-tar" if file.purpose == "fine-tune-results" else "application/jsonl"
     headers = {"content-length": str(file.bytes), "x-content-type-options": "nosniff"}
-    return StreamingResponse(stream(context.sessions, tenant.id, file_id), media_type=kind, headers=headers)
+    return StreamingResponse(stream(context, tenant.id, file_id), media_type=kind, headers=headers)
 
 
-def stream(sessions: sessionmaker[Session], tenant: str, file_id: str) -> Iterator[bytes]:
-    """Chunks of a file; between two of them no connection is held, for the client may read slowly."""
-    with sessions() as session:
-        for piece in files.content(tenant, session, file_id) or ():
-            session.rollback()
-            yield piece
+def stream(context: Context, tenant: str, file_id: str) -> Iterator[bytes]:
+    """Chunks of a file, each read in a transaction of its own: the client may read slowly, and meanwhile no connection
+    is held."""
+    number = 0
+    while True:
+        with context.transaction(tenant) as session:
+            piece = files.chunk(tenant, session, file_id, number)
+        if piece is None:
+            return
+        yield piece
+        number += 1
 
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: Tenant, context: Ctx) -> FileDeleted:
     """Hidden at once; a job that has begun still reads it."""
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         if not files.delete(tenant.id, session, file_id):
             raise missing.file(file_id)
     return FileDeleted(id=file_id)

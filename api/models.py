@@ -51,7 +51,7 @@ def adapter(row: Adapter, of: Job) -> ModelObject:
 
 @router.get("")
 def list_models(tenant: Tenant, context: Ctx) -> Models:
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         found, _ = adapters.page(tenant.id, session, after=None, limit=MOST)
         makers = adapters.makers(tenant.id, session, found)
         bases = [base(name, context) for name in sorted(context.settings.models)]
@@ -62,6 +62,6 @@ def list_models(tenant: Tenant, context: Ctx) -> Models:
 def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
     if name in context.settings.models:
         return base(name, context)
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         row = errors.found(adapters.get(tenant.id, session, name), missing.model(name))
         return adapter(row, adapters.makers(tenant.id, session, [row])[row.job_id])

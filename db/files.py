@@ -86,6 +86,12 @@ def content(tenant: str, session: Session, file_id: str) -> Iterator[bytes] | No
     return read(session, file_id) if get(tenant, session, file_id) is not None else None
 
 
+def chunk(tenant: str, session: Session, file_id: str, number: int) -> bytes | None:
+    """The file's `number`-th piece, from 0; None past the last, and of a file that is not the tenant's."""
+    mine = select(File.id).where(*_visible(tenant), File.id == file_id).exists()
+    return session.scalar(_chunk(file_id, number).where(mine))
+
+
 def read(session: Session, file_id: str) -> Iterator[bytes]:
     """The chunks of any file, deleted or not. For callers that have checked the right to it."""
     number = 0

@@ -1,6 +1,6 @@
 """Upgrades and downgrades a database from code: one transaction, one process at a time. Knows no table.
 
-`python -m migrations.run MESSAGE` writes a new revision from what db/tables.py has over ONWARD_DATABASE_URL.
+`python -m migrations.run MESSAGE` writes a new revision from what db/tables/ has over ONWARD_DATABASE_URL.
 """
 
 import sys

@@ -56,7 +56,7 @@ def _chosen(sources: Sequence[Source], plain: Sequence[Counted | Refusal]) -> Id
 
 def _spelled(text: str, source: Source) -> Ids | Refusal:
     """By the first row. Raises BadRow where it cannot be encoded, in the name of the request's field."""
-    with source.context.sessions.begin() as session, errors.blamed(source.param):
+    with source.context.transaction(source.tenant) as session, errors.blamed(source.param):
         row = next(parse(_content(source, session), limits(source.context.settings)))
         encoded = next(encode_rows(source.base, [row]))
     return invocation.spelled(source.base, row, encoded, text)
@@ -83,7 +83,7 @@ def _measured(source: Source, ids: Ids) -> Counted | BadRow:
     if known is not None:
         return known
     with SpooledTemporaryFile(max_size=16 << 20) as copy:
-        with context.sessions.begin() as session:
+        with context.transaction(source.tenant) as session:
             for piece in _content(source, session):
                 copy.write(piece)
         copy.seek(0)

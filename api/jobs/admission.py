@@ -47,7 +47,7 @@ def admitted(body: JobCreate, tenant: str, context: Context) -> Admitted:
 
 def stored(file_id: str, param: str, tenant: str, context: Context) -> File:
     """The tenant's file of rows. Raises ApiError."""
-    with context.sessions.begin() as session:
+    with context.transaction(tenant) as session:
         file = errors.found(files.get(tenant, session, file_id), missing.file(file_id, param))
     if file.format is None:
         raise errors.invalid(f"{file_id} has purpose '{file.purpose}', not 'fine-tune'.", param, "invalid_purpose")

@@ -52,7 +52,7 @@ def create(
     request = asked.model_dump(mode="json", exclude_unset=True)
     price = {"training": admitted.price.training, "evaluation": admitted.price.evaluation}
     found = {"price": price, "invocation": admitted.invocation}
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         job, created = jobs.create(
             tenant.id,
             session,
@@ -86,35 +86,35 @@ def list_jobs(
         for name, value in request.query_params.multi_items()
         for key in re.findall(r"^metadata\[(.+)\]$", name)
     }
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         found, more = jobs.page(tenant.id, session, after=after, limit=limit, metadata=pairs)
         return page([shown(tenant.id, session, job) for job in found], more)
 
 
 @router.get("/{job_id}")
 def retrieve(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         return shown(tenant.id, session, errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id)))
 
 
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A waiting job ends at once, a running one at its next step: `onward.wish` says `cancel` until then."""
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         return shown(tenant.id, session, errors.found(jobs.cancel(tenant.id, session, job_id), missing.job(job_id)))
 
 
 @router.post("/{job_id}/pause")
 def pause(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A waiting job pauses at once, a running one at its next step."""
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         return shown(tenant.id, session, errors.found(jobs.pause(tenant.id, session, job_id), missing.job(job_id)))
 
 
 @router.post("/{job_id}/resume")
 def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A paused job waits for a worker again and goes on at the step it stopped at."""
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         job = errors.found(jobs.resume(tenant.id, session, job_id), missing.job(job_id))
         queue.ring_after_commit(session, job.model, context.ring)
         return shown(tenant.id, session, job)
@@ -124,7 +124,7 @@ def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
 def events(job_id: str, tenant: Tenant, context: Ctx, after: After = None, limit: Limit = 20) -> Page[EventObject]:
     """Newest first."""
     start = numbered(after, r"ftevent-(\d{1,18})")
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.events(tenant.id, session, job_id, after=start, limit=limit)
         return page([response.event(row) for row in found], more)
@@ -136,7 +136,7 @@ def checkpoints(
 ) -> Page[CheckpointObject]:
     """The evaluated steps, newest first."""
     start = numbered(after, rf"ftckpt-{re.escape(job_id.partition('-')[2])}-(\d{{1,9}})")
-    with context.sessions.begin() as session:
+    with context.transaction(tenant.id) as session:
         job = errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.checkpoints(tenant.id, session, job_id, after=start, limit=limit)
         file = files.get(tenant.id, session, job.validation_file or "")

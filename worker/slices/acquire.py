@@ -31,7 +31,7 @@ def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     failed then). Raises LeaseLost, and OperationalError where the database is away.
     """
     settings, before = context.settings, time.monotonic()
-    with context.factory.begin() as session:
+    with context.transaction(waiting.tenant_id) as session:
         claim = leases.claim(session, waiting.job_id, context.worker_id, settings.lease_seconds, settings.max_attempts)
     if claim is None:
         return None
@@ -58,7 +58,7 @@ def refuse(context: Context, claim: Claim, code: str, message: str) -> None:
     """End a claimed job that cannot be run."""
 
     def write() -> None:
-        with context.factory.begin() as session:
+        with context.transaction(claim.tenant_id) as session:
             journal.fail(session, claim, code, message)
 
     persist(write, lambda: context.heartbeat.until(claim.job_id))
@@ -70,7 +70,7 @@ def refuse(context: Context, claim: Claim, code: str, message: str) -> None:
 def _load(context: Context, claim: Claim) -> Resident:
     """The run as the journal has it: from the newest snapshot that lies on the journal, and replay of the rest."""
     spec, started = claim.spec, time.perf_counter()
-    with context.factory.begin() as session:
+    with context.transaction(claim.tenant_id) as session:
         train = leases.read_file(session, claim, spec.training_file)
         valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
         losses = journal.read(session, claim)[: claim.step]

@@ -4,10 +4,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from db import security
 from db.contract.tokens.base_model import Base
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
@@ -42,6 +44,10 @@ class Context:
     @property
     def model(self) -> str:
         return self.base.name
+
+    def transaction(self, tenant: str) -> AbstractContextManager[Session]:
+        """One transaction on the rows of the tenant with this id."""
+        return security.transaction(self.factory, tenant)
 
     @property
     def snapshots(self) -> Snapshots:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from db import security
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Step
 from db.worker.leases import Claim, LeaseLost
@@ -110,7 +111,7 @@ class JournalWriter:
         done = steps[-1].step + 1 if steps else self.claim.spec.steps
         finish = self.pace.finish(done, self.claim.spec.steps)
         try:
-            with self.factory.begin() as session:
+            with security.transaction(self.factory, self.claim.tenant_id) as session:
                 if self._unsure:
                     committed = leases.lock(session, self.claim).step
                     steps = [s for s in steps if s.step >= committed]

@@ -79,7 +79,7 @@ def _write(context: Context, leased: LeasedRun, write: Callable[[Session], objec
     """One fenced transaction, tried while the lease lasts; a refusal is counted."""
 
     def act() -> None:
-        with context.factory.begin() as session:
+        with context.transaction(leased.claim.tenant_id) as session:
             write(session)
 
     try:
@@ -133,7 +133,7 @@ def _point(context: Context, leased: LeasedRun, step: int) -> Point:
         return resident.best
     if leased.run.step == step:
         return leased.run.point
-    with context.factory.begin() as session:
+    with context.transaction(leased.claim.tenant_id) as session:
         losses = journal.read(session, claim, step)
     start = context.snapshots.newest(leased.job_id, claim.spec, losses, type(leased.run.state)) if losses else None
     return replay(leased.run.method, losses, start)

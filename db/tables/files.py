@@ -1,0 +1,58 @@
+"""Files, kept as chunks of rows."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.columns import Base, now, one_of
+
+
+class File(Base):
+    __tablename__ = "files"
+    id: Mapped[str] = mapped_column(primary_key=True)  # file-…
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    purpose: Mapped[str]
+    filename: Mapped[str]
+    format: Mapped[str | None]  # chat, completion, choice; null for results
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    rows: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = now()
+    deleted_at: Mapped[datetime | None]  # hidden from the tenant; chunks go once no job needs them
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),
+        Index("ix_files_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
+        CheckConstraint(one_of("purpose", ("fine-tune", "fine-tune-results")), name="purpose"),
+        CheckConstraint(one_of("format", ("chat", "completion", "choice")), name="format"),
+        CheckConstraint("(purpose = 'fine-tune') = (format IS NOT NULL)", name="examples_have_a_format"),
+        CheckConstraint("bytes > 0 AND rows >= 0", name="size"),
+    )
+
+
+class FileChunk(Base):
+    __tablename__ = "file_chunks"
+    file_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    tenant_id: Mapped[str]
+    data: Mapped[bytes]
+    __table_args__ = (
+        # Deferred: chunks are written as they come, the file's row when its size and hash are known.
+        ForeignKeyConstraint(
+            ["tenant_id", "file_id"],
+            ["files.tenant_id", "files.id"],
+            name="fk_file_chunks_owner",
+            ondelete="CASCADE",
+            deferrable=True,
+            initially="DEFERRED",
+        ),
+    )

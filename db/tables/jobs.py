@@ -1,0 +1,99 @@
+"""Jobs, the leases on them and what their tenants read of them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.columns import Base, now, of_tenant, one_of
+
+JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+ENDED = ("succeeded", "failed", "cancelled")
+WAITING, UNFINISHED = text("state IN ('queued', 'running')"), text("finished_at IS NULL")
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    id: Mapped[str] = mapped_column(primary_key=True)  # ftjob-…
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    model: Mapped[str]
+    spec: Mapped[dict[str, Any]]  # JobSpec
+    request: Mapped[dict[str, Any]]  # the accepted request as the tenant wrote it, `metadata` among it
+    request_hash: Mapped[str]
+    idempotency_key: Mapped[str | None]
+    training_file: Mapped[str]
+    validation_file: Mapped[str | None]
+    state: Mapped[str] = mapped_column(server_default="queued")
+    wish: Mapped[str | None]  # what the tenant asked of a leased job: the worker obeys at its next step
+    total_steps: Mapped[int] = mapped_column(Integer)
+    step: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # committed steps = journal rows
+    price_tokens: Mapped[int] = mapped_column(BigInteger)  # scored tokens the whole job costs, exact
+    scored_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # paid so far
+    fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # the last fencing token handed out
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # claims since the last committed step
+    rung_at: Mapped[datetime] = now()  # the last doorbell
+    created_at: Mapped[datetime] = now()
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    estimated_finish: Mapped[datetime | None]
+    best_step: Mapped[int | None] = mapped_column(Integer)
+    best_loss: Mapped[float | None] = mapped_column(Float)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # code, message, param
+    traceparent: Mapped[str | None]  # W3C: where the request that made it stands in its trace; null before 0002
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "id"),
+        UniqueConstraint("tenant_id", "idempotency_key"),
+        of_tenant("training_file", "files", "fk_jobs_training_file"),
+        of_tenant("validation_file", "files", "fk_jobs_validation_file"),
+        Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
+        Index("ix_jobs_waiting", "model", "tenant_id", "created_at", postgresql_where=WAITING),
+        # No column of an index changes at a step, so that committing one touches no index.
+        Index("ix_jobs_unfinished", "tenant_id", postgresql_include=["price_tokens"], postgresql_where=UNFINISHED),
+        Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
+        CheckConstraint(one_of("state", JOB_STATES), name="state"),
+        CheckConstraint(one_of("wish", ("pause", "cancel")), name="wish"),
+        CheckConstraint("wish IS NULL OR state = 'running'", name="only_a_running_job_is_wished"),
+        CheckConstraint(f"({one_of('state', ENDED)}) = (finished_at IS NOT NULL)", name="ended_has_a_time"),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_has_a_reason"),
+        CheckConstraint("step >= 0 AND step <= total_steps", name="step"),
+        CheckConstraint("state <> 'succeeded' OR step = total_steps", name="succeeded_is_whole"),
+        CheckConstraint("scored_tokens >= 0 AND price_tokens >= 0", name="tokens"),
+        CheckConstraint("(best_step IS NULL) = (best_loss IS NULL)", name="best"),
+    )
+
+
+class Lease(Base):
+    """A row is a lease in force or expired; releasing deletes it. The token is the job's `fence` at the claim."""
+
+    __tablename__ = "leases"
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    token: Mapped[int] = mapped_column(BigInteger)
+    claimed_at: Mapped[datetime] = now()
+    expires_at: Mapped[datetime]
+    __table_args__ = (
+        of_tenant("job_id", "jobs", "fk_leases_job"),
+        CheckConstraint("token > 0", name="token"),
+        Index("ix_leases_expires_at", "expires_at"),
+    )
+
+
+class Event(Base):
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    job_id: Mapped[str]
+    tenant_id: Mapped[str]
+    level: Mapped[str] = mapped_column(server_default="info")
+    type: Mapped[str] = mapped_column(server_default="message")  # message or metrics, as OpenAI's
+    message: Mapped[str]
+    data: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    created_at: Mapped[datetime] = now()
+    __table_args__ = (
+        of_tenant("job_id", "jobs", "fk_events_job"),
+        Index("ix_events_job_id_id", "job_id", "id"),
+        CheckConstraint(one_of("level", ("info", "warn", "error")), name="level"),
+        CheckConstraint(one_of("type", ("message", "metrics")), name="type"),
+    )

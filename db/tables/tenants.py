@@ -1,0 +1,31 @@
+"""Tenants and the keys that speak for them."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Integer, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.columns import Base, now
+
+
+class Tenant(Base):
+    __tablename__ = "tenants"
+    id: Mapped[str] = mapped_column(primary_key=True)  # ten_…
+    name: Mapped[str] = mapped_column(unique=True)
+    tenant_class: Mapped[str] = mapped_column(server_default="standard")  # the only tenant label metrics may carry
+    weight: Mapped[float] = mapped_column(Float, server_default=text("1"))  # share of scored tokens
+    token_quota: Mapped[int | None] = mapped_column(BigInteger)  # scored tokens in all; null is unlimited
+    spent_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # scored by jobs that have ended
+    max_jobs: Mapped[int] = mapped_column(Integer, server_default=text("1000"))  # not ended at one time
+    created_at: Mapped[datetime] = now()
+    __table_args__ = (CheckConstraint("weight > 0", name="weight"), CheckConstraint("max_jobs >= 0", name="max_jobs"))
+
+
+class ApiKey(Base):
+    __tablename__ = "api_keys"
+    id: Mapped[str] = mapped_column(primary_key=True)  # key_…
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
+    hint: Mapped[str]  # the key's first characters, to tell keys apart
+    hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole key; the key itself is random, 256 bits
+    created_at: Mapped[datetime] = now()
+    revoked_at: Mapped[datetime | None]

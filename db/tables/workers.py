@@ -1,0 +1,23 @@
+"""Worker processes, as they report themselves."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Integer, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.columns import Base, now, one_of
+
+
+class Worker(Base):
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(primary_key=True)  # wrk_…
+    model: Mapped[str] = mapped_column(index=True)
+    host: Mapped[str]
+    pid: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(server_default="starting")
+    capacity: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    about: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # versions, dtype, self-check
+    started_at: Mapped[datetime] = now()
+    heartbeat_at: Mapped[datetime] = now()
+    __table_args__ = (CheckConstraint(one_of("state", ("starting", "ready", "draining", "gone")), name="state"),)
