@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(default=5.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     flush_seconds: float = Field(default=1.0, gt=0)  # how old an uncommitted step may grow
-    max_attempts: int = Field(default=5, ge=1)  # claims in a row without one committed step: then `poison`
+    max_attempts: int = Field(default=5, ge=1)  # workers that died of a job, alone with it: then it is `poison`
+    deaths_seconds: float = Field(default=86400.0, gt=0)  # how long a death is held against a job
 
     max_file_bytes: int = Field(default=512 * MIB, ge=1)
     max_line_bytes: int = Field(default=MIB, ge=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from sqlalchemy import delete, func, update
 from sqlalchemy.orm import Session
@@ -36,15 +36,16 @@ ENDS: Final = ("finished_at", "estimated_finish")
 HELD: Final[tuple[Condition, ...]] = ("running", "being paused", "being cancelled")
 TABLE: Final[Mapping[Name, Transition]] = {
     # A running job is claimed again where its lease has run out.
-    "claim": Transition("claimed", ("queued", "running"), "running", ("fence", "attempts", "started_at")),
-    "release": Transition("released", ("running",), "queued", ("attempts",), lease_ends=True),
+    "claim": Transition("claimed", ("queued", "running"), "running", ("fence", "started_at")),
+    "release": Transition("released", ("running",), "queued", lease_ends=True),
     "wish pause": Transition("paused", ("running",), "being paused"),
     "wish cancel": Transition("cancelled", ("running", "being paused"), "being cancelled"),
     "withdraw": Transition("resumed", ("being paused",), "running"),
     "pause": Transition("paused", ("queued", "running", "being paused"), "paused", lease_ends=True),
-    "resume": Transition("resumed", ("paused",), "queued", ("attempts",)),
+    "resume": Transition("resumed", ("paused",), "queued"),
     "cancel": Transition("cancelled", ("queued", "paused", *HELD), "cancelled", ENDS, lease_ends=True),
-    "succeed": Transition("succeeded", HELD, "succeeded", ENDS, lease_ends=True),
+    # A run may come to its end before its worker has seen the wish; an accepted cancel is kept all the same.
+    "succeed": Transition("succeeded", ("running", "being paused"), "succeeded", ENDS, lease_ends=True),
     "fail": Transition("failed", ("queued", *HELD), "failed", ("error", *ENDS), lease_ends=True),
 }
 
@@ -66,13 +67,12 @@ def claim(session: Session, job: Job) -> None:
     if job.started_at is None:
         job.started_at = func.clock_timestamp()
         events.write(session, job, "Job started")
-    job.fence, job.attempts = job.fence + 1, job.attempts + 1
+    job.fence += 1
 
 
 def release(session: Session, job: Job) -> None:
-    """Back to the queue. Who gives back in order has not crashed: the claim does not count against the job."""
+    """Back to the queue."""
     _move(job, "release")
-    job.attempts = max(job.attempts - 1, 0)
     _end_lease(session, job)
 
 
@@ -100,9 +100,8 @@ def pause(session: Session, job: Job) -> None:
 
 
 def resume(job: Job) -> None:
-    """Back to the queue, without blame."""
+    """Back to the queue."""
     _move(job, "resume")
-    job.attempts = 0
 
 
 def cancel(session: Session, job: Job) -> None:
@@ -119,11 +118,11 @@ def succeed(session: Session, job: Job) -> None:
     _end(session, job)
 
 
-def fail(session: Session, job: Job, code: str, message: str) -> None:
-    """Ended with a reason that the tenant reads."""
+def fail(session: Session, job: Job, code: str, message: str, data: Mapping[str, Any] | None = None) -> None:
+    """Ended with a reason that the tenant reads; `data` goes with the event."""
     _move(job, "fail")
     job.error = {"code": code, "message": message, "param": None}
-    events.write(session, job, f"Job failed at step {job.step}: {message}", "error", {"code": code})
+    events.write(session, job, f"Job failed at step {job.step}: {message}", "error", {"code": code, **(data or {})})
     _end(session, job)
 
 

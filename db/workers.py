@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from db.ids import new_id
 from db.tables import Worker
 
-State = Literal["starting", "ready", "draining", "gone"]
+State = Literal["starting", "ready", "out", "draining", "gone"]
 FRESH_SECONDS = 10.0
 
 
@@ -37,9 +37,26 @@ def beat(
     return session.execute(found.returning(Worker.id)).first() is not None
 
 
-def leave(session: Session, worker_id: str) -> None:
-    """The worker has ended in order."""
+def out(session: Session, worker_id: str, reason: str) -> None:
+    """The worker lives and takes no work, for this reason."""
+    beat(session, worker_id, state="out")
+    _say(session, worker_id, reason)
+
+
+def back(session: Session, worker_id: str) -> None:
+    """What kept the worker from its work is over."""
+    beat(session, worker_id, state="ready")
+    _say(session, worker_id, None)
+
+
+def leave(session: Session, worker_id: str, reason: str | None = None) -> None:
+    """The worker has ended in order; `reason` is why, where it was out of service."""
     beat(session, worker_id, state="gone")
+    _say(session, worker_id, reason)
+
+
+def _say(session: Session, worker_id: str, reason: str | None) -> None:
+    session.execute(update(Worker).where(Worker.id == worker_id).values(reason=reason))
 
 
 def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> bool:

@@ -45,6 +45,9 @@ jobs_ended = Counter("onward_jobs_ended_total", "Runs that came to an end here."
 slices = Counter("onward_slices_total", "Slices taken.", MODEL)
 slice_errors = Counter("onward_slice_errors_total", "Slices that the database's absence ended early.", MODEL)
 engine_failures = Counter("onward_engine_failures_total", "Batches that the engine failed at.", MODEL)
+out_of_service = Gauge(
+    "onward_worker_out_of_service", "1 while this worker takes no work, by the reason.", (*MODEL, "reason")
+)
 canaries = Counter("onward_canaries_total", "Canary trials scored among tenants' trials.", MODEL)
 canary_nats = Gauge("onward_canary_nats", "Loss of the last canary among others less its loss alone, a token.", MODEL)
 canary_limit_nats = Gauge("onward_canary_limit_nats", "What the canary may differ by in this dtype.", MODEL)
@@ -58,7 +61,11 @@ home_bytes = Gauge("onward_home_bytes", "Size of the file system where adapters 
 build_info = Gauge(
     "onward_build_info", "1; the labels say what runs.", ("component", "version", "vllm", "torch", "dtype", "scorer")
 )
-ENDINGS = ("succeeded", "nonfinite_loss", "token_budget", "engine_refused", "unreadable_rows", "cancelled", "paused")
+REASONS = ("disk", "engine", "canary")
+ENDINGS = (
+    "succeeded", "nonfinite_loss", "token_budget", "engine_refused", "unreadable_rows", "out_of_memory",
+    "internal_error", "cancelled", "paused",
+)  # fmt: skip
 
 
 def zero(model: str) -> None:
@@ -69,6 +76,8 @@ def zero(model: str) -> None:
     for family, values in ((prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost"))):
         for value in values:
             family.labels(model, value)
+    for reason in REASONS:
+        out_of_service.labels(model, reason).set(0)
     for gauge in (prompt_bytes, journal_lag_seconds, resident_runs, cohort_runs, canary_nats, engine_ready):
         gauge.labels(model).set(0)
 

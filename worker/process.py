@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import structlog
@@ -21,17 +21,20 @@ from db import queue, workers
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
+from db.worker import leases
 from worker import health, metrics
+from worker.adapters import disk
 from worker.health import Progress
 from worker.scoring.open import open_scorer
-from worker.scoring.scorer import Scorer
+from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
 from worker.slices import tasks
 from worker.slices.context import Context
+from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
 
 log = structlog.get_logger("worker.process")
-Opens = Callable[[WorkerSettings, Base], tuple[Scorer, dict[str, Any]]]
+Opens = Callable[[WorkerSettings, Base], tuple[Watched, dict[str, Any]]]
 
 
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
@@ -46,6 +49,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
         progress = _watched(settings, base.name)
+        _reap(settings, factory)
         log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
@@ -61,7 +65,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         return _serve(app, context)
     finally:
         beats.stop()
-        _sign_off(factory, worker_id)
+        _sign_off(factory, worker_id, beats.out)
 
 
 def _watched(settings: WorkerSettings, model: str) -> Progress:
@@ -75,11 +79,23 @@ def _watched(settings: WorkerSettings, model: str) -> Progress:
     return progress
 
 
-def _sign_off(factory: sessionmaker[Session], worker_id: str) -> None:
+def _reap(settings: WorkerSettings, factory: sessionmaker[Session]) -> None:
+    """What a killed worker was writing goes, except where a lease says that its writer lives."""
+
+    def unheld(job_ids: Collection[str]) -> Collection[str]:
+        with factory.begin() as session:
+            return leases.unheld(session, job_ids)
+
+    count = disk.reap(settings.home, unheld)
+    if count:
+        log.info("reaped what a worker left", count=count)
+
+
+def _sign_off(factory: sessionmaker[Session], worker_id: str, out: Out | None) -> None:
     """The engine goes with the process: taking it apart in order takes longer than a drain should."""
     try:
         with factory.begin() as session:
-            workers.leave(session, worker_id)
+            workers.leave(session, worker_id, f"{out.reason}: {out.message}" if out else None)
     except SQLAlchemyError:
         log.warning("could not sign off", worker=worker_id)
     log.info("ended", worker=worker_id)

@@ -14,7 +14,7 @@ class WorkerSettings(Settings):
     `scorer` torch is the oracle on its own queue: transformers and PEFT, slow and plain. `threads` 0 leaves the
     number of compute threads to the engine; `worker_metrics_port` 0 serves neither metrics nor health. `prompt_bytes`
     bounds the keys and values that jobs of activation `answer` keep of their prompts. A step that takes longer than
-    `stuck_seconds` makes the worker unhealthy.
+    `stuck_seconds` makes the worker unhealthy. One that is out of service for its disk tries it every `disk_seconds`.
     """
 
     model: str = Field(min_length=1)
@@ -32,6 +32,7 @@ class WorkerSettings(Settings):
     self_check: bool = True
     canary_seconds: float = Field(default=60.0, gt=0)
     stuck_seconds: float = Field(default=900.0, gt=0)
+    disk_seconds: float = Field(default=10.0, gt=0)
 
 
 @lru_cache

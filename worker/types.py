@@ -15,6 +15,10 @@ class CannotCompute(ValueError):
     """This process cannot compute rightly what it was asked to hold: the message says what and why, in one sentence."""
 
 
+class EngineOff(Exception):
+    """The engine's losses are not what they were at its start: nothing that it returned may be used."""
+
+
 @dataclass(frozen=True)
 class Module:
     """One linear module of the base model, by its transformers name: weight is [outputs, inputs]."""

@@ -1,7 +1,7 @@
 """The stored contract of a job: frozen, validated, everything the journal needs to be replayed. Knows no SQL."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -10,6 +10,10 @@ from db.contract.methods import MethodSpec
 from db.contract.methods.base import Activation, Frozen, Positive
 from db.contract.objectives import OBJECTIVES
 from db.contract.refusal import Unfit
+
+# Of the specs that this code writes. Raise it with whatever the release before cannot read, a field or a method: its
+# workers then leave the job to those that can.
+SPEC_VERSION: Final = 1
 
 
 class AdapterSpec(Frozen):

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Float, ForeignKey, Index, Integer, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -32,7 +32,12 @@ class Job(Base):
     price_tokens: Mapped[int] = mapped_column(BigInteger)  # scored tokens the whole job costs, exact
     scored_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # paid so far
     fence: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # the last fencing token handed out
-    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # claims since the last committed step
+    # Unread and unwritten: the release before counts in it the claims since the last committed step.
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    # Workers that fell silent while they held it (db/worker/deaths.py): worker, token, step, time, alone.
+    deaths: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
+    suspect: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))  # claimed alone until it is cleared
+    spec_version: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # what its worker must know at least
     rung_at: Mapped[datetime] = now()  # the last doorbell
     created_at: Mapped[datetime] = now()
     started_at: Mapped[datetime | None]
@@ -74,6 +79,7 @@ class Lease(Base):
     token: Mapped[int] = mapped_column(BigInteger)
     claimed_at: Mapped[datetime] = now()
     expires_at: Mapped[datetime]
+    alone: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))  # its worker holds no other
     __table_args__ = (
         of_tenant("job_id", "jobs", "fk_leases_job"),
         CheckConstraint("token > 0", name="token"),

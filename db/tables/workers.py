@@ -16,8 +16,9 @@ class Worker(Base):
     host: Mapped[str]
     pid: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(server_default="starting")
+    reason: Mapped[str | None]  # why it is, or at its end was, out of service
     capacity: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     about: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # versions, dtype, self-check
     started_at: Mapped[datetime] = now()
     heartbeat_at: Mapped[datetime] = now()
-    __table_args__ = (CheckConstraint(one_of("state", ("starting", "ready", "draining", "gone")), name="state"),)
+    __table_args__ = (CheckConstraint(one_of("state", ("starting", "ready", "out", "draining", "gone")), name="state"),)

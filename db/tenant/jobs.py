@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from db import transitions, workers
-from db.contract.spec import JobSpec
+from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
 from db.ids import new_id
 from db.tables import Evaluation, Event, File, Job, Lease, Tenant
@@ -80,6 +80,7 @@ def _of(spec: JobSpec) -> dict[str, Any]:
     return {
         "model": spec.model,
         "spec": spec.model_dump(mode="json"),
+        "spec_version": SPEC_VERSION,
         "training_file": spec.training_file,
         "validation_file": spec.validation_file,
         "total_steps": spec.steps,

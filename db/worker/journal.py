@@ -68,7 +68,7 @@ def flush(
     mark = {"job_id": job.id, "tenant_id": job.tenant_id, "token": claim.token}
     if steps:
         session.execute(insert(JournalStep), [{**mark, **asdict(s)} for s in steps])
-        job.step, job.attempts = after, 0
+        job.step = after
     # Whoever takes over measures again what the last holder had not committed: the first measurement stays.
     new = {e.step: e for e in evaluations if _record(session, {**mark, **asdict(e)})}
     job.scored_tokens += sum(s.tokens for s in steps) + sum(e.tokens for e in new.values())
@@ -98,14 +98,20 @@ def fail(session: Session, claim: Claim, code: str, message: str, best: Publishe
     session.flush()
 
 
-def finish(session: Session, claim: Claim, adapter: Published) -> None:
-    """Ends the job as succeeded with its adapter, in one transaction. Raises LeaseLost, or ValueError: steps miss."""
+def finish(session: Session, claim: Claim, adapter: Published) -> bool:
+    """Ends the job as succeeded with its adapter, in one transaction; or False: as cancelled and without, where its
+    tenant was told that it would be. Raises LeaseLost, or ValueError: steps miss."""
     job = lock(session, claim)
+    if job.wish == "cancel":
+        transitions.cancel(session, job)
+        session.flush()
+        return False
     if job.step != job.total_steps:
         raise ValueError(f"{job.id} is at step {job.step} of {job.total_steps}")
     _publish(session, job, claim, adapter)
     transitions.succeed(session, job)
     session.flush()
+    return True
 
 
 def _record(session: Session, row: dict[str, Any]) -> bool:

@@ -13,9 +13,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from db import events, files, transitions
-from db.contract.spec import JobSpec, stored
-from db.tables import Job, Lease
+from db.contract.spec import SPEC_VERSION, JobSpec, stored
+from db.tables import Job, Lease, Worker
 from db.transitions import Wish
+from db.worker import deaths
+
+DAY = 86400.0  # seconds
 
 
 class LeaseLost(Exception):
@@ -40,13 +43,19 @@ class Claim:
     started_at: datetime
     took_over: bool  # the lease of another holder had expired
     traceparent: str | None = None  # of the request that made the job
+    alone: bool = False  # a suspect: its worker may hold no other
+    deaths: int = 0  # of workers that held it, of late
 
 
-def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_attempts: int) -> Claim | None:
-    """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, or now ended.
+def claim(
+    session: Session, job_id: str, worker_id: str, seconds: float, max_deaths: int, within: float = DAY
+) -> Claim | None:
+    """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, set aside, or now ended.
 
-    A wish whose worker died is obeyed here. More than `max_attempts` claims in a row that committed no step end
-    the job as failed with code `poison`. At most one of any number of concurrent callers gets the claim.
+    A wish whose worker died is obeyed here. That a worker fell silent is recorded, and makes the job a suspect, which
+    is to be alone with its worker; `max_deaths` of workers that were, within `within` seconds, end the job as failed
+    with code `poison`. A spec that this code cannot read waits for a worker that can. At most one of any number of
+    concurrent callers gets the claim.
     """
     waiting = select(Job).where(Job.id == job_id, Job.state.in_(("queued", "running")))
     locked = waiting.with_for_update(skip_locked=True, key_share=True).execution_options(populate_existing=True)
@@ -55,41 +64,80 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         return None
     # A statement of its own, after the lock: in the same statement it would see leases as of before the lock.
     old = session.scalar(select(Lease).where(Lease.job_id == job_id).execution_options(populate_existing=True))
-    if old is not None and _live(session, old):
-        return None
-    if job.wish is not None:
-        transitions.obey(session, job, cast(Wish, job.wish))
-        session.flush()
-        return None
-    if job.attempts >= max_attempts:
-        reason = f"{max_attempts} workers in a row stopped before they committed a step"
-        transitions.fail(session, job, "poison", reason)
-        session.flush()
+    now: datetime = session.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]
+    if old is not None and old.expires_at > now:
         return None
     if old is not None:
-        events.write(session, job, f"Worker {old.worker_id} fell silent: taken over at step {job.step}", "warn")
+        _take_over(session, job, old, worker_id, now)
+    spec = None
+    if job.wish is not None:
+        transitions.obey(session, job, cast(Wish, job.wish))
+    elif not _poisonous(session, job, now, max_deaths, within):
+        spec = _readable(session, job)
+    if spec is None:
+        session.flush()
+        return None
     transitions.claim(session, job)
     session.flush()
     session.refresh(job)
     _lease(session, job, worker_id, seconds)
-    return _claimed(job, worker_id, took_over=old is not None)
+    counted = len(deaths.recent(job, now, within))
+    return _claimed(job, spec, worker_id, took_over=old is not None, deaths=counted)
+
+
+def _take_over(session: Session, job: Job, old: Lease, worker_id: str, now: datetime) -> None:
+    """A holder that beats on, or has signed off, was kept from the database: that is nobody's death."""
+    holder = session.get_one(Worker, old.worker_id, populate_existing=True)
+    if old.worker_id == worker_id or holder.heartbeat_at > old.expires_at or holder.state == "gone":
+        events.write(
+            session, job, f"The lease of worker {old.worker_id} ran out: taken over at step {job.step}", "warn"
+        )
+        return
+    events.write(session, job, f"Worker {old.worker_id} fell silent: taken over at step {job.step}", "warn")
+    deaths.record(job, worker=old.worker_id, token=old.token, time=now, alone=old.alone)
+
+
+def _poisonous(session: Session, job: Job, now: datetime, max_deaths: int, within: float) -> bool:
+    """Whether it ends here, with the evidence."""
+    held_against = [death for death in deaths.recent(job, now, within) if death["alone"]]
+    if len(held_against) < max_deaths:
+        return False
+    transitions.fail(session, job, "poison", deaths.told(held_against), {"deaths": held_against})
+    return True
+
+
+def _readable(session: Session, job: Job) -> JobSpec | None:
+    """Its spec; None where this code cannot read it, which leaves the job to workers that know a later version."""
+    try:
+        return stored(job.spec)
+    except (ValueError, LookupError, TypeError, AttributeError):  # pydantic's is a ValueError
+        job.spec_version = SPEC_VERSION + 1
+        events.write(session, job, "Job waits for a newer worker: those that run now cannot read its spec", "warn")
+        if job.state == "running":
+            transitions.release(session, job)
+        return None
 
 
 def _lease(session: Session, job: Job, worker_id: str, seconds: float) -> None:
-    expiry = _in(seconds)
-    row = {"worker_id": worker_id, "token": job.fence, "claimed_at": func.clock_timestamp(), "expires_at": expiry}
+    row = {
+        "worker_id": worker_id,
+        "token": job.fence,
+        "claimed_at": func.clock_timestamp(),
+        "expires_at": _in(seconds),
+        "alone": job.suspect,
+    }
     fresh = insert(Lease).values(job_id=job.id, tenant_id=job.tenant_id, **row)
     session.execute(fresh.on_conflict_do_update(index_elements=[Lease.job_id], set_=row))
 
 
-def _claimed(job: Job, worker_id: str, took_over: bool) -> Claim:
+def _claimed(job: Job, spec: JobSpec, worker_id: str, took_over: bool, deaths: int) -> Claim:
     assert job.started_at is not None
     return Claim(
         job_id=job.id,
         tenant_id=job.tenant_id,
         worker_id=worker_id,
         token=job.fence,
-        spec=stored(job.spec),
+        spec=spec,
         step=job.step,
         scored_tokens=job.scored_tokens,
         price_tokens=job.price_tokens,
@@ -99,6 +147,8 @@ def _claimed(job: Job, worker_id: str, took_over: bool) -> Claim:
         started_at=job.started_at,
         took_over=took_over,
         traceparent=job.traceparent,
+        alone=job.suspect,
+        deaths=deaths,
     )
 
 
@@ -127,14 +177,37 @@ def wishes(session: Session, claims: Iterable[Claim]) -> dict[str, Wish | None]:
     return {job_id: cast(Wish | None, wish) for job_id, wish in session.execute(found)}
 
 
-def release(session: Session, claim: Claim) -> None:
-    """Gives the job back to the queue, or obeys the tenant's wish if there is one. Raises LeaseLost."""
+def release(session: Session, claim: Claim, *, suspect: bool | None = None) -> None:
+    """Gives the job back to the queue, or obeys the tenant's wish if there is one; `suspect` is what is thought of it
+    from now on (None: no change). Raises LeaseLost."""
     job = lock(session, claim)
+    if suspect and not job.suspect:
+        events.write(session, job, "The engine failed at a batch that it was in: it is tried alone next", "warn")
+    job.suspect = job.suspect if suspect is None else suspect
+    _give_back(session, job)
+
+
+def blame(session: Session, claim: Claim) -> None:
+    """Gives back a job that was alone with an engine that broke, as if its worker had died of it. Raises LeaseLost."""
+    job = lock(session, claim)
+    now: datetime = session.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]
+    events.write(session, job, f"The engine of worker {claim.worker_id} broke at step {job.step}", "warn")
+    deaths.record(job, worker=claim.worker_id, token=claim.token, time=now, alone=True)
+    _give_back(session, job)
+
+
+def _give_back(session: Session, job: Job) -> None:
     if job.wish is not None:
         transitions.obey(session, job, cast(Wish, job.wish))
     else:
         transitions.release(session, job)
     session.flush()
+
+
+def unheld(session: Session, job_ids: Iterable[str]) -> set[str]:
+    """Those of the jobs that exist and that no live lease holds: what only their holder would use is nobody's."""
+    held = select(Lease.job_id).where(Lease.job_id == Job.id, Lease.expires_at > func.clock_timestamp())
+    return set(session.scalars(select(Job.id).where(Job.id.in_(list(job_ids)), ~held.exists())))
 
 
 def read_file(session: Session, claim: Claim, file_id: str) -> bytes:
@@ -164,7 +237,3 @@ def _any_of(claims: Iterable[Claim]) -> ColumnElement[bool]:
 
 def _in(seconds: float) -> ColumnElement[datetime]:
     return func.clock_timestamp() + literal(timedelta(seconds=seconds))
-
-
-def _live(session: Session, lease: Lease) -> bool:
-    return bool(session.scalar(select(literal(lease.expires_at) > func.clock_timestamp())))

@@ -27,19 +27,27 @@ def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, poi
     if not _holds(target, files):
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{job_id}.", dir=folder))
-        for file, data in files.items():
-            with (scratch / file).open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-        scratch.chmod(0o755)
-        _sync(scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
+        try:
+            _fill(scratch, files)
+            shutil.rmtree(target, ignore_errors=True)
+            scratch.rename(target)
+        except OSError:
+            shutil.rmtree(scratch, ignore_errors=True)  # on a full disk above all
+            raise
         _sync(folder)
     return Published(
         name=name, step=point.state.step, sha256=digest, path=str(target.resolve()), tar=peft_files.tar(files)
     )
+
+
+def _fill(scratch: Path, files: dict[str, bytes]) -> None:
+    for file, data in files.items():
+        with (scratch / file).open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+    scratch.chmod(0o755)
+    _sync(scratch)
 
 
 def _holds(target: Path, files: dict[str, bytes]) -> bool:

@@ -46,7 +46,7 @@ class Snapshots:
     folder: Path
 
     def write(self, job_id: str, point: Point, prefix: str) -> None:
-        """Keep `point`, reached by the journal with this prefix. A disk that refuses is logged.
+        """Keep `point`, reached by the journal with this prefix. Raises OSError, and leaves nothing half written.
 
         The state is written by its fields: scalars, arrays of any dtype, and tuples of these.
         """
@@ -55,15 +55,16 @@ class Snapshots:
         about = json.dumps(state)
         data = save(tensors, metadata={"state": about, "prefix": prefix, "sha256": _digest(about, tensors)})
         own = self.folder / job_id
+        own.mkdir(parents=True, exist_ok=True)
+        scratch = own / f".{os.getpid()}"
         try:
-            own.mkdir(parents=True, exist_ok=True)
-            scratch = own / f".{os.getpid()}"
             scratch.write_bytes(data)
             scratch.rename(own / f"{point.state.step:09d}.safetensors")
-            for old in sorted(own.glob("*.safetensors"))[:-KEPT]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("no snapshot", job=job_id, error=str(error))
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+        for old in sorted(own.glob("*.safetensors"))[:-KEPT]:
+            old.unlink(missing_ok=True)
 
     def newest(self, job_id: str, spec: JobSpec, journal: Sequence[Sequence[float]], kind: type[State]) -> Point | None:
         """The furthest point that lies on this journal, its state of this `kind`; None where there is none that can

@@ -1,6 +1,7 @@
 """A standing canary: one fixed trial scored among tenants' trials now and then, against its loss alone.
 
-What it differs by is what company does to a loss, measured on the work of the day: a promise that is watched.
+What it differs by is what company does to a loss, measured on the work of the day: a promise that is watched, and an
+engine that breaks it is not trained on.
 """
 
 import math
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from worker.scoring.random_probes import probes
 from worker.scoring.scorer import Scorer
-from worker.types import Loss, Module, Trial
+from worker.types import EngineOff, Loss, Module, Trial
 
 RANK = 2
 
@@ -22,10 +23,12 @@ def trial(modules: Sequence[Module], context: int, vocab: int) -> Trial:
 
 class Canary:
     """A Scorer that adds `trial` to a batch of another, at most once in `every` seconds, and tells `seen` by how many
-    nats a token its loss then differs from its loss alone."""
+    nats a token its loss then differs from its loss alone. `limit` (nats a token) is what it may differ by."""
 
-    def __init__(self, scorer: Scorer, trial: Trial, every: float, seen: Callable[[float], None]) -> None:
-        self._scorer, self._trial, self._every, self._seen = scorer, trial, every, seen
+    def __init__(
+        self, scorer: Scorer, trial: Trial, every: float, seen: Callable[[float], None], limit: float = math.inf
+    ) -> None:
+        self._scorer, self._trial, self._every, self._seen, self._limit = scorer, trial, every, seen, limit
         (alone,) = scorer.score([trial])
         self._alone, self._due = alone.mean, time.monotonic()
 
@@ -34,14 +37,30 @@ class Canary:
         return self._scorer.capacity
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
-        """As the other's, in the order of `trials`; an empty call stays empty."""
+        """As the other's, in the order of `trials`; an empty call stays empty. Raises EngineOff where the canary among
+        them is off: no loss of that batch is returned."""
         if not trials or time.monotonic() < self._due:
             return self._scorer.score(trials)
         self._due = time.monotonic() + self._every
         *losses, canary = self._scorer.score([*trials, self._trial])
-        off = abs(canary.mean - self._alone)
-        self._seen(off if math.isfinite(off) else math.inf)  # NaN would be above no limit
+        off = self._off(canary)
+        self._seen(off)
+        if off > self._limit:
+            raise EngineOff(f"the canary is off by {off:.3g} nats a token, {self._limit:g} are allowed")
         return losses
+
+    def sound(self) -> bool:
+        """Whether the canary, alone and now, has the loss that it had at the start; an engine that raises has not."""
+        try:
+            (canary,) = self._scorer.score([self._trial])
+        except Exception:
+            return False
+        return self._off(canary) <= self._limit and math.isfinite(self._off(canary))
+
+    def _off(self, canary: Loss) -> float:
+        """Nats a token; infinite for what is not a number, which would be above no limit."""
+        off = abs(canary.mean - self._alone)
+        return off if math.isfinite(off) else math.inf
 
     def close(self) -> None:
         self._scorer.close()

@@ -6,14 +6,14 @@ from typing import Any
 
 from worker import metrics
 from worker.engine.prompt_cache import PromptCache
-from worker.scoring.scorer import Scorer
+from worker.scoring.scorer import Watched
 from worker.types import Loss, Trial
 
 
 class MeteredScorer:
     """A Scorer that counts what passes through another, and what becomes of the prompts in its cache."""
 
-    def __init__(self, scorer: Scorer, model: str, cache: PromptCache[Any] | None = None) -> None:
+    def __init__(self, scorer: Watched, model: str, cache: PromptCache[Any] | None = None) -> None:
         self._scorer, self._model, self._cache = scorer, model, cache
         self._seen = dict.fromkeys(metrics.OUTCOMES, 0)
 
@@ -34,6 +34,10 @@ class MeteredScorer:
         metrics.adapters_per_batch.labels(self._model).observe(min(len(trials), self.capacity))
         self._count_prompts()
         return losses
+
+    def sound(self) -> bool:
+        """As the scorer's own; not counted."""
+        return self._scorer.sound()
 
     def _count_prompts(self) -> None:
         if self._cache is None:

@@ -30,7 +30,7 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
 
         processor.require(settings.dtype)
         oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
-        return MeteredScorer(_with_canary(oracle, settings, base), base.name), about
+        return MeteredScorer(_with_canary(oracle, settings, base, weights), base.name), about
     from worker.engine.roofline import peak_flops
     from worker.scoring.engine_scorer import EngineScorer
     from worker.scoring.self_check import self_check
@@ -48,15 +48,16 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
     metrics.prompt_limit_bytes.labels(base.name).set(engine.prompt_cache.budget)
     metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
-    metrics.canary_limit_nats.labels(base.name).set(tolerance(weights, settings.dtype))
-    return MeteredScorer(_with_canary(engine, settings, base), base.name, engine.prompt_cache), about
+    return MeteredScorer(_with_canary(engine, settings, base, weights), base.name, engine.prompt_cache), about
 
 
-def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base) -> Canary:
+def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base, weights: str) -> Canary:
     modules = tuple(Module(*m) for m in base.modules)
+    limit = tolerance(weights, settings.dtype)
+    metrics.canary_limit_nats.labels(base.name).set(limit)
 
     def seen(nats: float) -> None:
         metrics.canaries.labels(base.name).inc()
         metrics.canary_nats.labels(base.name).set(nats)
 
-    return Canary(scorer, canary_trial(modules, base.context, base.vocab), settings.canary_seconds, seen)
+    return Canary(scorer, canary_trial(modules, base.context, base.vocab), settings.canary_seconds, seen, limit)

@@ -19,3 +19,11 @@ class Scorer(Protocol):
     def score(self, trials: Sequence[Trial]) -> list[Loss]: ...
 
     def close(self) -> None: ...
+
+
+class Watched(Scorer, Protocol):
+    """A scorer with a standing canary. Its `score` raises EngineOff where the canary is off."""
+
+    def sound(self) -> bool:
+        """Whether the canary, scored alone and now, is what it was at the start. Raises nothing."""
+        ...

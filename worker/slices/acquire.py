@@ -4,12 +4,13 @@ import time
 from datetime import UTC, datetime
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.contract.rows.jsonl import BadRow
 from db.telemetry import traces
 from db.worker import journal, leases
 from db.worker.candidates import Waiting
-from db.worker.leases import Claim
+from db.worker.leases import Claim, LeaseLost
 from worker import metrics
 from worker.adapters import snapshots
 from worker.runs import data
@@ -17,9 +18,11 @@ from worker.runs.data import Dataset
 from worker.runs.replay import replay
 from worker.runs.run import start
 from worker.slices.context import Context
+from worker.slices.ending import Failed, Released, run_raised
 from worker.slices.journal_writer import JournalWriter, Pace
-from worker.slices.persist import persist
+from worker.slices.persist import UNREACHABLE
 from worker.slices.resident import LeasedRun, Resident
+from worker.slices.settle import drop, let_go, refuse
 
 log = structlog.get_logger("worker.slices.acquire")
 
@@ -27,12 +30,43 @@ log = structlog.get_logger("worker.slices.acquire")
 def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     """The run of `waiting` under a lease of this worker, ready for its next step.
 
-    None where another worker was faster, the job was found poisonous, or its rows cannot be read any more (it has
-    failed then). Raises LeaseLost, and OperationalError where the database is away.
+    None where there is none to be had: another worker was faster, the job has ended or waits for a newer worker, or it
+    could not be loaded and was given back or has failed. Raises OperationalError where the database is away; a claim
+    whose run is not returned is held no more, whatever happened.
     """
+    claim = _claim(context, waiting)
+    if claim is None:
+        return None
+    if claim.alone and not waiting.suspect:  # a suspect only since it was picked, in company
+        let_go(context, claim, Released())
+        return None
+    try:
+        resident = _resident(context, claim)
+    except LeaseLost:  # taken over while it was being replayed
+        drop(context, claim.job_id)
+        return None
+    except UNREACHABLE:
+        let_go(context, claim, Released())
+        raise
+    except Exception as error:
+        _not_loaded(context, claim, error)
+        return None
+    return LeasedRun(
+        resident, JournalWriter(claim, context.model, context.factory, resident.pace), waiting.tenant_class
+    )
+
+
+def _claim(context: Context, waiting: Waiting) -> Claim | None:
     settings, before = context.settings, time.monotonic()
     with context.transaction(waiting.tenant_id) as session:
-        claim = leases.claim(session, waiting.job_id, context.worker_id, settings.lease_seconds, settings.max_attempts)
+        claim = leases.claim(
+            session,
+            waiting.job_id,
+            context.worker_id,
+            settings.lease_seconds,
+            settings.max_attempts,
+            settings.deaths_seconds,
+        )
     if claim is None:
         return None
     context.heartbeat.hold(claim, before)
@@ -41,30 +75,37 @@ def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     if claim.token == 1:
         wait = (datetime.now(UTC) - claim.created_at).total_seconds()
         metrics.queue_wait_seconds.labels(context.model, waiting.tenant_class).observe(max(0.0, wait))
+    return claim
+
+
+def _resident(context: Context, claim: Claim) -> Resident:
+    """The run as it was kept, or as the journal has it. Memory that kept runs take is given to one that lacks it."""
     resident = context.residents.pop(claim.job_id, None)
-    if resident is None or resident.run.step != claim.step:
+    if resident is not None and resident.run.step == claim.step:
+        return resident
+    with traces.span("load", claim.traceparent, job=claim.job_id, step=claim.step):
         try:
-            with traces.span("load", claim.traceparent, job=claim.job_id, step=claim.step):
-                resident = _load(context, claim)
-        except BadRow as error:
-            with traces.within(claim.traceparent):
-                refuse(context, claim, "unreadable_rows", str(error))
-            return None
-    writer = JournalWriter(claim, context.model, context.factory, resident.pace)
-    return LeasedRun(resident, writer, waiting.tenant_class)
+            return _load(context, claim)
+        except MemoryError:
+            if not context.residents:
+                raise
+            log.warning("out of memory: no run is kept any more", job=claim.job_id)
+        context.forget_all()
+        return _load(context, claim)
 
 
-def refuse(context: Context, claim: Claim, code: str, message: str) -> None:
-    """End a claimed job that cannot be run."""
-
-    def write() -> None:
-        with context.transaction(claim.tenant_id) as session:
-            journal.fail(session, claim, code, message)
-
-    persist(write, lambda: context.heartbeat.until(claim.job_id))
-    context.heartbeat.drop(claim.job_id)
-    metrics.jobs_ended.labels(context.model, code).inc()
-    log.warning("refused", job=claim.job_id, code=code, reason=message)
+def _not_loaded(context: Context, claim: Claim, error: Exception) -> None:
+    verdict = run_raised(error, alone=claim.alone)
+    if not isinstance(error, BadRow):
+        log.exception("not loaded", job=claim.job_id, verdict=str(verdict.runs))
+    if not isinstance(verdict.runs, Failed):
+        let_go(context, claim, verdict.runs)
+        return
+    try:
+        with traces.within(claim.traceparent):
+            refuse(context, claim, verdict.runs)
+    except (LeaseLost, SQLAlchemyError):
+        let_go(context, claim, Released())
 
 
 def _load(context: Context, claim: Claim) -> Resident:

@@ -14,8 +14,9 @@ from db.contract.tokens.base_model import Base
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
-from worker.scoring.scorer import Scorer
+from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
+from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
 from worker.slices.resident import Resident
 
@@ -23,12 +24,11 @@ from worker.slices.resident import Resident
 @dataclass
 class Context:
     """One engine and everything it takes to advance jobs with it. `give_up` ends the process once the slice is
-    over, for an engine that cannot be trusted; `suspects` are jobs that were in a batch the engine failed at; `quantum`
-    is the mean of tokens that a run scores in a slice."""
+    over, for an engine that cannot be trusted; `quantum` is the mean of tokens that a run scores in a slice."""
 
     settings: WorkerSettings
     base: Base
-    scorer: Scorer
+    scorer: Watched
     factory: sessionmaker[Session]
     worker_id: str
     heartbeat: Heartbeat
@@ -36,7 +36,6 @@ class Context:
     give_up: Callable[[], None]
     progress: Progress
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
-    suspects: set[str] = field(default_factory=set)
     quantum: float = 1000.0
     busy: threading.Lock = field(default_factory=threading.Lock)  # held while a doorbell is answered
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
@@ -53,6 +52,12 @@ class Context:
     def snapshots(self) -> Snapshots:
         return Snapshots(self.settings.home / "snapshots")
 
+    def leave_service(self, out: Out) -> None:
+        """Take no slice any more; an engine that is not to be trusted ends with its process, a disk may come back."""
+        self.heartbeat.leave_service(out)
+        if out.reason != "disk":
+            self.give_up()
+
     def keep(self, job_id: str, resident: Resident) -> None:
         """Keep a run, whose every step is committed, for the next slice; the one unused longest makes room."""
         self.residents[job_id] = resident
@@ -65,6 +70,11 @@ class Context:
         """Let the run go; unknown ids are no error."""
         self.residents.pop(job_id, None)
         metrics.resident_runs.labels(self.model).set(len(self.residents))
+
+    def forget_all(self) -> None:
+        """Let every run go that is not under a lease."""
+        self.residents.clear()
+        metrics.resident_runs.labels(self.model).set(0)
 
     def learn(self, tokens: list[int]) -> None:
         """From the tokens that each run of a slice scored, what to expect of the next."""

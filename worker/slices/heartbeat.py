@@ -15,7 +15,10 @@ from db.sweep import sweep
 from db.transitions import Wish
 from db.worker import leases
 from db.worker.leases import Claim
+from worker import metrics
+from worker.adapters import disk
 from worker.settings import WorkerSettings
+from worker.slices.ending import Out
 
 log = structlog.get_logger("worker.slices.heartbeat")
 
@@ -46,7 +49,9 @@ class Heartbeat(threading.Thread):
         self._due = [0.0] * len(self._rhythm)
         self._ended = threading.Event()
         self._down = False
+        self._disk_due = 0.0
         self.draining = threading.Event()
+        self.out: Out | None = None  # why no slice is to be taken now
 
     def hold(self, claim: Claim, claimed_at: float) -> None:
         """Keep `claim` alive from now on; `claimed_at` is time.monotonic() just before it was claimed."""
@@ -63,6 +68,17 @@ class Heartbeat(threading.Thread):
             self._until.pop(job_id, None)
             self._lost.discard(job_id)
             self._wishes.pop(job_id, None)
+
+    def drop_all(self) -> None:
+        """Renew nothing any more: no slice is under way."""
+        for claim in self._claims():
+            self.drop(claim.job_id)
+
+    def leave_service(self, out: Out) -> None:
+        """No slice is to be taken from now on; the next beat says so."""
+        self.out = out
+        metrics.out_of_service.labels(self._settings.model, out.reason).set(1)
+        log.error("out of service", reason=out.reason, error=out.message)
 
     def lost(self, job_id: str) -> bool:
         """The database says that the lease is another's."""
@@ -90,6 +106,9 @@ class Heartbeat(threading.Thread):
 
     def turn(self, now: float) -> None:
         """Do what is due at `now` (time.monotonic()). Never raises for a database that is away."""
+        if self.out is not None and self.out.reason == "disk" and now >= self._disk_due:
+            self._disk_due = now + self._settings.disk_seconds
+            self._try(self.try_disk)
         for i, (every, act) in enumerate(self._rhythm):
             if now >= self._due[i]:
                 self._due[i] = now + every
@@ -126,8 +145,26 @@ class Heartbeat(threading.Thread):
 
     def beat(self) -> None:
         """Say that this worker lives, and that it drains where it does."""
+        out = self.out
         with self._factory.begin() as session:
-            workers.beat(session, self._worker, state="draining" if self.draining.is_set() else None)
+            if out is not None and not self.draining.is_set():
+                workers.out(session, self._worker, f"{out.reason}: {out.message}")
+            else:
+                workers.beat(session, self._worker, state="draining" if self.draining.is_set() else None)
+
+    def try_disk(self) -> None:
+        """Back to service where the disk, which was the reason to leave it, works again."""
+        try:
+            disk.try_out(self._settings.home)
+        except OSError as error:
+            log.warning("the disk still fails", error=str(error))
+            return
+        with self._factory.begin() as session:
+            workers.back(session, self._worker)
+        self.out = None
+        metrics.out_of_service.labels(self._settings.model, "disk").set(0)
+        log.info("back in service")
+        self._ring(self._settings.model)
 
     def sweep(self) -> None:
         """Ring for work that nobody holds."""

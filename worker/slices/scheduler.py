@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -19,6 +20,28 @@ class Candidate(Protocol):
     def created_at(self) -> datetime: ...
     @property
     def scored_tokens_recent(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Length:
+    """Of a slice: so many seconds, and so many steps at least."""
+
+    seconds: float
+    steps: int = 1
+
+    def over(self, elapsed: float, taken: int) -> bool:
+        return elapsed >= self.seconds and taken >= self.steps
+
+
+PROBATION = 0.25  # of a slice: eight suspects take two slices together
+
+
+def length(slice_seconds: float, suspect: bool, deaths: int) -> Length:
+    """Of a slice, which for a suspect is its probation: short, and longer with every worker that died while it was
+    held, so that a job which ends its worker every third step is not cleared by taking two."""
+    if not suspect:
+        return Length(slice_seconds)
+    return Length(min(slice_seconds, slice_seconds * PROBATION * max(1, deaths)), max(1, deaths))
 
 
 C = TypeVar("C", bound=Candidate)

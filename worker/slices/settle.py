@@ -1,6 +1,8 @@
 """How a leased run leaves a worker: settled as it ended, released, or dropped. Knows journal and disk."""
 
+import shutil
 from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,23 +13,37 @@ from db.telemetry import traces
 from db.transitions import Wish
 from db.worker import journal, leases
 from db.worker.journal import Published
-from db.worker.leases import LeaseLost
+from db.worker.leases import Claim, LeaseLost
 from worker import failpoints, metrics
 from worker.adapters.publish import publish
 from worker.runs.replay import Point, replay
 from worker.slices.context import Context
-from worker.slices.ending import Ending, Failed, Finished, Lost, Obeyed
+from worker.slices.ending import (
+    Cleared,
+    Ending,
+    Failed,
+    Finished,
+    Killed,
+    Leaving,
+    Lost,
+    Obeyed,
+    Out,
+    Released,
+    Suspected,
+)
 from worker.slices.persist import persist
 from worker.slices.resident import LeasedRun
 
 log = structlog.get_logger("worker.slices.settle")
+T = TypeVar("T")
 OUTCOMES = {"pause": "paused", "cancel": "cancelled"}
 
 
 def settle(context: Context, leased: LeasedRun, ending: Ending) -> None:
     """Write how the run ended and let it go; one that was paused stays resident.
 
-    Raises LeaseLost, and OperationalError or OSError where the end could not be written while the lease lasted.
+    Raises LeaseLost, OperationalError where the end could not be written while the lease lasted, and OSError where the
+    disk refused: the job is as it was then, and still leased.
     """
     match ending:
         case Lost():
@@ -44,12 +60,12 @@ def settle(context: Context, leased: LeasedRun, ending: Ending) -> None:
         context.keep(leased.job_id, leased.resident)
 
 
-def release(context: Context, leased: LeasedRun) -> None:
+def release(context: Context, leased: LeasedRun, leaving: Leaving = Released()) -> None:
     """Commit what is not committed and give the lease back; the run stays resident. Never raises: a run that cannot be
     written is dropped, and its lease, if it still is ours, runs out."""
     try:
         _flush(context, leased)
-        _write(context, leased, lambda session: leases.release(session, leased.claim))
+        _write(context, leased, lambda session: _give_back(session, leased.claim, leaving))
     except LeaseLost:
         log.warning("lease lost", job=leased.job_id, step=leased.run.step)
         drop(context, leased.job_id)
@@ -58,10 +74,58 @@ def release(context: Context, leased: LeasedRun) -> None:
         log.error("dropped", job=leased.job_id, step=leased.run.step, error=str(error).partition("\n")[0])
         drop(context, leased.job_id)
         return
+    except Exception:
+        log.exception("not committed", job=leased.job_id, step=leased.run.step)
+        let_go(context, leased.claim, leaving)
+        return
     context.heartbeat.drop(leased.job_id)
     context.keep(leased.job_id, leased.resident)
-    if leased.run.step - leased.resident.snapshot >= context.settings.snapshot_steps:
+    _keep_snapshot(context, leased)
+
+
+def let_go(context: Context, claim: Claim, leaving: Leaving) -> None:
+    """Give a claim back with nothing of its run, which is known no more. Never raises."""
+    try:
+        with context.transaction(claim.tenant_id) as session:
+            _give_back(session, claim, leaving)
+    except (LeaseLost, SQLAlchemyError) as error:
+        log.warning("not given back", job=claim.job_id, error=str(error).partition("\n")[0])
+    drop(context, claim.job_id)
+
+
+def refuse(context: Context, claim: Claim, failed: Failed) -> None:
+    """End a claimed job that cannot be run, as it is. Raises LeaseLost, and OperationalError."""
+
+    def write() -> None:
+        with context.transaction(claim.tenant_id) as session:
+            journal.fail(session, claim, failed.code, failed.message)
+
+    persist(write, lambda: context.heartbeat.until(claim.job_id))
+    drop(context, claim.job_id)
+    metrics.jobs_ended.labels(context.model, failed.code).inc()
+    log.warning("refused", job=claim.job_id, code=failed.code, reason=failed.message)
+
+
+def _give_back(session: Session, claim: Claim, leaving: Leaving) -> None:
+    match leaving:
+        case Released():
+            leases.release(session, claim)
+        case Cleared():
+            leases.release(session, claim, suspect=False)
+        case Suspected():
+            leases.release(session, claim, suspect=True)
+        case Killed():
+            leases.blame(session, claim)
+
+
+def _keep_snapshot(context: Context, leased: LeasedRun) -> None:
+    if leased.run.step - leased.resident.snapshot < context.settings.snapshot_steps:
+        return
+    try:
         context.snapshots.write(leased.job_id, leased.run.point, leased.resident.prefix.hex())
+    except OSError as error:
+        context.leave_service(Out("disk", str(error)))
+    else:
         leased.resident.snapshot = leased.run.step
 
 
@@ -75,15 +139,15 @@ def _flush(context: Context, leased: LeasedRun) -> None:
     leased.writer.flush(lambda: context.heartbeat.until(leased.job_id))
 
 
-def _write(context: Context, leased: LeasedRun, write: Callable[[Session], object]) -> None:
+def _write(context: Context, leased: LeasedRun, write: Callable[[Session], T]) -> T:
     """One fenced transaction, tried while the lease lasts; a refusal is counted."""
 
-    def act() -> None:
+    def act() -> T:
         with context.transaction(leased.claim.tenant_id) as session:
-            write(session)
+            return write(session)
 
     try:
-        persist(act, lambda: context.heartbeat.until(leased.job_id), leased.writer.clock)
+        return persist(act, lambda: context.heartbeat.until(leased.job_id), leased.writer.clock)
     except LeaseLost:
         metrics.fenced_writes.labels(context.model).inc()
         raise
@@ -93,7 +157,10 @@ def _finish(context: Context, leased: LeasedRun) -> None:
     _flush(context, leased)
     published = _publish(context, leased, leased.run.best[0] if leased.run.best else leased.run.step)
     failpoints.point("before_finish")
-    _write(context, leased, lambda session: journal.finish(session, leased.claim, published))
+    if not _write(context, leased, lambda session: journal.finish(session, leased.claim, published)):
+        shutil.rmtree(published.path, ignore_errors=True)
+        _obeyed(context, leased, "cancel")
+        return
     metrics.published_adapters.labels(context.model, leased.tenant_class).inc()
     metrics.jobs_ended.labels(context.model, "succeeded").inc()
     context.snapshots.forget(leased.job_id)
@@ -114,6 +181,12 @@ def _obey(context: Context, leased: LeasedRun, wish: Wish) -> None:
     """The wish may have been taken back since it was seen: releasing obeys the row as it is now."""
     _flush(context, leased)
     _write(context, leased, lambda session: leases.release(session, leased.claim))
+    _obeyed(context, leased, wish)
+
+
+def _obeyed(context: Context, leased: LeasedRun, wish: Wish) -> None:
+    if wish == "cancel":
+        context.snapshots.forget(leased.job_id)
     metrics.jobs_ended.labels(context.model, OUTCOMES[wish]).inc()
     log.info("obeyed", wish=wish, job=leased.job_id, step=leased.run.step)
 

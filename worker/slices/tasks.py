@@ -43,7 +43,7 @@ def bind(app: Celery, context: Context) -> Callable[[], None]:
     """Register the task that takes a slice in `context` and rings again while work is left; returns its body."""
 
     def answer(rung_in: str | None = None) -> None:
-        if context.heartbeat.draining.is_set():
+        if context.heartbeat.draining.is_set() or context.heartbeat.out is not None:
             return
         name = new_id("slc_")
         with structlog.contextvars.bound_contextvars(slice=name):

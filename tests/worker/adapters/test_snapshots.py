@@ -102,10 +102,11 @@ def test_a_snapshot_of_another_journal_is_not_used(llama, tmp_path):
     assert newest(snapshots, job, losses[:1]) is None
 
 
-def test_a_folder_that_cannot_be_written_costs_nothing(llama, tmp_path):
+def test_a_folder_that_cannot_be_written_is_the_callers_to_know_and_costs_no_reader_anything(llama, tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
-    Snapshots(file).write("ftjob-a", replay(spec(), llama, []), "")
+    with pytest.raises(OSError, match="file"):
+        Snapshots(file).write("ftjob-a", replay(spec(), llama, []), "")
     assert newest(Snapshots(file), spec(), [[1.0, 1.0]]) is None
 
 

@@ -77,16 +77,21 @@ def a_choice_job(session: Session, model: str, rank: int = 2, valid: bytes | Non
 
 
 class Bowl:
-    """A Scorer whose loss is the squared length of the adapter; `sees` is told each batch first, and may raise."""
+    """A Scorer whose loss is the squared length of the adapter; `sees` is told each batch first, and may raise.
+    `whole` is what it says when asked for its canary."""
 
     capacity = 16
 
     def __init__(self) -> None:
+        self.whole = True
         self.sees: Callable[[Sequence[Trial]], None] = lambda _: None
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         self.sees(trials)
         return [Loss(float(np.square(t.params).sum()) * len(t.examples), len(t.examples), 0, t.tokens) for t in trials]
+
+    def sound(self) -> bool:
+        return self.whole
 
     def close(self) -> None:
         pass

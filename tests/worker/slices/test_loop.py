@@ -54,19 +54,20 @@ def test_a_run_the_engine_refuses_fails_alone_and_the_others_finish(context, fac
         assert session.get_one(Job, bad).error["code"] == "engine_refused"
         assert "token out of range" in session.get_one(Job, bad).error["message"]
     assert not given_up.is_set()
-    assert not context.suspects - {bad}
 
 
-def test_an_engine_that_breaks_on_one_job_alone_ends_the_process_and_the_attempt_counts(
-    context, factory, submit, given_up
+def test_an_engine_that_breaks_on_one_job_alone_ends_the_process_and_counts_as_a_death(
+    context, factory, submit, row, given_up
 ):
     job = submit(3)
     context.scorer.sees = hits_rank(3, RuntimeError("engine core died"))
-    run_slice(context)
+    context.scorer.whole = False
+    assert run_slice(context) is False
     assert given_up.is_set()
-    assert state(factory, job) == ("running", 0)  # its lease is left to run out
-    with factory.begin() as session:
-        assert session.get_one(Job, job).attempts == 1
+    assert state(factory, job) == ("queued", 0), "it is given back: no lease has to run out"
+    (death,) = row(job).deaths
+    assert (death["worker"], death["token"], death["step"], death["alone"]) == (context.worker_id, 1, 0, True)
+    assert row(job).suspect
 
 
 def test_what_was_scored_before_the_engine_broke_is_committed(context, factory, submit):
