@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=5, ge=1)  # workers that died of a job, alone with it: then it is `poison`
     deaths_seconds: float = Field(default=86400.0, gt=0)  # how long a death is held against a job
 
+    audit_days: float = Field(default=0.0, ge=0, le=36_500)  # how long audit entries are kept; 0: for ever
+
     max_file_bytes: int = Field(default=512 * MIB, ge=1)
     max_line_bytes: int = Field(default=MIB, ge=1)
     max_rows: int = Field(default=1_000_000, ge=1)
