@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
-from api import errors, files, models
+from api import audit, errors, files, models
 from api.context import Context
 from api.jobs import routes
 from api.jobs.request import JobCreate
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, routes, models, health):
+    for room in (files, routes, models, audit, health):
         app.include_router(room.router)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)

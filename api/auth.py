@@ -8,32 +8,52 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import errors
 from api.context import Ctx
+from db import audit
 from db.tenant import keys
 
 bearer = HTTPBearer(auto_error=False, description="A key as `onward keys create` prints it: sk-onward-…")
+READS = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 @dataclass(frozen=True)
 class Caller:
     id: str
     name: str
+    key: str  # its id
 
 
-def caller(
+def known(
     request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)], context: Ctx
-) -> Caller:
-    """The tenant whose key was sent; 401 for none, a wrong or a revoked one, which look alike. A transaction of its
-    own: the request's body may be slow, and nothing is held while it is read."""
+) -> keys.Known:
+    """Whose key was sent; 401 for none, a wrong, a revoked or an expired one, which look alike. 403 where it may not do
+    this. A transaction of its own: the request's body may be slow, and nothing is held while it is read."""
     challenge = {"www-authenticate": "Bearer"}
     if sent is None or not sent.credentials:
         message = "You didn't provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'."
         raise errors.ApiError(401, message, headers=challenge)
     with context.sessions.begin() as session:
-        tenant = keys.authenticate(session, sent.credentials)
-        if tenant is None:
-            raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
-        request.scope["tenant"] = tenant.id  # for the log's line
-        return Caller(tenant.id, tenant.name)
+        found = keys.authenticate(session, sent.credentials)
+    if found is None:
+        raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
+    audit.current().actor = found.key
+    context.last_use.note(context.sessions, found.key, found.tenant.id if found.tenant else None)
+    if found.scope == "read" and request.method not in READS:
+        raise insufficient("This key may only read")
+    return found
 
 
+def caller(request: Request, key: Annotated[keys.Known, Depends(known)]) -> Caller:
+    """The tenant whose key was sent. An operator's key speaks for no tenant: 403."""
+    if key.tenant is None:
+        raise insufficient("An operator's key speaks for no tenant")
+    request.scope["tenant"] = key.tenant.id  # for the log's line
+    return Caller(key.tenant.id, key.tenant.name, key.key)
+
+
+def insufficient(why: str) -> errors.ApiError:
+    message = f"You have insufficient permissions for this operation. {why}."
+    return errors.ApiError(403, message, code="insufficient_scope")
+
+
+Key = Annotated[keys.Known, Depends(known)]
 Tenant = Annotated[Caller, Depends(caller)]

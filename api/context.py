@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.last_use import LastUse
 from api.settings import Settings
 from api.token_counts import TokenCounts
 from db import security
@@ -23,6 +24,7 @@ class Context:
     sessions: sessionmaker[Session]
     tokens: TokenCounts
     ring: Ring
+    last_use: LastUse = field(default_factory=LastUse)
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
 
     def transaction(self, tenant: str) -> AbstractContextManager[Session]:

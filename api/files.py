@@ -16,7 +16,7 @@ from api.auth import Tenant
 from api.context import Context, Ctx
 from api.pagination import Entry, Page, page
 from api.settings import Settings
-from db import files
+from db import audit, files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
 from db.tables import File
@@ -110,6 +110,8 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> File
             rows=report.rows,
             chunks=pieces(sent),
         )
+        about = {"bytes": stored.bytes, "rows": stored.rows, "format": stored.format}
+        audit.write(session, tenant, "file.create", stored.id, about)
         return view(stored)
 
 

@@ -11,8 +11,10 @@ from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from db import audit
 from db.telemetry import traces
 
+NOBODY = "nobody"  # acts, until a key is known
 HEADER = "x-request-id"  # the openai client shows it as `_request_id`
 GIVEN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 QUIET = frozenset(("/healthz", "/readyz", "/metrics"))  # asked every few seconds: a line only at level DEBUG
@@ -50,6 +52,7 @@ class Requests:
 
         with (
             structlog.contextvars.bound_contextvars(request=request_id),
+            audit.acting(NOBODY, request_id),
             traces.span(
                 f"{scope['method']} request", traces.incoming(headers) or "", kind=SpanKind.SERVER, request=request_id
             ) as span,

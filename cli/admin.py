@@ -1,4 +1,4 @@
-"""The operator's commands: tenants, keys, migrations. They go to the database, so they work before any API runs."""
+"""The operator's commands: tenants, migrations. They go to the database, so they work before any API runs."""
 
 import json
 import os
@@ -19,7 +19,6 @@ from db.settings import Settings
 from db.tenant import keys as rows
 
 tenants = typer.Typer(no_args_is_help=True)
-keys = typer.Typer(no_args_is_help=True)
 
 
 def settings() -> Settings:
@@ -99,44 +98,6 @@ def list_tenants(as_json: show.Json = False) -> None:
         for t in found
     )
     return show.table(["id", "name", "class", "weight>", "quota>", "jobs>"], lines, empty="no tenants yet")
-
-
-@keys.command("create")
-def create_key(tenant: str, as_json: show.Json = False) -> None:
-    """A new key for a tenant (name or id). It is shown once."""
-    with database() as session:
-        key, secret = rows.create_key(session, tenant_of(session, tenant).id)
-    if as_json:
-        return show.as_json({"id": key.id, "key": secret})
-    return typer.echo(secret)
-
-
-@keys.command()
-def revoke(key_id: str, as_json: show.Json = False) -> None:
-    """End a key, by its id (not by the key itself)."""
-    with database() as session:
-        if not rows.revoke_key(session, key_id):
-            raise Failure(f"there is no live key {key_id!r}", "`onward keys list TENANT` shows their ids")
-    return show.as_json({"id": key_id, "revoked": True}) if as_json else show.out.print(f"revoked {key_id}")
-
-
-@keys.command("list")
-def list_keys(tenant: str, as_json: show.Json = False) -> None:
-    """A tenant's keys: their first characters, never the keys."""
-    with database() as session:
-        owner = tenant_of(session, tenant).id
-        wanted = select(tables.ApiKey).where(tables.ApiKey.tenant_id == owner).order_by(tables.ApiKey.created_at)
-        found: list[dict[str, Any]] = [
-            {"id": k.id, "hint": k.hint, "created_at": k.created_at, "revoked_at": k.revoked_at}
-            for k in session.scalars(wanted)
-        ]
-    if as_json:
-        return show.as_json(found)
-    lines = (
-        (k["id"], k["hint"] + "…", show.when(k["created_at"].timestamp()), "revoked" if k["revoked_at"] else "live")
-        for k in found
-    )
-    return show.table(["id", "key", "created", "state"], lines, empty="no keys yet")
 
 
 def _tenant(tenant: tables.Tenant) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import structlog
 import typer
 from rich.text import Text
 
-from cli import adapters, admin, doctor, files, jobs
+from cli import adapters, admin, audit, doctor, files, jobs, keys
 from cli.client import Failure, explain
 from cli.demo import command
 from cli.local import up
@@ -45,9 +45,10 @@ app.command("up")(up.up)
 app.command("demo")(command.demo)
 app.command("migrate")(admin.migrate)
 app.command("doctor")(doctor.doctor)
+app.command("audit")(audit.audit)
 app.command("models")(files.models)
 app.add_typer(jobs.app, name="jobs", help="Fine-tuning jobs.")
 app.add_typer(files.app, name="files", help="Examples and results.")
 app.add_typer(adapters.app, name="adapters", help="Trained adapters.")
 app.add_typer(admin.tenants, name="tenants", help="Tenants (operator: needs the database).")
-app.add_typer(admin.keys, name="keys", help="API keys (operator: needs the database).")
+app.add_typer(keys.app, name="keys", help="API keys (operator: needs the database).")

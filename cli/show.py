@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -68,6 +69,11 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
     for name, value in rows:
         drawn.add_row(name, value)
     out.print(drawn)
+
+
+def text(value: str) -> str:
+    """`value` in a table as it is: what looks like markup in it is none."""
+    return escape(value)
 
 
 def state(name: str) -> str:

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     flush_seconds: float = Field(default=1.0, gt=0)  # how old an uncommitted step may grow
     max_attempts: int = Field(default=5, ge=1)  # claims in a row without one committed step: then `poison`
 
+    audit_days: float = Field(default=0.0, ge=0, le=36_500)  # how long audit entries are kept; 0: for ever
+
     max_file_bytes: int = Field(default=512 * MIB, ge=1)
     max_line_bytes: int = Field(default=MIB, ge=1)
     max_rows: int = Field(default=1_000_000, ge=1)

@@ -75,8 +75,8 @@ def demo_key(stack: Stack) -> str:
     path = stack.home / KEY
     kept = path.read_text().strip() if path.exists() else ""
     with stack.sessions.begin() as session:
-        owner = keys.authenticate(session, kept) if kept else None
-        if owner is not None and owner.name == TENANT:
+        known = keys.authenticate(session, kept) if kept else None
+        if known is not None and known.tenant is not None and known.tenant.name == TENANT:
             return kept
         tenant = keys.find(session, TENANT) or keys.create(session, TENANT)
         secret = keys.create_key(session, tenant.id)[1]

@@ -1,19 +1,22 @@
 """Rows, states and constraints, a file for each kind. What must not be is refused here, whoever asks."""
 
 from db.columns import Base
+from db.tables.audit import Audit
 from db.tables.files import File, FileChunk
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
 from db.tables.journal import Adapter, Evaluation, JournalStep
-from db.tables.tenants import ApiKey, Tenant
+from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
 from db.tables.workers import Worker
 
 __all__ = (
     "ENDED",
     "JOB_STATES",
+    "KEY_SCOPES",
     "UNFINISHED",
     "WAITING",
     "Adapter",
     "ApiKey",
+    "Audit",
     "Base",
     "Evaluation",
     "Event",

@@ -5,7 +5,9 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, Float, ForeignKey, Integer, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.columns import Base, now
+from db.columns import Base, now, one_of
+
+KEY_SCOPES = ("tenant", "read", "operator")
 
 
 class Tenant(Base):
@@ -22,10 +24,20 @@ class Tenant(Base):
 
 
 class ApiKey(Base):
+    """A key speaks for its tenant: whole (`tenant`), or reading only (`read`). An operator's speaks for none."""
+
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(primary_key=True)  # key_…
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
+    tenant_id: Mapped[str | None] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
     hint: Mapped[str]  # the key's first characters, to tell keys apart
     hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole key; the key itself is random, 256 bits
     created_at: Mapped[datetime] = now()
     revoked_at: Mapped[datetime | None]
+    scope: Mapped[str] = mapped_column(server_default="tenant")
+    name: Mapped[str | None]  # what its owner calls it
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]  # to about a minute
+    __table_args__ = (
+        CheckConstraint(one_of("scope", KEY_SCOPES), name="scope"),
+        CheckConstraint("(scope = 'operator') = (tenant_id IS NULL)", name="only_operators_have_no_tenant"),
+    )

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from db import transitions, workers
+from db import audit, transitions, workers
 from db.contract.spec import JobSpec
 from db.events import write as write_event
 from db.ids import new_id
@@ -71,6 +71,8 @@ def create(
     session.add(job)
     session.flush()
     write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
+    about = {"model": job.model, "steps": job.total_steps, "price_tokens": price_tokens}
+    audit.write(session, owner.id, "job.create", job.id, about)
     _warn_if_unserved(session, job)
     return job, True
 
@@ -136,6 +138,7 @@ def resume(tenant: str, session: Session, job_id: str) -> Job | None:
         transitions.resume(job)
         _warn_if_unserved(session, job)
     write_event(session, job, f"Job resumed at step {job.step}")
+    audit.write(session, tenant, "job.resume", job.id)
     session.flush()
     return job
 
@@ -179,6 +182,7 @@ def _steer(tenant: str, session: Session, job_id: str, wish: Wish) -> Job | None
         transitions.wish(job, wish)
     else:
         transitions.obey(session, job, wish)
+    audit.write(session, tenant, f"job.{wish}", job.id)
     session.flush()
     return job
 

@@ -2,14 +2,29 @@
 
 import hashlib
 import hmac
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, text, update
 from sqlalchemy.orm import Session
 
+from db import audit
 from db.ids import KEY_PREFIX, new_id, new_key
 from db.tables import ApiKey, Tenant
 
 HINT_CHARS = len(KEY_PREFIX) + 4
+USED_EVERY = timedelta(minutes=1)  # how exactly a key's last use is known
+Scope = Literal["tenant", "read", "operator"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A good key: its id, what it may, and for whom it speaks (an operator's for nobody)."""
+
+    key: str
+    scope: Scope
+    tenant: Tenant | None
 
 
 def create(
@@ -34,6 +49,8 @@ def create(
     )
     session.add(tenant)
     session.flush()
+    about = {"name": name, "class": tenant_class, "weight": weight, "token_quota": token_quota, "max_jobs": max_jobs}
+    audit.write(session, tenant.id, "tenant.create", tenant.id, about)
     return tenant
 
 
@@ -42,36 +59,94 @@ def find(session: Session, name: str) -> Tenant | None:
     return session.scalar(select(Tenant).where(Tenant.name == name))
 
 
-def create_key(session: Session, tenant_id: str) -> tuple[ApiKey, str]:
-    """A new key's row, and the secret, which cannot be had again."""
-    secret = new_key()
-    row = ApiKey(id=new_id("key_"), tenant_id=tenant_id, hint=secret[:HINT_CHARS], hash=_hash(secret))
-    session.add(row)
-    session.flush()
+def create_key(
+    session: Session,
+    tenant_id: str | None,
+    *,
+    scope: Scope = "tenant",
+    name: str | None = None,
+    lasts: timedelta | None = None,
+) -> tuple[ApiKey, str]:
+    """A new key's row, and the secret, which cannot be had again. Without `lasts` it has no end.
+
+    Raises sqlalchemy's IntegrityError where scope `operator` has a tenant, or another has none.
+    """
+    row, secret = _insert(session, tenant_id, scope, name, lasts)
+    audit.write(session, tenant_id, "key.create", row.id, {"scope": scope, "expires_at": _iso(row)})
+    return row, secret
+
+
+def rotate_key(session: Session, key_id: str, grace: timedelta) -> tuple[ApiKey, str] | None:
+    """A key like the live key `key_id`, which itself ends after `grace`, or when it would have ended if that is sooner.
+    The new one lasts as long as the old one was made for. None: there is no such live key."""
+    wanted = select(ApiKey).where(ApiKey.id == key_id, _live()).with_for_update()
+    old = session.scalar(wanted.execution_options(populate_existing=True))
+    if old is None:
+        return None
+    lasts = old.expires_at - old.created_at if old.expires_at is not None else None
+    row, secret = _insert(session, old.tenant_id, cast(Scope, old.scope), old.name, lasts)
+    ends = func.clock_timestamp() + literal(grace)
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(expires_at=func.least(ApiKey.expires_at, ends)))
+    session.refresh(old)
+    audit.write(session, old.tenant_id, "key.rotate", key_id, {"to": row.id, "expires_at": _iso(old)})
     return row, secret
 
 
 def revoke_key(session: Session, key_id: str) -> bool:
     """Ends the key at once. False: there is no such key, or it was revoked before."""
     live = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
-    return session.execute(live.returning(ApiKey.id)).first() is not None
+    revoked = session.execute(live.returning(ApiKey.tenant_id)).first()
+    if revoked is not None:
+        audit.write(session, revoked[0], "key.revoke", key_id)
+    return revoked is not None
 
 
-def authenticate(session: Session, secret: str) -> Tenant | None:
-    """The tenant whose key `secret` is, or None: a wrong and a revoked key look the same.
+def authenticate(session: Session, secret: str) -> Known | None:
+    """Whose key `secret` is, or None: a wrong, a revoked and an expired key look the same, so that whoever finds an old
+    one does not learn that it was ever good.
 
     The lookup is by hash of a 256-bit random secret, so its timing tells nothing of any other key.
     """
     digest = _hash(secret)
     found = session.execute(
-        select(ApiKey.hash, Tenant)
-        .join(Tenant, Tenant.id == ApiKey.tenant_id)
-        .where(ApiKey.hash == digest, ApiKey.revoked_at.is_(None))
+        select(ApiKey.hash, ApiKey.id, ApiKey.scope, Tenant)
+        .outerjoin(Tenant, Tenant.id == ApiKey.tenant_id)
+        .where(ApiKey.hash == digest, _live())
     ).first()
     if found is None or not hmac.compare_digest(found[0], digest):
         return None
-    tenant: Tenant = found[1]
-    return tenant
+    return Known(found[1], cast(Scope, found[2]), found[3])
+
+
+def mark_used(session: Session, key_id: str) -> None:
+    """The key was used just now; nothing is written where that is known to a minute. Waits for no lock for long."""
+    session.execute(text("SET LOCAL lock_timeout = '1s'"))
+    stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < func.clock_timestamp() - literal(USED_EVERY))
+    session.execute(update(ApiKey).where(ApiKey.id == key_id, stale).values(last_used_at=func.clock_timestamp()))
+
+
+def _insert(
+    session: Session, tenant_id: str | None, scope: Scope, name: str | None, lasts: timedelta | None
+) -> tuple[ApiKey, str]:
+    secret = new_key()
+    row = ApiKey(
+        id=new_id("key_"), tenant_id=tenant_id, hint=secret[:HINT_CHARS], hash=_hash(secret), scope=scope, name=name
+    )
+    if lasts is not None:
+        row.expires_at = func.now() + literal(lasts)
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row, secret
+
+
+def _live() -> ColumnElement[bool]:
+    ends = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
+    return and_(ApiKey.revoked_at.is_(None), ends)
+
+
+def _iso(row: ApiKey) -> str | None:
+    return row.expires_at.isoformat() if row.expires_at is not None else None
 
 
 def _hash(secret: str) -> bytes:

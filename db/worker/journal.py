@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from db import events, files, transitions
+from db import audit, events, files, transitions
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
 from db.worker.leases import Claim, lock
@@ -123,9 +123,10 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
         rows=0,
         chunks=[adapter.tar],
     )
+    adapter_id = new_id("adpt-")
     session.add(
         Adapter(
-            id=new_id("adpt-"),
+            id=adapter_id,
             tenant_id=job.tenant_id,
             job_id=job.id,
             name=adapter.name,
@@ -137,6 +138,8 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
         )
     )
     events.write(session, job, f"Adapter of step {adapter.step} published as {adapter.name}")
+    about = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
+    audit.write(session, job.tenant_id, "adapter.create", adapter_id, about, claim.worker_id)
 
 
 def _report(session: Session, job: Job, steps: Sequence[Step], evaluated: Evaluated | None) -> None:

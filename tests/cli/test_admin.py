@@ -24,9 +24,9 @@ def test_a_key_alone_is_printed_for_scripts(shell, factory):
     shell("tenants", "create", "dora")
     secret = shell("keys", "create", "dora").stdout.strip()
     with factory.begin() as session:
-        owner = keys.authenticate(session, secret)
-    assert owner is not None
-    assert owner.name == "dora"
+        known = keys.authenticate(session, secret)
+    assert known is not None
+    assert known.tenant.name == "dora"
 
 
 def test_a_taken_name_and_an_impossible_weight_are_told(shell):

@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from db import workers
 from db.tables import ApiKey, Worker
 from db.tenant import keys
+from db.tenant.keys import Known
 from tests.db.inserted import a_tenant, a_worker
 from tests.waiting import HANG
 
@@ -14,14 +15,14 @@ from tests.waiting import HANG
 def test_a_key_is_its_tenants_until_it_is_revoked(session):
     anna = keys.create(session, "anna")
     row, secret = keys.create_key(session, anna.id)
-    _other, second = keys.create_key(session, anna.id)
+    other, second = keys.create_key(session, anna.id)
     assert secret.startswith("sk-onward-")
     assert len(secret) == len("sk-onward-") + 43
-    assert keys.authenticate(session, secret) is anna
+    assert keys.authenticate(session, secret) == Known(row.id, "tenant", anna)
     assert keys.revoke_key(session, row.id)
     assert not keys.revoke_key(session, row.id)
     assert keys.authenticate(session, secret) is None
-    assert keys.authenticate(session, second) is anna
+    assert keys.authenticate(session, second) == Known(other.id, "tenant", anna)
 
 
 @pytest.mark.parametrize("wrong", ["", "sk-onward-", "sk-onward-" + "a" * 43, "\ud800", "x" * 100_000, "\0"])
