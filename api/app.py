@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from api import audit, errors, files, models
 from api.context import Context
@@ -72,7 +73,7 @@ def main() -> None:
     """Serves until SIGTERM, which drains first, or SIGINT; requests in hand then have `FINISH_SECONDS`."""
     try:
         settings = get_settings()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         print(f"the API's settings (ONWARD_*) are wrong: {error}", file=sys.stderr)
         sys.exit(2)
     logs.configure("api", settings.log_format, settings.log_level)

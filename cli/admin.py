@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
@@ -39,7 +41,9 @@ def database() -> Iterator[Session]:
 
 
 def explain(error: Exception) -> Failure | None:
-    """The failure a person should read for an error of the database; None when it is none of ours."""
+    """The failure a person should read for an error of the settings or the database; None when it is none of ours."""
+    if isinstance(error, SettingsError) or (isinstance(error, ValidationError) and error.title == Settings.__name__):
+        return Failure(f"the settings (ONWARD_*) are wrong: {error}")
     if isinstance(error, OperationalError):
         hint = "set ONWARD_DATABASE_URL, or run this beside `onward up`"
         return Failure(f"cannot reach the database: {str(error.orig).splitlines()[0]}", hint)

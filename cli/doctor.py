@@ -7,7 +7,7 @@ the worker's row. Where those libraries are, it also says what a worker started 
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from cli import show
 from cli.admin import settings
 from db.contract.tokens import base_model
 from db.contract.tokens.architectures import ARCHITECTURES
+from db.hidden import redacted
 from db.overview import FRESH, Overview, overview
 from db.session import sessions
 from db.settings import Settings
@@ -48,7 +49,7 @@ class Finding:
 
 def doctor(as_json: show.Json = False) -> None:
     """Check this installation: settings, database, migrations, clock, broker, store, workers, queue. Exit 1: a fail."""
-    findings = list(examine(settings()))
+    findings = [replace(f, found=redacted(f.found)) for f in examine(settings())]
     failed = any(f.mark == "fail" for f in findings)
     if as_json:
         show.as_json({"version": VERSION, "healthy": not failed, "findings": [asdict(f) for f in findings]})

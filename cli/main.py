@@ -14,6 +14,7 @@ from cli.client import Failure, explain
 from cli.demo import command
 from cli.local import up
 from cli.show import err
+from db.hidden import redacted
 
 
 class Edge(typer.core.TyperGroup):
@@ -28,7 +29,7 @@ class Edge(typer.core.TyperGroup):
             failure = error if isinstance(error, Failure) else explain(error) or admin.explain(error)
             if failure is None or os.environ.get("ONWARD_TRACEBACK"):
                 raise
-            err.print(Text.assemble(("error: ", "red"), failure.message), soft_wrap=True)
+            err.print(Text.assemble(("error: ", "red"), redacted(failure.message)), soft_wrap=True)
             if failure.hint:
                 err.print(Text(f"hint: {failure.hint}", style="dim"), soft_wrap=True)
             raise typer.Exit(1) from None

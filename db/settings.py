@@ -3,8 +3,8 @@
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import quote, urlsplit, urlunsplit
+from typing import Any, Literal, Self
+from urllib.parse import quote, urlunsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -13,6 +13,8 @@ from pydantic_settings import (
     SecretsSettingsSource,
     SettingsConfigDict,
 )
+
+from db import hidden
 
 MIB = 2**20
 DATABASE_URL = "postgresql+psycopg://onward@127.0.0.1:5432/onward"
@@ -24,12 +26,13 @@ class Settings(BaseSettings):
 
     A file `onward_<field>` in the folder that ONWARD_SECRETS_DIR names sets a field that no variable sets. The
     passwords go into the URLs that carry none, so that a URL can be public and its password a mounted secret.
+    No text shows a secret: a field that holds one is a `SecretStr`, a URL that may a `hidden.Url`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ONWARD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ONWARD_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: str = DATABASE_URL
-    redis_url: str = REDIS_URL  # redis-py's forms: redis://, rediss://, unix:///path.sock?db=0
+    database_url: hidden.Url = DATABASE_URL
+    redis_url: hidden.Url = REDIS_URL  # redis-py's forms: redis://, rediss://, unix:///path.sock?db=0
     database_password: SecretStr | None = None
     redis_password: SecretStr | None = None
     log_format: Literal["auto", "json", "console"] = "auto"  # auto: for people on a terminal, JSON elsewhere
@@ -75,13 +78,19 @@ class Settings(BaseSettings):
             secret = given.get(f"{url}_password")
             if secret is not None:
                 plain = secret.get_secret_value() if isinstance(secret, SecretStr) else str(secret)
-                given[f"{url}_url"] = with_password(str(given.get(f"{url}_url", default)), plain)
+                given[f"{url}_url"] = with_password(given.get(f"{url}_url", default), plain)
         return given
+
+    @model_validator(mode="after")
+    def _remember(self) -> Self:
+        for name in type(self).model_fields:
+            hidden.remember(getattr(self, name))
+        return self
 
 
 def with_password(url: str, password: str) -> str:
     """`url` with `password`, percent-encoded, where it has none. A file's last newline is not part of a password."""
-    parts = urlsplit(url)
+    parts = hidden.split(url)
     password = password.rstrip("\r\n")
     if parts.password is not None or not password:
         return url

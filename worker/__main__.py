@@ -5,6 +5,7 @@ import os
 import sys
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from db.telemetry import logs, traces
 from worker import environment
@@ -14,7 +15,7 @@ from worker.settings import get_worker_settings
 def main() -> int:
     try:
         settings = get_worker_settings()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         print(f"the worker's settings (ONWARD_*) are wrong: {error}", file=sys.stderr)
         return 2
     environment.prepare(settings.threads)

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -27,8 +27,8 @@ class AlreadyRunning(RuntimeError):
 class Urls:
     """Where the servers answer, in SQLAlchemy's and in redis-py's spelling. They carry the passwords."""
 
-    database_url: str
-    redis_url: str
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
 
 
 class Embedded:

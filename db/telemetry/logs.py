@@ -5,11 +5,14 @@ A line carries what its context binds (request, slice) or its call names (job, s
 
 import logging
 import sys
-from typing import Literal
+import threading
+import traceback
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from db.hidden import redacted
 from db.telemetry import traces
 
 Format = Literal["auto", "json", "console"]
@@ -19,7 +22,8 @@ OURS = ("api", "db", "worker")
 def configure(component: str, form: Format = "auto", level: str = "INFO") -> None:
     """Send structlog and the standard library's loggers to stderr in one format. Call once, before the first line.
 
-    `component` names the process in every JSON line. Libraries speak from WARNING on, ours from `level` on.
+    `component` names the process in every JSON line. Libraries speak from WARNING on, ours from `level` on. No line
+    shows a secret that is known, whoever wrote it; nor does the traceback of a process or thread that dies.
     """
     number = logging.getLevelNamesMapping()[level]
     for_people = sys.stderr.isatty() if form == "auto" else form == "console"
@@ -41,6 +45,8 @@ def configure(component: str, form: Format = "auto", level: str = "INFO") -> Non
         cache_logger_on_first_use=True,
     )
     _speak(shared, _for_people() if for_people else _for_machines(component))
+    sys.excepthook = _die
+    threading.excepthook = lambda told: _die(told.exc_type, told.exc_value, told.exc_traceback)
     for name in OURS:
         logging.getLogger(name).setLevel(number)
 
@@ -57,11 +63,22 @@ def _for_machines(component: str) -> list[Processor]:
     return [named, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 
+class _Redacting(structlog.stdlib.ProcessorFormatter):
+    """The last word on every line: messages of libraries, tracebacks and all."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+def _die(kind: Any, error: Any, trace: Any) -> None:
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 def _speak(shared: list[Processor], last: list[Processor]) -> None:
     """The root logger's one way out, for libraries' lines too."""
     out = logging.StreamHandler(sys.stderr)
     processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-    out.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
+    out.setFormatter(_Redacting(foreign_pre_chain=shared, processors=processors))
     root = logging.getLogger()
     root.handlers[:] = [out]
     root.setLevel(logging.WARNING)

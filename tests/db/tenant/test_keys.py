@@ -1,11 +1,15 @@
 """Keys: random, stored hashed, revocable; workers: fresh by the database's clock."""
 
+import os
+import pwd
+from datetime import timedelta
+
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from db import workers
-from db.tables import ApiKey, Worker
+from db.tables import ApiKey, Audit, Worker
 from db.tenant import keys
 from db.tenant.keys import Known
 from tests.db.inserted import a_tenant, a_worker
@@ -61,3 +65,71 @@ def test_a_worker_serves_while_it_beats(session):
     workers.leave(session, worker)
     assert not workers.serving(session, "m", HANG)
     assert not workers.beat(session, "wrk_nobody")
+
+
+def expire(session, key_id):
+    session.execute(update(ApiKey).where(ApiKey.id == key_id).values(expires_at=func.clock_timestamp()))
+
+
+def test_a_key_opens_until_its_end(session):
+    row, secret = keys.create_key(session, a_tenant(session), lasts=timedelta(days=1))
+    assert row.expires_at - row.created_at == timedelta(days=1)
+    assert keys.authenticate(session, secret).key == row.id
+    expire(session, row.id)
+    assert keys.authenticate(session, secret) is None
+
+
+def test_a_rotated_key_opens_for_its_grace_and_the_new_one_is_of_its_kind(session):
+    tenant = a_tenant(session)
+    old, first = keys.create_key(session, tenant, scope="read", name="ci", lasts=timedelta(days=30))
+    new, second = keys.rotate_key(session, old.id, timedelta(hours=24))
+    assert (new.tenant_id, new.scope, new.name) == (tenant, "read", "ci")
+    assert new.expires_at - new.created_at == timedelta(days=30)
+    left = session.scalar(select(ApiKey.expires_at - func.clock_timestamp()).where(ApiKey.id == old.id))
+    assert timedelta(hours=23) < left <= timedelta(hours=24)
+    assert {keys.authenticate(session, s).key for s in (first, second)} == {old.id, new.id}
+    expire(session, old.id)
+    assert keys.authenticate(session, first) is None
+    assert keys.authenticate(session, second).scope == "read"
+
+
+def test_a_grace_lengthens_no_key_and_none_of_it_ends_the_old_one_at_once(session):
+    soon, _ = keys.create_key(session, a_tenant(session), lasts=timedelta(minutes=1))
+    ends = soon.expires_at
+    keys.rotate_key(session, soon.id, timedelta(days=1))
+    assert session.get_one(ApiKey, soon.id, populate_existing=True).expires_at == ends
+    endless, secret = keys.create_key(session, a_tenant(session))
+    new, _ = keys.rotate_key(session, endless.id, timedelta())
+    assert new.expires_at is None
+    assert keys.authenticate(session, secret) is None
+
+
+def test_only_a_live_key_is_rotated(session):
+    key, _ = keys.create_key(session, a_tenant(session))
+    assert keys.revoke_key(session, key.id)
+    assert keys.rotate_key(session, key.id, timedelta()) is None
+    assert keys.rotate_key(session, "key_none", timedelta()) is None
+
+
+@pytest.mark.parametrize("scope, has_tenant", [("operator", True), ("tenant", False), ("read", False), ("root", True)])
+def test_a_scope_without_its_tenant_is_refused_by_the_database(session, scope, has_tenant):
+    tenant = a_tenant(session) if has_tenant else None
+    with pytest.raises(IntegrityError, match="ck_api_keys_"):
+        keys.create_key(session, tenant, scope=scope)
+
+
+def test_every_change_of_a_key_is_laid_to_who_runs_the_process(session):
+    tenant = a_tenant(session)
+    key, secret = keys.create_key(session, tenant)
+    new, second = keys.rotate_key(session, key.id, timedelta())
+    keys.revoke_key(session, new.id)
+    session.flush()
+    found = session.scalars(select(Audit).where(Audit.tenant_id == tenant).order_by(Audit.at, Audit.id)).all()
+    assert [(e.action, e.object) for e in found] == [
+        ("tenant.create", tenant), ("key.create", key.id), ("key.rotate", key.id), ("key.revoke", new.id),
+    ]  # fmt: skip
+    assert found[2].data["to"] == new.id
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert {(e.actor, e.request) for e in found} == {(f"operator:{user}", None)}
+    dump = session.execute(text("SELECT string_agg(a::text, ' ') FROM audit a")).scalar_one()
+    assert not [s for s in (secret, second, *(s.encode().hex() for s in (secret, second))) if s in dump]
