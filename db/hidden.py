@@ -84,7 +84,12 @@ def redacted(text: str) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """As a URL spells it, as it is, and as JSON and Python would quote either."""
-    plain = {secret, unquote(secret)}
-    quoted = {form(s)[1:-1] for s in plain for form in (json.dumps, repr)}
-    return plain | quoted | {json.dumps(s, ensure_ascii=False)[1:-1] for s in plain}
+    """As it is and as a URL spells it; as JSON and Python quote it, twice: a line quotes what a message quoted."""
+    forms = {secret, unquote(secret)}
+    for _ in range(2):
+        forms |= {quoted(form)[1:-1] for form in forms for quoted in (json.dumps, _dumps, repr)}
+    return forms
+
+
+def _dumps(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
