@@ -50,6 +50,8 @@ class Settings(BaseSettings):
 
     audit_days: float = Field(default=0.0, ge=0, le=36_500)  # how long audit entries are kept; 0: for ever
 
+    audit_days: float = Field(default=0.0, ge=0, le=36_500)  # how long audit entries are kept; 0: for ever
+
     max_file_bytes: int = Field(default=512 * MIB, ge=1)
     max_line_bytes: int = Field(default=MIB, ge=1)
     max_rows: int = Field(default=1_000_000, ge=1)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -121,8 +122,19 @@ def test_the_last_use_of_other_scopes_is_known_too(anna, factory, url, scope):
     until(lambda: last_used(factory, key)[0], "the key's last use is written")
 
 
-def test_no_request_waits_for_the_last_use(anna, factory, url):
-    """The key's row is locked all along, so that its last use cannot be written."""
+def test_no_request_waits_for_the_last_use(anna, factory):
+    """It is noted while the thread that writes is held up, and written once it goes on."""
+    key, _ = a_key(factory, anna)
+    notes, go_on = LastUse(), threading.Event()
+    notes._pool.submit(go_on.wait)
+    assert notes.note(factory, key, anna.id)
+    assert last_used(factory, key)[0] is None
+    go_on.set()
+    until(lambda: last_used(factory, key)[0], "the key's last use is written")
+
+
+def test_a_key_whose_last_use_cannot_be_written_opens_all_the_same(anna, factory, url):
+    """Its row is locked all along."""
     key, sent = a_key(factory, anna)
     with factory.begin() as session:
         session.execute(select(ApiKey).where(ApiKey.id == key).with_for_update())
