@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from api import errors, files, models
 from api.context import Context
+from api.flights import Flights
 from api.jobs import routes
 from api.jobs.request import JobCreate
 from api.middleware import Requests
@@ -41,7 +42,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     registry, http = metrics.registry(factory, settings)
     app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
-    context = Context(settings, factory, TokenCounts(settings.token_cache_files), ring)
+    flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
+    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, ring)
     app.state.context = context
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
@@ -94,7 +96,7 @@ def main() -> None:
         timeout_graceful_shutdown=FINISH_SECONDS,
     )
     try:
-        Server(config, app.state.context.draining, settings.drain_seconds).run()
+        Server(config, app.state.context, settings.drain_seconds).run()
     finally:
         finish()
 
@@ -102,15 +104,21 @@ def main() -> None:
 class Server(uvicorn.Server):
     """uvicorn's, which on SIGTERM drains before it stops listening."""
 
-    def __init__(self, config: uvicorn.Config, draining: threading.Event, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, context: Context, seconds: float) -> None:
         super().__init__(config)
-        self._draining, self._seconds = draining, seconds
+        self._context, self._seconds = context, seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig != signal.SIGTERM or self._draining.is_set() or not self._seconds:
-            super().handle_exit(sig, frame)
+        draining = self._context.draining
+        if sig != signal.SIGTERM or draining.is_set() or not self._seconds:
+            self._end(sig, frame)
             return
-        self._draining.set()
-        last = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
+        draining.set()
+        last = threading.Timer(self._seconds, self._end, (sig, frame))
         last.daemon = True
         last.start()
+
+    def _end(self, sig: int, frame: FrameType | None) -> None:
+        self._context.draining.set()
+        self._context.ending.set()
+        super().handle_exit(sig, frame)

@@ -1,4 +1,4 @@
-"""What a request may reach: settings, sessions and the memory of token counts. Knows no resource."""
+"""What a request may reach: settings, sessions, token counts and who counts them. Knows no resource."""
 
 import threading
 from contextlib import AbstractContextManager
@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.flights import Flights
 from api.settings import Settings
 from api.token_counts import TokenCounts
 from db import security
@@ -22,8 +23,10 @@ class Context:
     settings: Settings
     sessions: sessionmaker[Session]
     tokens: TokenCounts
+    flights: Flights
     ring: Ring
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
+    ending: threading.Event = field(default_factory=threading.Event)  # set: it ends now, nothing is waited for
 
     def transaction(self, tenant: str) -> AbstractContextManager[Session]:
         """One transaction on the rows of the tenant with this id."""

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
+from api.flights import Crowded, Ending
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
@@ -179,6 +180,16 @@ def _http(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, error.detail, headers=headers)
 
 
+def _crowded(error: Crowded) -> ApiError:
+    message = f"Too many requests of yours wait for their tokens to be counted (at most {error.most}): try again."
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
+
+
+def _ending(_: Ending) -> ApiError:
+    message = "This process ends. Nothing was changed; try again."
+    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
+
+
 def _away(_: Exception) -> ApiError:
     message = "The database is not available at the moment. Nothing was changed; try again."
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
@@ -192,6 +203,8 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     QuotaExceeded: _no_quota,
     IdempotencyConflict: _used_key,
     WrongState: _wrong_state,
+    Crowded: _crowded,
+    Ending: _ending,
     RequestValidationError: _wrong_parameter,
     MultiPartException: lambda error: invalid(f"The multipart body could not be read: {error.message}", "file"),
     ClientDisconnect: lambda _: invalid("The request ended before its body did."),

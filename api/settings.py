@@ -20,6 +20,9 @@ class Settings(Shared):
     drain_seconds: float = Field(default=2.0, ge=0)
     max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
+    count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
+    count_waiting: int = Field(default=64, ge=1)  # requests of a tenant that wait for counts at one time
+    counts_at_once: int = Field(default=16, ge=1)  # files that are being counted, which bounds memory
 
 
 @lru_cache
