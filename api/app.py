@@ -44,6 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
     flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
     context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, ring)
+    metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)

@@ -1,9 +1,11 @@
 """What a request may reach: settings, sessions, token counts and who counts them. Knows no resource."""
 
+import asyncio
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated
+from weakref import WeakValueDictionary
 
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
@@ -27,6 +29,11 @@ class Context:
     ring: Ring
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
     ending: threading.Event = field(default_factory=threading.Event)  # set: it ends now, nothing is waited for
+    _one: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def one_at_a_time(self, tenant: str) -> asyncio.Lock:
+        """For what the database does one by one for a tenant: who waits here holds no thread and no connection."""
+        return self._one.setdefault(tenant, asyncio.Lock())
 
     def transaction(self, tenant: str) -> AbstractContextManager[Session]:
         """One transaction on the rows of the tenant with this id."""

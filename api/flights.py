@@ -96,6 +96,11 @@ class Flights:
                 self._waiting += Counter()  # without who waits for nothing
                 self._leave(flight, waiter)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait now."""
+        return self._waiting.total()
+
     def _start(self) -> None:
         if not self._started:
             self._started = True

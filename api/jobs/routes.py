@@ -109,7 +109,8 @@ async def create(
     if isinstance(found, JobObject):
         return found
     readings = await found.readings()
-    return await run_in_threadpool(lambda: submission.queued(found.admitted(readings)))
+    async with context.one_at_a_time(tenant.id):
+        return await run_in_threadpool(lambda: submission.queued(found.admitted(readings)))
 
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
