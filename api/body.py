@@ -24,6 +24,12 @@ async def limited(request: Request, limit: int, what: str) -> AsyncGenerator[byt
         yield piece
 
 
+def declared(request: Request) -> int:
+    """Bytes of the file in a form, at least, as far as the head tells."""
+    length = request.headers.get("content-length", "")
+    return max(int(length) - FORM_SLACK, 0) if length.isdecimal() else 0
+
+
 async def whole(request: Request, limit: int) -> bytes:
     return b"".join([piece async for piece in limited(request, limit, "The request body")])
 

@@ -24,6 +24,7 @@ from api.flights import Crowded, Ending
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
 
 log = structlog.get_logger(__name__)
@@ -154,6 +155,12 @@ def _no_quota(error: QuotaExceeded) -> ApiError:
     return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
 
 
+def _no_storage(error: StorageExceeded) -> ApiError:
+    message = f"Your files and results hold {error.used} of {error.limit} bytes, and {error.asked} more do not fit."
+    headers = FINAL | {"connection": "close"}  # the rest of the upload is not wanted
+    return ApiError(413, message, kind="insufficient_quota", code="storage_quota_exceeded", headers=headers)
+
+
 def _used_key(_: IdempotencyConflict) -> ApiError:
     message = "This Idempotency-Key was used before with a different request body."
     return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
@@ -201,6 +208,7 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     BadRow: lambda error: bad_row(error, "file"),
     MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
     QuotaExceeded: _no_quota,
+    StorageExceeded: _no_storage,
     IdempotencyConflict: _used_key,
     WrongState: _wrong_state,
     Crowded: _crowded,

@@ -20,6 +20,7 @@ from db import files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
 from db.tables import File
+from db.tenant import deletion, storage
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 CHUNK = 1 << 20
@@ -57,6 +58,7 @@ class FileDeleted(BaseModel):
     id: str
     object: Literal["file"] = "file"
     deleted: bool = True
+    onward: dict[str, Any] | None = None  # of a result file: the adapter that went with it
 
 
 def epoch(moment: datetime) -> int:
@@ -78,6 +80,7 @@ def view(file: File) -> FileObject:
 async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
     """Stores a training or validation file: chat (`messages`), `prompt`/`completion`, or `prompt`/`choices`/`label`.
     A row that is not right answers 400 with its line and the reason, and nothing is stored."""
+    await run_in_threadpool(room, tenant.id, context, body.declared(request))
     form = await body.form(request, context.settings.max_file_bytes)
     async with AsyncExitStack() as last:
         last.push_async_callback(form.close)
@@ -92,11 +95,19 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
         return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "")
 
 
+def room(tenant: str, context: Context, size: int) -> None:
+    """Raises StorageExceeded where so many bytes more are over the tenant's limit."""
+    with context.transaction(tenant) as session:
+        storage.check(tenant, session, size, context.settings.max_tenant_bytes)
+
+
 def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> FileObject:
     """Two readings of the spooled upload: rows are checked before the transaction begins."""
     most = context.settings.max_file_bytes
-    if sent.seek(0, 2) > most:
+    size = sent.seek(0, 2)
+    if size > most:
         raise errors.too_large("The file", most)
+    room(tenant, context, size)
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
@@ -110,6 +121,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> File
             rows=report.rows,
             chunks=pieces(sent),
         )
+        storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
         return view(stored)
 
 
@@ -178,8 +190,10 @@ def stream(context: Context, tenant: str, file_id: str) -> Iterator[bytes]:
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: Tenant, context: Ctx) -> FileDeleted:
-    """Hidden at once; a job that has begun still reads it."""
+    """Hidden at once; a job that has begun still reads it. A result file goes with its adapter: its name, its bytes and
+    its folder on the workers' disks."""
     with context.transaction(tenant.id) as session:
-        if not files.delete(tenant.id, session, file_id):
+        there, adapter = deletion.file(tenant.id, session, file_id)
+        if not there:
             raise missing.file(file_id)
-    return FileDeleted(id=file_id)
+        return FileDeleted(id=file_id, onward=adapter and {"adapter": adapter.name, "job": adapter.job_id})

@@ -19,6 +19,7 @@ class Settings(Shared):
     api_metrics_port: int = Field(default=0, ge=0, le=65535)  # 0: /metrics among the other routes
     drain_seconds: float = Field(default=2.0, ge=0)
     max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
+    max_tenant_bytes: int = Field(default=64 << 30, ge=0)  # files and results of a tenant without a limit of its own
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
     count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
     count_waiting: int = Field(default=64, ge=1)  # requests of a tenant that wait for counts at one time

@@ -16,6 +16,7 @@ from db.transitions import Wish
 from db.worker import leases
 from db.worker.leases import Claim
 from worker.settings import WorkerSettings
+from worker.slices.tidy import Tidy
 
 log = structlog.get_logger("worker.slices.heartbeat")
 
@@ -32,6 +33,7 @@ class Heartbeat(threading.Thread):
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._factory, self._settings, self._worker, self._ring = factory, settings, worker_id, ring
+        self._tidy = Tidy(settings.home / "adapters")
         self._lock = threading.Lock()
         self._held: dict[str, Claim] = {}
         self._until: dict[str, float] = {}
@@ -130,9 +132,11 @@ class Heartbeat(threading.Thread):
             workers.beat(session, self._worker, state="draining" if self.draining.is_set() else None)
 
     def sweep(self) -> None:
-        """Ring for work that nobody holds."""
+        """Ring for work that nobody holds, and remove from this disk what tenants have deleted."""
         with self._factory.begin() as session:
             sweep(session, self._ring, self._settings.sweep_seconds)
+            gone = self._tidy.gone(session)
+        self._tidy.remove(gone)
 
     def _try(self, act: Callable[[], None]) -> None:
         try:
