@@ -13,13 +13,14 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
-from api import errors, files, models
+from api import connections, errors, files, models
 from api.context import Context
 from api.flights import Flights
 from api.jobs import routes
 from api.jobs.request import JobCreate
-from api.middleware import Requests
+from api.middleware import AtOnce, Requests
 from api.ops import health, metrics
+from api.rates import Rates
 from api.settings import Settings, get_settings
 from api.token_counts import TokenCounts
 from db.queue import celery_app, ringer
@@ -28,7 +29,6 @@ from db.telemetry import logs, traces
 from db.telemetry.version import VERSION
 
 log = structlog.get_logger("api.app")
-FINISH_SECONDS = 20
 ABOUT = (
     "Fine-tuning by forward passes only. OpenAI's files, fine-tuning jobs and models: an `openai` client works with "
     "its `base_url` changed. Everything of ours is under the key `onward`."
@@ -42,8 +42,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     registry, http = metrics.registry(factory, settings)
     app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
+    rates = Rates(settings.redis_url, settings.rate_retry_seconds)
     flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
-    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, ring)
+    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, rates, ring)
     metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi = lambda: described(app)  # type: ignore[method-assign]
     # What answers unforeseen errors stands outside of every middleware that can be added; an id is given further out.
     inside = app.build_middleware_stack
-    app.build_middleware_stack = lambda: Requests(inside(), context.draining)  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: Requests(AtOnce(inside(), settings.max_requests), context.draining)  # type: ignore[method-assign]
     return app
 
 
@@ -72,7 +73,7 @@ def described(app: FastAPI) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serves until SIGTERM, which drains first, or SIGINT; requests in hand then have `FINISH_SECONDS`."""
+    """Serves until SIGTERM, which drains first, or SIGINT; requests in hand then have `connections.FINISH_SECONDS`."""
     try:
         settings = get_settings()
     except ValidationError as error:
@@ -87,17 +88,8 @@ def main() -> None:
     # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
     # spans are sent.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-    )
     try:
-        Server(config, app.state.context, settings.drain_seconds).run()
+        Server(connections.config(app, settings), app.state.context, settings.drain_seconds).run()
     finally:
         finish()
 

@@ -1,5 +1,6 @@
 """Bearer keys: from the Authorization header to a tenant. Every route of a tenant's rows depends on it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,12 +29,37 @@ def caller(
     if sent is None or not sent.credentials:
         message = "You didn't provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'."
         raise errors.ApiError(401, message, headers=challenge)
+    rates, most = context.rates, context.settings.wrong_keys_a_minute
+    address = request.client.host if request.client is not None else ""
+    digest = hashlib.sha256(sent.credentials.encode("utf-8", "surrogatepass")).digest()
+    rates.may_try(address, digest, most)
     with context.sessions.begin() as session:
         tenant = keys.authenticate(session, sent.credentials)
         if tenant is None:
+            rates.wrong_key(address, most)
             raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
-        request.scope["tenant"] = tenant.id  # for the log's line
-        return Caller(tenant.id, tenant.name)
+    request.scope["tenant"] = tenant.id  # for the log's line
+    rates.good_key(digest)
+    taken = rates.charge("requests", tenant.id, context.settings.requests_a_minute)
+    request.scope["rates"] = {} if taken is None else taken.headers
+    return Caller(tenant.id, tenant.name)
 
 
-Tenant = Annotated[Caller, Depends(caller)]
+async def entered(request: Request, found: Annotated[Caller, Depends(caller)], context: Ctx) -> Caller:
+    """The tenant, with one request more under way until this one ends. Raises ApiError 429."""
+    most = context.settings.max_requests_of_tenant
+    if context.under_way[found.id] >= most:
+        message = f"{most} requests of yours are under way: try again."
+        raise errors.ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "1"})
+    context.under_way[found.id] += 1
+
+    def leave() -> None:
+        context.under_way[found.id] -= 1
+        if not context.under_way[found.id]:
+            del context.under_way[found.id]
+
+    request.scope["leaving"].append(leave)
+    return found
+
+
+Tenant = Annotated[Caller, Depends(entered)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -11,6 +12,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.flights import Flights
+from api.rates import Rates
 from api.settings import Settings
 from api.token_counts import TokenCounts
 from db import security
@@ -26,9 +28,11 @@ class Context:
     sessions: sessionmaker[Session]
     tokens: TokenCounts
     flights: Flights
+    rates: Rates
     ring: Ring
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
     ending: threading.Event = field(default_factory=threading.Event)  # set: it ends now, nothing is waited for
+    under_way: Counter[str] = field(default_factory=Counter)  # requests of each tenant; of the event loop's thread
     _one: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def one_at_a_time(self, tenant: str) -> asyncio.Lock:

@@ -4,6 +4,7 @@ Knows errors, no resource.
 """
 
 import difflib
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from api.flights import Crowded, Ending
+from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
@@ -192,6 +194,15 @@ def _crowded(error: Crowded) -> ApiError:
     return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
 
 
+def _exceeded(error: Exceeded) -> ApiError:
+    taken = error.taken
+    what = {"bytes": "bytes uploaded", "keys": "wrong API keys from your address"}.get(taken.kind, taken.kind)
+    seconds = math.ceil(taken.reset)
+    message = f"Rate limit reached: {taken.limit} {what} a minute. Try again in {seconds} s."
+    headers = {"retry-after": str(seconds)} | (taken.headers if taken.kind == "requests" else {})
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
+
+
 def _ending(_: Ending) -> ApiError:
     message = "This process ends. Nothing was changed; try again."
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
@@ -213,6 +224,7 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     WrongState: _wrong_state,
     Crowded: _crowded,
     Ending: _ending,
+    Exceeded: _exceeded,
     RequestValidationError: _wrong_parameter,
     MultiPartException: lambda error: invalid(f"The multipart body could not be read: {error.message}", "file"),
     ClientDisconnect: lambda _: invalid("The request ended before its body did."),

@@ -80,8 +80,9 @@ def view(file: File) -> FileObject:
 async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
     """Stores a training or validation file: chat (`messages`), `prompt`/`completion`, or `prompt`/`choices`/`label`.
     A row that is not right answers 400 with its line and the reason, and nothing is stored."""
-    await run_in_threadpool(room, tenant.id, context, body.declared(request))
-    form = await body.form(request, context.settings.max_file_bytes)
+    declared = body.declared(request)
+    await run_in_threadpool(room, tenant.id, context, declared, declared)
+    form = await body.form(request, context.settings)
     async with AsyncExitStack() as last:
         last.push_async_callback(form.close)
         sent, purpose = form.get("file"), form.get("purpose")
@@ -92,22 +93,25 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
             raise errors.invalid("Missing required parameter: 'file'.", "file", "missing_required_parameter")
         if purpose != "fine-tune":
             raise errors.invalid("Invalid value for 'purpose': it must be 'fine-tune'.", "purpose", "invalid_value")
-        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "")
+        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "", declared)
 
 
-def room(tenant: str, context: Context, size: int) -> None:
-    """Raises StorageExceeded where so many bytes more are over the tenant's limit."""
+def room(tenant: str, context: Context, size: int, fresh: int) -> None:
+    """Raises StorageExceeded where `size` bytes more are over the tenant's limit, and Exceeded where it has sent too
+    much in this minute before `fresh` bytes that were not counted yet."""
+    context.rates.charge("bytes", tenant, context.settings.upload_bytes_a_minute, fresh, whole=True)
     with context.transaction(tenant) as session:
         storage.check(tenant, session, size, context.settings.max_tenant_bytes)
 
 
-def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> FileObject:
-    """Two readings of the spooled upload: rows are checked before the transaction begins."""
+def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted: int) -> FileObject:
+    """Two readings of the spooled upload: rows are checked before the transaction begins. `counted` of its bytes count
+    in this minute already."""
     most = context.settings.max_file_bytes
     size = sent.seek(0, 2)
     if size > most:
         raise errors.too_large("The file", most)
-    room(tenant, context, size)
+    room(tenant, context, size, max(size - counted, 0))
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)

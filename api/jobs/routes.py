@@ -37,7 +37,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 async def sent(request: Request, _tenant: Tenant, context: Ctx) -> bytes:
     """The body, read once the key is known to be good."""
-    return await body.whole(request, context.settings.max_request_bytes)
+    return await body.whole(request, context.settings)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,10 @@ async def create(
     def begin() -> tuple[Submission, JobObject | admission.Prepared]:
         body = errors.validated(JobCreate, raw)
         submission = Submission(body, tenant.id, context, idempotency_key, is_retry)
-        return submission, submission.earlier() or admission.prepared(body, tenant.id, context, request)
+        if (made := submission.earlier()) is not None:
+            return submission, made
+        context.rates.charge("jobs", tenant.id, context.settings.jobs_a_minute)
+        return submission, admission.prepared(body, tenant.id, context, request)
 
     submission, found = await run_in_threadpool(begin)
     if isinstance(found, JobObject):

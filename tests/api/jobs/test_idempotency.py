@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 import threading
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -82,7 +83,7 @@ class Wire:
     def __init__(self, url: str, asked: bytes) -> None:
         self.asked, self.when, self.broker = asked, lambda: None, urlsplit(url)
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self.listener.getsockname()[1]}{self.broker.path}"
+        self.url = url.replace(f":{self.broker.port}/", f":{self.listener.getsockname()[1]}/")
 
     def __enter__(self):
         threading.Thread(target=self._listen, daemon=True).start()
@@ -95,11 +96,7 @@ class Wire:
         with contextlib.suppress(OSError):  # closed
             while True:
                 near, _ = self.listener.accept()
-                if self.broker.scheme == "unix":
-                    far = socket.socket(socket.AF_UNIX)
-                    far.connect(self.broker.path)
-                else:
-                    far = socket.create_connection((self.broker.hostname, self.broker.port))
+                far = socket.create_connection((self.broker.hostname, self.broker.port))
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
