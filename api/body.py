@@ -25,7 +25,8 @@ async def limited(request: Request, limit: int, what: str, settings: Settings) -
     while True:
         began = time.monotonic()
         try:
-            piece = await asyncio.wait_for(anext(source, None), settings.body_idle_seconds)
+            async with asyncio.timeout(settings.body_idle_seconds):
+                piece = await anext(source, None)
         except TimeoutError:
             raise _slow(what, f"nothing came for {settings.body_idle_seconds:g} s") from None
         if piece is None:
@@ -56,7 +57,7 @@ async def whole(request: Request, settings: Settings) -> bytes:
 
 
 async def form(request: Request, settings: Settings) -> FormData:
-    """The fields of a multipart form with at most one file of `max_file_bytes`. The file waits on disk beyond 1 MiB. The
+    """The fields of a multipart form with at most one file of `max_file_bytes`, which waits on disk beyond 1 MiB. The
     caller closes the form."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise errors.invalid("Send the file as multipart/form-data.", "file")

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from api.settings import Settings
+from api.settings import Settings, networks
 
 FINISH_SECONDS = 20
 HEAD_BYTES = 64 << 10
@@ -120,14 +120,6 @@ class Watched:
         self._stop()
         self.transport.write("\r\n".join(lines).encode() + body)
         self.transport.close()
-
-
-def networks(trusted: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """Addresses and networks, separated by commas; `*` is all of them. Raises ValueError."""
-    named = [part.strip() for part in trusted.split(",") if part.strip()]
-    if "*" in named:
-        named = ["0.0.0.0/0", "::/0"]
-    return tuple(ipaddress.ip_network(part, strict=False) for part in named)
 
 
 def config(app: Callable[..., Any], settings: Settings, **changes: Any) -> uvicorn.Config:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 from weakref import WeakValueDictionary
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -33,6 +34,7 @@ class Context:
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
     ending: threading.Event = field(default_factory=threading.Event)  # set: it ends now, nothing is waited for
     under_way: Counter[str] = field(default_factory=Counter)  # requests of each tenant; of the event loop's thread
+    probing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))  # threads of the readiness page
     _one: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def one_at_a_time(self, tenant: str) -> asyncio.Lock:

@@ -159,8 +159,7 @@ def _no_quota(error: QuotaExceeded) -> ApiError:
 
 def _no_storage(error: StorageExceeded) -> ApiError:
     message = f"Your files and results hold {error.used} of {error.limit} bytes, and {error.asked} more do not fit."
-    headers = FINAL | {"connection": "close"}  # the rest of the upload is not wanted
-    return ApiError(413, message, kind="insufficient_quota", code="storage_quota_exceeded", headers=headers)
+    return ApiError(413, message, kind="insufficient_quota", code="storage_quota_exceeded", headers=FINAL)
 
 
 def _used_key(_: IdempotencyConflict) -> ApiError:

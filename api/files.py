@@ -81,7 +81,7 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
     """Stores a training or validation file: chat (`messages`), `prompt`/`completion`, or `prompt`/`choices`/`label`.
     A row that is not right answers 400 with its line and the reason, and nothing is stored."""
     declared = body.declared(request)
-    await run_in_threadpool(room, tenant.id, context, declared, declared)
+    await run_in_threadpool(begin, tenant.id, context, declared)
     form = await body.form(request, context.settings)
     async with AsyncExitStack() as last:
         last.push_async_callback(form.close)
@@ -96,10 +96,14 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
         return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "", declared)
 
 
-def room(tenant: str, context: Context, size: int, fresh: int) -> None:
-    """Raises StorageExceeded where `size` bytes more are over the tenant's limit, and Exceeded where it has sent too
-    much in this minute before `fresh` bytes that were not counted yet."""
-    context.rates.charge("bytes", tenant, context.settings.upload_bytes_a_minute, fresh, whole=True)
+def begin(tenant: str, context: Context, size: int) -> None:
+    """Raises Exceeded where the tenant has sent its bytes of this minute before these, and StorageExceeded."""
+    context.rates.charge("bytes", tenant, context.settings.upload_bytes_a_minute, size, whole=True)
+    room(tenant, context, size)
+
+
+def room(tenant: str, context: Context, size: int) -> None:
+    """Raises StorageExceeded where `size` bytes more are over the tenant's limit."""
     with context.transaction(tenant) as session:
         storage.check(tenant, session, size, context.settings.max_tenant_bytes)
 
@@ -111,7 +115,8 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
     size = sent.seek(0, 2)
     if size > most:
         raise errors.too_large("The file", most)
-    room(tenant, context, size, max(size - counted, 0))
+    room(tenant, context, size)
+    context.rates.take("bytes", tenant, context.settings.upload_bytes_a_minute, max(size - counted, 0))
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
