@@ -14,12 +14,14 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from api import audit, errors, files, models
+from api import audit, connections, errors, files, models
 from api.context import Context
+from api.flights import Flights
 from api.jobs import routes
 from api.jobs.request import JobCreate
-from api.middleware import Requests
+from api.middleware import AtOnce, Requests
 from api.ops import health, metrics
+from api.rates import Rates
 from api.settings import Settings, get_settings
 from api.token_counts import TokenCounts
 from db.queue import celery_app, ringer
@@ -28,7 +30,6 @@ from db.telemetry import logs, traces
 from db.telemetry.version import VERSION
 
 log = structlog.get_logger("api.app")
-FINISH_SECONDS = 20
 ABOUT = (
     "Fine-tuning by forward passes only. OpenAI's files, fine-tuning jobs and models: an `openai` client works with "
     "its `base_url` changed. Everything of ours is under the key `onward`."
@@ -42,7 +43,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     registry, http = metrics.registry(factory, settings)
     app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
-    context = Context(settings, factory, TokenCounts(settings.token_cache_files), ring)
+    rates = Rates(settings.redis_url, settings.rate_retry_seconds)
+    flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
+    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, rates, ring)
+    metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
@@ -54,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi = lambda: described(app)  # type: ignore[method-assign]
     # What answers unforeseen errors stands outside of every middleware that can be added; an id is given further out.
     inside = app.build_middleware_stack
-    app.build_middleware_stack = lambda: Requests(inside(), context.draining)  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: Requests(AtOnce(inside(), settings.max_requests), context.draining)  # type: ignore[method-assign]
     return app
 
 
@@ -70,7 +74,7 @@ def described(app: FastAPI) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serves until SIGTERM, which drains first, or SIGINT; requests in hand then have `FINISH_SECONDS`."""
+    """Serves until SIGTERM, which drains first, or SIGINT; requests in hand then have `connections.FINISH_SECONDS`."""
     try:
         settings = get_settings()
     except (ValidationError, SettingsError) as error:
@@ -85,17 +89,8 @@ def main() -> None:
     # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
     # spans are sent.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-    )
     try:
-        Server(config, app.state.context.draining, settings.drain_seconds).run()
+        Server(connections.config(app, settings), app.state.context, settings.drain_seconds).run()
     finally:
         finish()
 
@@ -103,15 +98,21 @@ def main() -> None:
 class Server(uvicorn.Server):
     """uvicorn's, which on SIGTERM drains before it stops listening."""
 
-    def __init__(self, config: uvicorn.Config, draining: threading.Event, seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, context: Context, seconds: float) -> None:
         super().__init__(config)
-        self._draining, self._seconds = draining, seconds
+        self._context, self._seconds = context, seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig != signal.SIGTERM or self._draining.is_set() or not self._seconds:
-            super().handle_exit(sig, frame)
+        draining = self._context.draining
+        if sig != signal.SIGTERM or draining.is_set() or not self._seconds:
+            self._end(sig, frame)
             return
-        self._draining.set()
-        last = threading.Timer(self._seconds, super().handle_exit, (sig, frame))
+        draining.set()
+        last = threading.Timer(self._seconds, self._end, (sig, frame))
         last.daemon = True
         last.start()
+
+    def _end(self, sig: int, frame: FrameType | None) -> None:
+        self._context.draining.set()
+        self._context.ending.set()
+        super().handle_exit(sig, frame)

@@ -1,5 +1,6 @@
 """Bearer keys: from the Authorization header to a tenant. Every route of a tenant's rows depends on it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -31,10 +32,16 @@ def known(
     if sent is None or not sent.credentials:
         message = "You didn't provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'."
         raise errors.ApiError(401, message, headers=challenge)
+    rates, most = context.rates, context.settings.wrong_keys_a_minute
+    address = request.client.host if request.client is not None else ""
+    digest = hashlib.sha256(sent.credentials.encode("utf-8", "surrogatepass")).digest()
+    rates.may_try(address, digest, most)
     with context.sessions.begin() as session:
         found = keys.authenticate(session, sent.credentials)
     if found is None:
+        rates.wrong_key(address, most)
         raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
+    rates.good_key(digest)
     audit.current().actor = found.key
     context.last_use.note(context.sessions, found.key, found.tenant.id if found.tenant else None)
     if found.scope == "read" and request.method not in READS:
@@ -42,11 +49,13 @@ def known(
     return found
 
 
-def caller(request: Request, key: Annotated[keys.Known, Depends(known)]) -> Caller:
-    """The tenant whose key was sent. An operator's key speaks for no tenant: 403."""
+def caller(request: Request, key: Annotated[keys.Known, Depends(known)], context: Ctx) -> Caller:
+    """The tenant whose key was sent, charged for one request more. An operator's key speaks for no tenant: 403."""
     if key.tenant is None:
         raise insufficient("An operator's key speaks for no tenant")
     request.scope["tenant"] = key.tenant.id  # for the log's line
+    taken = context.rates.charge("requests", key.tenant.id, context.settings.requests_a_minute)
+    request.scope["rates"] = {} if taken is None else taken.headers
     return Caller(key.tenant.id, key.tenant.name, key.key)
 
 
@@ -55,5 +64,22 @@ def insufficient(why: str) -> errors.ApiError:
     return errors.ApiError(403, message, code="insufficient_scope")
 
 
+async def entered(request: Request, found: Annotated[Caller, Depends(caller)], context: Ctx) -> Caller:
+    """The tenant, with one request more under way until this one ends. Raises ApiError 429."""
+    most = context.settings.max_requests_of_tenant
+    if context.under_way[found.id] >= most:
+        message = f"{most} requests of yours are under way: try again."
+        raise errors.ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "1"})
+    context.under_way[found.id] += 1
+
+    def leave() -> None:
+        context.under_way[found.id] -= 1
+        if not context.under_way[found.id]:
+            del context.under_way[found.id]
+
+    request.scope["leaving"].append(leave)
+    return found
+
+
 Key = Annotated[keys.Known, Depends(known)]
-Tenant = Annotated[Caller, Depends(caller)]
+Tenant = Annotated[Caller, Depends(entered)]

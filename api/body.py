@@ -1,5 +1,7 @@
 """Request bodies, read under a limit and after authentication. Knows bytes, not what they mean."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import FormData
@@ -7,31 +9,57 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from api import errors
+from api.settings import Settings
 
 FORM_SLACK = 64 * 1024  # boundaries, part headers and the small fields beside the file
 
 
-async def limited(request: Request, limit: int, what: str) -> AsyncGenerator[bytes, None]:
-    """The body's pieces; raises ApiError 413 as soon as it is known to exceed `limit` bytes, before reading on."""
+async def limited(request: Request, limit: int, what: str, settings: Settings) -> AsyncGenerator[bytes, None]:
+    """The body's pieces; raises ApiError 413 as soon as it is known to exceed `limit` bytes, before reading on, and 408
+    where it comes too slowly: not at all for `body_idle_seconds`, or below `min_body_rate` after as long. Only time
+    that is waited for the client counts."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise errors.too_large(what, limit)
-    total = 0
-    async for piece in request.stream():
+    total, waited, source = 0, 0.0, aiter(request.stream())
+    while True:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(settings.body_idle_seconds):
+                piece = await anext(source, None)
+        except TimeoutError:
+            raise _slow(what, f"nothing came for {settings.body_idle_seconds:g} s") from None
+        if piece is None:
+            return
+        waited += time.monotonic() - began
         total += len(piece)
+        if waited > settings.body_idle_seconds and total < settings.min_body_rate * waited:
+            raise _slow(what, f"less than {settings.min_body_rate} bytes a second")
         if total > limit:
             raise errors.too_large(what, limit)
         yield piece
 
 
-async def whole(request: Request, limit: int) -> bytes:
-    return b"".join([piece async for piece in limited(request, limit, "The request body")])
+def declared(request: Request) -> int:
+    """Bytes of the file in a form, at least, as far as the head tells."""
+    length = request.headers.get("content-length", "")
+    return max(int(length) - FORM_SLACK, 0) if length.isdecimal() else 0
 
 
-async def form(request: Request, limit: int) -> FormData:
-    """The fields of a multipart form with at most one file of `limit` bytes. The file waits on disk beyond 1 MiB. The
+def _slow(what: str, why: str) -> errors.ApiError:
+    headers = {"connection": "close"}  # where the body would end is not waited for
+    return errors.ApiError(408, f"{what} came too slowly: {why}.", code="request_timeout", headers=headers)
+
+
+async def whole(request: Request, settings: Settings) -> bytes:
+    pieces = limited(request, settings.max_request_bytes, "The request body", settings)
+    return b"".join([piece async for piece in pieces])
+
+
+async def form(request: Request, settings: Settings) -> FormData:
+    """The fields of a multipart form with at most one file of `max_file_bytes`, which waits on disk beyond 1 MiB. The
     caller closes the form."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise errors.invalid("Send the file as multipart/form-data.", "file")
-    body = limited(request, limit + FORM_SLACK, "The upload")
+    body = limited(request, settings.max_file_bytes + FORM_SLACK, "The upload", settings)
     return await MultiPartParser(request.headers, body, max_files=1, max_fields=16).parse()

@@ -4,6 +4,7 @@ Knows errors, no resource.
 """
 
 import difflib
+import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +21,12 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
+from api.flights import Crowded, Ending
+from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
 
 log = structlog.get_logger(__name__)
@@ -153,6 +157,11 @@ def _no_quota(error: QuotaExceeded) -> ApiError:
     return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
 
 
+def _no_storage(error: StorageExceeded) -> ApiError:
+    message = f"Your files and results hold {error.used} of {error.limit} bytes, and {error.asked} more do not fit."
+    return ApiError(413, message, kind="insufficient_quota", code="storage_quota_exceeded", headers=FINAL)
+
+
 def _used_key(_: IdempotencyConflict) -> ApiError:
     message = "This Idempotency-Key was used before with a different request body."
     return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
@@ -179,6 +188,25 @@ def _http(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, error.detail, headers=headers)
 
 
+def _crowded(error: Crowded) -> ApiError:
+    message = f"Too many requests of yours wait for their tokens to be counted (at most {error.most}): try again."
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
+
+
+def _exceeded(error: Exceeded) -> ApiError:
+    taken = error.taken
+    what = {"bytes": "bytes uploaded", "keys": "wrong API keys from your address"}.get(taken.kind, taken.kind)
+    seconds = math.ceil(taken.reset)
+    message = f"Rate limit reached: {taken.limit} {what} a minute. Try again in {seconds} s."
+    headers = {"retry-after": str(seconds)} | (taken.headers if taken.kind == "requests" else {})
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
+
+
+def _ending(_: Ending) -> ApiError:
+    message = "This process ends. Nothing was changed; try again."
+    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
+
+
 def _away(_: Exception) -> ApiError:
     message = "The database is not available at the moment. Nothing was changed; try again."
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
@@ -190,8 +218,12 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     BadRow: lambda error: bad_row(error, "file"),
     MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
     QuotaExceeded: _no_quota,
+    StorageExceeded: _no_storage,
     IdempotencyConflict: _used_key,
     WrongState: _wrong_state,
+    Crowded: _crowded,
+    Ending: _ending,
+    Exceeded: _exceeded,
     RequestValidationError: _wrong_parameter,
     MultiPartException: lambda error: invalid(f"The multipart body could not be read: {error.message}", "file"),
     ClientDisconnect: lambda _: invalid("The request ended before its body did."),

@@ -20,6 +20,7 @@ from db import audit, files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
 from db.tables import File
+from db.tenant import deletion, storage
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 CHUNK = 1 << 20
@@ -57,6 +58,7 @@ class FileDeleted(BaseModel):
     id: str
     object: Literal["file"] = "file"
     deleted: bool = True
+    onward: dict[str, Any] | None = None  # of a result file: the adapter that went with it
 
 
 def epoch(moment: datetime) -> int:
@@ -78,7 +80,9 @@ def view(file: File) -> FileObject:
 async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
     """Stores a training or validation file: chat (`messages`), `prompt`/`completion`, or `prompt`/`choices`/`label`.
     A row that is not right answers 400 with its line and the reason, and nothing is stored."""
-    form = await body.form(request, context.settings.max_file_bytes)
+    declared = body.declared(request)
+    await run_in_threadpool(begin, tenant.id, context, declared)
+    form = await body.form(request, context.settings)
     async with AsyncExitStack() as last:
         last.push_async_callback(form.close)
         sent, purpose = form.get("file"), form.get("purpose")
@@ -89,14 +93,30 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
             raise errors.invalid("Missing required parameter: 'file'.", "file", "missing_required_parameter")
         if purpose != "fine-tune":
             raise errors.invalid("Invalid value for 'purpose': it must be 'fine-tune'.", "purpose", "invalid_value")
-        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "")
+        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "", declared)
 
 
-def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> FileObject:
-    """Two readings of the spooled upload: rows are checked before the transaction begins."""
+def begin(tenant: str, context: Context, size: int) -> None:
+    """Raises Exceeded where the tenant has sent its bytes of this minute before these, and StorageExceeded."""
+    context.rates.charge("bytes", tenant, context.settings.upload_bytes_a_minute, size, whole=True)
+    room(tenant, context, size)
+
+
+def room(tenant: str, context: Context, size: int) -> None:
+    """Raises StorageExceeded where `size` bytes more are over the tenant's limit."""
+    with context.transaction(tenant) as session:
+        storage.check(tenant, session, size, context.settings.max_tenant_bytes)
+
+
+def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted: int) -> FileObject:
+    """Two readings of the spooled upload: rows are checked before the transaction begins. `counted` of its bytes count
+    in this minute already."""
     most = context.settings.max_file_bytes
-    if sent.seek(0, 2) > most:
+    size = sent.seek(0, 2)
+    if size > most:
         raise errors.too_large("The file", most)
+    room(tenant, context, size)
+    context.rates.take("bytes", tenant, context.settings.upload_bytes_a_minute, max(size - counted, 0))
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
@@ -110,6 +130,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str) -> File
             rows=report.rows,
             chunks=pieces(sent),
         )
+        storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
         about = {"bytes": stored.bytes, "rows": stored.rows, "format": stored.format}
         audit.write(session, tenant, "file.create", stored.id, about)
         return view(stored)
@@ -180,8 +201,10 @@ def stream(context: Context, tenant: str, file_id: str) -> Iterator[bytes]:
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: Tenant, context: Ctx) -> FileDeleted:
-    """Hidden at once; a job that has begun still reads it."""
+    """Hidden at once; a job that has begun still reads it. A result file goes with its adapter: its name, its bytes and
+    its folder on the workers' disks."""
     with context.transaction(tenant.id) as session:
-        if not files.delete(tenant.id, session, file_id):
+        there, adapter = deletion.file(tenant.id, session, file_id)
+        if not there:
             raise missing.file(file_id)
-    return FileDeleted(id=file_id)
+        return FileDeleted(id=file_id, onward=adapter and {"adapter": adapter.name, "job": adapter.job_id})

@@ -5,10 +5,12 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import audit
@@ -22,11 +24,38 @@ QUIET = frozenset(("/healthz", "/readyz", "/metrics"))  # asked every few second
 log = structlog.get_logger("api.middleware")
 
 
+class AtOnce:
+    """ASGI middleware that answers 503 beyond `most` requests under way, but for the probes. What a request adds to
+    the scope's `leaving` is called when it ends."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app, self.most, self.under_way = app, most, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in QUIET:
+            await self.app(scope, receive, send)
+            return
+        if self.under_way >= self.most:
+            said = {"message": "Too many requests are under way: try again.", "type": "server_error"}
+            body = {"error": said | {"param": None, "code": "unavailable"}}
+            await JSONResponse(body, 503, {"retry-after": "1"})(scope, receive, send)
+            return
+        self.under_way += 1
+        leaving: list[Callable[[], None]] = scope.setdefault("leaving", [])
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.under_way -= 1
+            for leave in leaving:
+                leave()
+
+
 class Requests:
     """ASGI middleware, outside of all others, so that an unforeseen error has an id in its answer too.
 
     A caller's own `X-Request-ID` is kept where it is harmless, and its `traceparent` is the parent of the request's
-    span. Bound to the context: `request`; in the scope: `tenant`, once the key was found to be good."""
+    span. Bound to the context: `request`; in the scope, once the key was found to be good: `tenant`, and `rates`, the
+    headers that say what is left to it."""
 
     def __init__(self, app: ASGIApp, draining: threading.Event) -> None:
         self.app, self.draining = app, draining
@@ -46,6 +75,8 @@ class Requests:
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
                 answer[HEADER] = request_id
+                for name, value in scope.get("rates", {}).items():
+                    answer[name] = value
                 if self.draining.is_set():
                     answer["connection"] = "close"
             await send(message)

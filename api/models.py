@@ -11,7 +11,7 @@ from api.auth import Tenant
 from api.context import Context, Ctx
 from api.files import epoch
 from db.tables import Adapter, Job
-from db.tenant import adapters
+from db.tenant import adapters, deletion
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 MOST = 10_000  # adapters in the list, newest first: OpenAI's has no pages
@@ -49,6 +49,13 @@ def adapter(row: Adapter, of: Job) -> ModelObject:
     )
 
 
+class ModelDeleted(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
+    onward: dict[str, Any]
+
+
 @router.get("")
 def list_models(tenant: Tenant, context: Ctx) -> Models:
     with context.transaction(tenant.id) as session:
@@ -65,3 +72,14 @@ def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
     with context.transaction(tenant.id) as session:
         row = errors.found(adapters.get(tenant.id, session, name), missing.model(name))
         return adapter(row, adapters.makers(tenant.id, session, [row])[row.job_id])
+
+
+@router.delete("/{name:path}")
+def delete(name: str, tenant: Tenant, context: Ctx) -> ModelDeleted:
+    """The adapter goes with its file: its name, its bytes and its folder on the workers' disks. Base models are the
+    operator's."""
+    if name in context.settings.models:
+        raise errors.ApiError(403, f"'{name}' is a base model: it is not yours to delete.", code="permission_denied")
+    with context.transaction(tenant.id) as session:
+        row = errors.found(deletion.adapter(tenant.id, session, name), missing.model(name))
+        return ModelDeleted(id=row.name, onward={"id": row.id, "job": row.job_id, "file": row.file_id})

@@ -1,8 +1,9 @@
 """Settings of the API process: what every process shares, and where to listen. Knows no request."""
 
+import ipaddress
 from functools import lru_cache
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from db.settings import Settings as Shared
 
@@ -19,7 +20,40 @@ class Settings(Shared):
     api_metrics_port: int = Field(default=0, ge=0, le=65535)  # 0: /metrics among the other routes
     drain_seconds: float = Field(default=2.0, ge=0)
     max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
+    max_tenant_bytes: int = Field(default=64 << 30, ge=0)  # files and results of a tenant without a limit of its own
+    max_requests: int = Field(default=512, ge=1)  # under way at one time; probes are not counted
+    max_requests_of_tenant: int = Field(default=64, ge=1)
+    max_connections: int = Field(default=800, ge=1)
+    max_connections_of_address: int = Field(default=400, ge=1)  # a trusted proxy has no such limit
+    head_seconds: float = Field(default=5.0, gt=0)  # from a connection, or a request's first byte, to its head's last
+    body_idle_seconds: float = Field(default=15.0, gt=0)  # of a body without a byte
+    min_body_rate: int = Field(default=1024, ge=0)  # bytes a second of a body, after `body_idle_seconds`
+    unread_seconds: float = Field(default=60.0, gt=0)  # that a client may leave an answer unread
+    keep_alive_seconds: float = Field(default=5.0, gt=0)  # of a connection between requests
+    trusted_proxies: str = ""  # whose X-Forwarded-For is believed: addresses and networks, commas between; * is all
+    requests_a_minute: int = Field(default=12_000, ge=0)  # of a tenant; 0, here and below: no limit
+    jobs_a_minute: int = Field(default=3_000, ge=0)  # that a tenant asks for
+    upload_bytes_a_minute: int = Field(default=4 << 30, ge=0)  # of a tenant
+    wrong_keys_a_minute: int = Field(default=600, ge=0)  # of an address
+    rate_retry_seconds: float = Field(default=10.0, gt=0)  # a Valkey that does not count is left alone for so long
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
+    count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
+    count_waiting: int = Field(default=48, ge=1)  # requests of a tenant that wait for counts at one time
+    counts_at_once: int = Field(default=16, ge=1)  # files that are being counted, which bounds memory
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _named(cls, trusted: str) -> str:
+        networks(trusted)
+        return trusted
+
+
+def networks(trusted: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Addresses and networks, separated by commas; `*` is all of them. Raises ValueError."""
+    named = [part.strip() for part in trusted.split(",") if part.strip()]
+    if "*" in named:
+        named = ["0.0.0.0/0", "::/0"]
+    return tuple(ipaddress.ip_network(part) for part in named)
 
 
 @lru_cache

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from threading import Lock
 
 from db.contract.acting import Counted, Ids
@@ -17,8 +17,7 @@ Key = tuple[str, str, Ids]  # the file's SHA-256, the model, the ids an adapter 
 
 
 class TokenCounts:
-    """The last `capacity` answers, eight bytes a row; a row that cannot be is an answer too. Two requests may count one
-    file at once; both are right."""
+    """The last `capacity` answers, eight bytes a row; a row that cannot be is an answer too."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity, self._lock = capacity, Lock()
@@ -38,9 +37,9 @@ class TokenCounts:
                 self._known.popitem(last=False)
 
 
-def count(base: Base, rows: Iterable[Row], invocation: Ids = ()) -> Counted | BadRow:
-    """Counts a file in one pass; or its first row that is none, or that the model cannot be trained on: longer than its
-    context, or without the invocation."""
+def counting(base: Base, rows: Iterable[Row], invocation: Ids = ()) -> Generator[None, None, Counted | BadRow]:
+    """Counts a file in one pass, and yields at every row; returns the counts, or its first row that is none, or that
+    the model cannot be trained on: longer than its context, or without the invocation."""
     visit, once, targets, tail = array("I"), array("I"), 0, Tail(())
     try:
         for line, row in enumerate(encode_rows(base, rows, invocation), start=1):
@@ -48,6 +47,7 @@ def count(base: Base, rows: Iterable[Row], invocation: Ids = ()) -> Counted | Ba
             once.append(row.prompt)
             targets += sum(len(scored) for _, _, scored in row.candidates)
             tail = joined(tail if line > 1 else None, base, row, line)
+            yield
     except BadRow as error:
         return BadRow(error.line, error.reason, error.param)  # without the frames it passed, which hold the rows
     return Counted(Counts(visit, once), targets, tail)

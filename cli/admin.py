@@ -77,17 +77,47 @@ def create(
     tenant_class: Annotated[str, typer.Option("--class", help="The label its metrics carry.")] = "standard",
     weight: Annotated[float, typer.Option(help="Its share of scored tokens beside others.")] = 1.0,
     quota: Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Its files and results; none is the API's setting.")] = None,
     as_json: show.Json = False,
 ) -> None:
     """A new tenant."""
     try:
         with database() as session:
-            tenant = rows.create(session, name, tenant_class=tenant_class, weight=weight, token_quota=quota)
+            tenant = rows.create(
+                session, name, tenant_class=tenant_class, weight=weight, token_quota=quota, max_bytes=max_bytes
+            )
     except IntegrityError as error:
         if "uq_" not in str(error.orig):
             raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
         raise Failure(f"there is a tenant {name!r} already", "`onward tenants list` shows them") from None
     return show.as_json(_tenant(tenant)) if as_json else show.out.print(f"{tenant.id}  {tenant.name}")
+
+
+@tenants.command("set")
+def set_limits(
+    tenant: str,
+    max_bytes: Annotated[str | None, typer.Option(metavar="BYTES|none", help="Its files and results.")] = None,
+    as_json: show.Json = False,
+) -> None:
+    """Change a tenant's limits (name or id); what is not given stays. `none` takes a limit away: the API's setting
+    holds."""
+    try:
+        with database() as session:
+            found = tenant_of(session, tenant)
+            if max_bytes is not None:
+                found.max_bytes = limit("--max-bytes", max_bytes)
+    except IntegrityError as error:
+        raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
+    return show.as_json(_tenant(found)) if as_json else show.out.print(f"{found.id}  {found.name}")
+
+
+def limit(option: str, said: str) -> int | None:
+    """A number of an option, or None for "none". Raises Failure."""
+    if said == "none":
+        return None
+    if not said.isdecimal() or len(said) > 18:
+        raise Failure(f"{option} is {said!r}", "a whole number, or none")
+    return int(said)
 
 
 @tenants.command("list")
@@ -98,10 +128,14 @@ def list_tenants(as_json: show.Json = False) -> None:
     if as_json:
         return show.as_json(found)
     lines = (
-        (t["id"], t["name"], t["class"], f"{t['weight']:g}", show.size(t["token_quota"]), str(t["max_jobs"]))
+        (
+            *(t["id"], t["name"], t["class"], f"{t['weight']:g}", show.size(t["token_quota"]), str(t["max_jobs"])),
+            show.size(t["max_bytes"]),
+        )
         for t in found
     )
-    return show.table(["id", "name", "class", "weight>", "quota>", "jobs>"], lines, empty="no tenants yet")
+    columns = ["id", "name", "class", "weight>", "quota>", "jobs>", "bytes>"]
+    return show.table(columns, lines, empty="no tenants yet")
 
 
 def _tenant(tenant: tables.Tenant) -> dict[str, Any]:
@@ -112,5 +146,6 @@ def _tenant(tenant: tables.Tenant) -> dict[str, Any]:
         "weight": tenant.weight,
         "token_quota": tenant.token_quota,
         "max_jobs": tenant.max_jobs,
+        "max_bytes": tenant.max_bytes,
         "created_at": tenant.created_at,
     }

@@ -78,14 +78,19 @@ Heard = Callable[[str, bool], None]
 
 
 def ringer(app: Celery, heard: Heard | None = None) -> Ring:
-    """What wakes a worker of a model by name. A broker that does not answer is logged, never raised; `heard` is told
-    of each try. The doorbell carries the trace it was rung in."""
+    """What wakes a worker of a model by name, unless a doorbell lies there that nobody has taken: who takes it reads
+    the rows after that, and finds what this one would tell. A broker that does not answer is logged, never raised;
+    `heard` is told of each try. The doorbell carries the trace it was rung in."""
 
     def ring(model: str) -> None:
+        name = queue_name(model)
         with traces.span("ring", kind=SpanKind.PRODUCER, model=model):
             try:
-                app.send_task(TASK, queue=queue_name(model), retry=False, headers={TRACE: traces.traceparent()})
-            except (OperationalError, OSError) as error:
+                with app.producer_or_acquire() as producer:
+                    if not producer.channel.client.llen(name):
+                        headers = {TRACE: traces.traceparent()}
+                        app.send_task(TASK, queue=name, retry=False, headers=headers, producer=producer)
+            except (OperationalError, OSError, redis.RedisError) as error:
                 log.warning("doorbell not rung", model=model, error=str(error))
                 rung = False
             else:

@@ -3,15 +3,15 @@
 Decides nothing (`db/contract/acting.py` does) and writes nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from tempfile import SpooledTemporaryFile
 
-from sqlalchemy.orm import Session
+from starlette.requests import Request
 
 from api import errors, missing, token_counts
 from api.context import Context
-from api.files import limits, pieces
+from api.files import limits
+from api.flights import attended
 from db import files
 from db.contract.acting import Counted, Ids, Readings
 from db.contract.refusal import Refusal
@@ -25,27 +25,29 @@ from db.tables import File
 
 @dataclass(frozen=True)
 class Source:
-    """A tenant's file, the request's field `param` that named it, and the model whose tokens are counted."""
+    """A tenant's file, the request that asks, its field `param` that named the file, and the model whose tokens are
+    counted."""
 
     file: File
     param: str
     base: Base
     tenant: str
     context: Context
+    request: Request
 
 
-def gathered(activation: str, text: str | None, sources: Sequence[Source]) -> Readings:
+async def gathered(activation: str, text: str | None, sources: Sequence[Source]) -> Readings:
     """What `activation` and the invocation's `text` need to be known of these files, the training file first. Stops
     where the rows have already said no. Raises ApiError 404 for a file that went meanwhile."""
     plain: tuple[Counted | Refusal, ...] = ()
     if activation != "answer" or text is None:
-        plain = tuple(counted(source) for source in sources)
+        plain = await counted(sources)
     if activation == "all" or any(isinstance(one, Refusal) for one in plain):
         return Readings(plain)
-    ids = _chosen(sources, plain) if text is None else _spelled(text, sources[0])
+    ids = _chosen(sources, plain) if text is None else await _spelled(text, sources[0])
     if isinstance(ids, Refusal):
         return Readings(plain, ids)
-    return Readings(plain, ids, tuple(counted(source, ids) for source in sources))
+    return Readings(plain, ids, await counted(sources, ids))
 
 
 def _chosen(sources: Sequence[Source], plain: Sequence[Counted | Refusal]) -> Ids | Refusal:
@@ -54,39 +56,58 @@ def _chosen(sources: Sequence[Source], plain: Sequence[Counted | Refusal]) -> Id
     return invocation.shared(sources[0].base, list(zip(names, tails, strict=True)))
 
 
-def _spelled(text: str, source: Source) -> Ids | Refusal:
+async def _spelled(text: str, source: Source) -> Ids | Refusal:
     """By the first row. Raises BadRow where it cannot be encoded, in the name of the request's field."""
-    with source.context.transaction(source.tenant) as session, errors.blamed(source.param):
-        row = next(parse(_content(source, session), limits(source.context.settings)))
+
+    def work() -> Generator[None, None, Ids | Refusal]:
+        yield  # begun once it is this tenant's turn
+        row = next(parse(_pieces(source), limits(source.context.settings)))
         encoded = next(encode_rows(source.base, [row]))
-    return invocation.spelled(source.base, row, encoded, text)
+        return invocation.spelled(source.base, row, encoded, text)
+
+    with errors.blamed(source.param):
+        key = (source.file.sha256, source.base.name, text)
+        flight = source.context.flights.result(key, source.tenant, work)
+        return await attended(source.request, source.context.ending, flight)
 
 
-def _content(source: Source, session: Session) -> Iterator[bytes]:
-    content = files.content(source.tenant, session, source.file.id)
-    return errors.found(content, missing.file(source.file.id, source.param))
+def _pieces(source: Source) -> Iterator[bytes]:
+    """The file's bytes, each piece in a transaction of its own: none is open while tokens are counted. Raises ApiError
+    404 where the file goes meanwhile."""
+    number = size = 0
+    while size < source.file.bytes:
+        with source.context.transaction(source.tenant) as session:
+            piece = files.chunk(source.tenant, session, source.file.id, number)
+        if piece is None:
+            raise missing.file(source.file.id, source.param)
+        yield piece
+        number, size = number + 1, size + len(piece)
 
 
-def counted(source: Source, ids: Ids = ()) -> Counted | Refusal:
-    """The file counted for an adapter that acts from `ids` on, or refused for its first row that cannot be."""
-    found = _measured(source, ids)
-    if isinstance(found, BadRow):
-        return Refusal(source.param, f"Line {found.line}: {found.reason}", "invalid_file_format")
-    return found
+async def counted(sources: Sequence[Source], ids: Ids = ()) -> tuple[Counted | Refusal, ...]:
+    """The files counted for an adapter that acts from `ids` on, or refused for their first row that cannot be."""
+    found: list[Counted | Refusal] = []
+    for source in sources:
+        one = await _measured(source, ids)
+        if isinstance(one, BadRow):
+            found.append(Refusal(source.param, f"Line {one.line}: {one.reason}", "invalid_file_format"))
+        else:
+            found.append(one)
+    return tuple(found)
 
 
-def _measured(source: Source, ids: Ids) -> Counted | BadRow:
-    """From memory where this content was counted before. No transaction is open while its tokens are counted."""
-    context, base = source.context, source.base
-    key = (source.file.sha256, base.name, ids)
+async def _measured(source: Source, ids: Ids) -> Counted | BadRow:
+    """From memory where this content was counted before; else counted in its tenant's turn, once for all who ask."""
+    context = source.context
+    key = (source.file.sha256, source.base.name, ids)
+
+    def work() -> Generator[None, None, Counted | BadRow]:
+        rows = parse(_pieces(source), limits(context.settings))
+        found = yield from token_counts.counting(source.base, rows, ids)
+        context.tokens.put(key, found)
+        return found
+
     known = context.tokens.get(key)
     if known is not None:
         return known
-    with SpooledTemporaryFile(max_size=16 << 20) as copy:
-        with context.transaction(source.tenant) as session:
-            for piece in _content(source, session):
-                copy.write(piece)
-        copy.seek(0)
-        found = token_counts.count(base, parse(pieces(copy), limits(context.settings)), ids)
-    context.tokens.put(key, found)
-    return found
+    return await attended(source.request, context.ending, context.flights.result(key, source.tenant, work))

@@ -1,6 +1,10 @@
 """From a request to the job's contract: the facts gathered here, decided in `db/contract/admit.py`. Writes nothing."""
 
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
 
 from api import errors, missing
 from api.context import Context
@@ -8,19 +12,35 @@ from api.jobs import activation
 from api.jobs.request import JobCreate, asked
 from db import files
 from db.contract import admit
-from db.contract.admit import Admitted, Examples, Facts, Limits
+from db.contract.acting import Readings
+from db.contract.admit import Admitted, Asked, Examples, Facts, Limits
 from db.contract.tokens.base_model import load
 from db.tables import File
 
 SEEDS = 2**31  # a seed we draw fits OpenAI's integer
 
 
-def admitted(body: JobCreate, tenant: str, context: Context) -> Admitted:
-    """The spec and what it costs. Raises ApiError: 404 for a model or file that is not there, 400 for the rest.
+@dataclass(frozen=True)
+class Prepared:
+    """A request that no row has decided yet."""
 
-    Counting tokens may take seconds the first time a file meets a model: no transaction is open meanwhile, and what no
-    row decides is refused before.
-    """
+    wanted: Asked
+    facts: Facts
+    sources: Sequence[activation.Source]
+
+    async def readings(self) -> Readings:
+        """Counting tokens may take seconds the first time a file meets a model: no thread of the requests' and no
+        transaction is held meanwhile."""
+        return await activation.gathered(self.wanted.activation, self.wanted.text, self.sources)
+
+    def admitted(self, readings: Readings) -> Admitted:
+        """The spec and what it costs. Raises ApiError 400."""
+        return errors.accepted(admit.decide(self.wanted, self.facts, readings))
+
+
+def prepared(body: JobCreate, tenant: str, context: Context, request: Request) -> Prepared:
+    """What can be said before the rows are read. Raises ApiError: 404 for a model or file that is not there, 400 for
+    what no row decides."""
     wanted = errors.accepted(asked(body))
     if body.model not in context.settings.models:
         raise missing.model(body.model)
@@ -37,12 +57,11 @@ def admitted(body: JobCreate, tenant: str, context: Context) -> Admitted:
     )
     errors.accepted(admit.early(wanted, facts))
     sources = [
-        activation.Source(file, of.param, base, tenant, context)
+        activation.Source(file, of.param, base, tenant, context, request)
         for file, of in zip((training, validation), facts.files, strict=False)
         if file
     ]
-    readings = activation.gathered(wanted.activation, wanted.text, sources)
-    return errors.accepted(admit.decide(wanted, facts, readings))
+    return Prepared(wanted, facts, sources)
 
 
 def stored(file_id: str, param: str, tenant: str, context: Context) -> File:

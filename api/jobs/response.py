@@ -67,7 +67,8 @@ class CheckpointObject(Entry):
 
 
 def job(row: Job, adapter: Adapter | None) -> JobObject:
-    """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`."""
+    """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`. Of a
+    deleted adapter only `onward.adapter` tells, with `deleted_at`: what it was, the journal's receipt."""
     hyper = hyperparameters(row)
     done = row.state == "succeeded"
     return JobObject(
@@ -76,13 +77,13 @@ def job(row: Job, adapter: Adapter | None) -> JobObject:
         finished_at=epoch(row.finished_at) if row.finished_at else None,
         estimated_finish=epoch(row.estimated_finish) if row.estimated_finish and row.state == "running" else None,
         error=JobError(**row.error) if row.error else None,
-        fine_tuned_model=adapter.name if adapter and done else None,
+        fine_tuned_model=adapter.name if adapter and done and not adapter.deleted_at else None,
         hyperparameters=hyper,
         method={"type": "supervised", "supervised": {"hyperparameters": hyper}},
         metadata=row.request.get("metadata"),
         model=row.model,
         organization_id=row.tenant_id,
-        result_files=[adapter.file_id] if adapter else [],
+        result_files=[adapter.file_id] if adapter and not adapter.deleted_at else [],
         seed=row.spec["seed"],
         status=row.state,
         trained_tokens=row.scored_tokens if row.finished_at else None,
@@ -108,7 +109,8 @@ def job(row: Job, adapter: Adapter | None) -> JobObject:
 def about(adapter: Adapter | None) -> dict[str, Any] | None:
     if adapter is None:
         return None
-    return {"id": adapter.id, "name": adapter.name, "step": adapter.step, "sha256": adapter.sha256}
+    said = {"id": adapter.id, "name": adapter.name, "step": adapter.step, "sha256": adapter.sha256}
+    return said | ({"deleted_at": epoch(adapter.deleted_at)} if adapter.deleted_at else {})
 
 
 def hyperparameters(row: Job) -> dict[str, Any]:

@@ -3,20 +3,23 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api import body, errors, missing
 from api.auth import Tenant
-from api.context import Ctx
+from api.context import Context, Ctx
 from api.jobs import admission, response
 from api.jobs.request import JobCreate
 from api.jobs.response import CheckpointObject, EventObject, JobObject
 from api.pagination import Page, page
 from db import files, queue
+from db.contract.admit import Admitted
 from db.tables import ENDED, Job
 from db.tenant import adapters, jobs
 
@@ -34,11 +37,59 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 async def sent(request: Request, _tenant: Tenant, context: Ctx) -> bytes:
     """The body, read once the key is known to be good."""
-    return await body.whole(request, context.settings.max_request_bytes)
+    return await body.whole(request, context.settings)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One request for a job, and what tells whether it was made before."""
+
+    body: JobCreate
+    tenant: str
+    context: Context
+    idempotency_key: str | None
+    is_retry: bool
+
+    @property
+    def request(self) -> dict[str, Any]:
+        return self.body.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.request, sort_keys=True).encode()).hexdigest()
+
+    def earlier(self) -> JobObject | None:
+        """The job that this request made before, whatever has become of its files and its model since."""
+        if self.idempotency_key is None and not self.is_retry:
+            return None
+        with self.context.transaction(self.tenant) as session:
+            job = jobs.earlier(self.tenant, session, self.hash, self.idempotency_key, self.is_retry)
+            return None if job is None else shown(self.tenant, session, job)
+
+    def queued(self, admitted: Admitted) -> JobObject:
+        price = {"training": admitted.price.training, "evaluation": admitted.price.evaluation}
+        with self.context.transaction(self.tenant) as session:
+            job, created = jobs.create(
+                self.tenant,
+                session,
+                spec=admitted.spec,
+                request=self.request | {"price": price, "invocation": admitted.invocation},
+                request_hash=self.hash,
+                price_tokens=admitted.price.total,
+                idempotency_key=self.idempotency_key,
+                is_retry=self.is_retry,
+            )
+            if created:
+                queue.ring_after_commit(session, job.model, self.context.ring)
+            answer = shown(self.tenant, session, job)
+        if created:
+            log.info("queued", job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
+        return answer
 
 
 @router.post("", openapi_extra=SCHEMA)
-def create(
+async def create(
+    request: Request,
     raw: Annotated[bytes, Depends(sent)],
     tenant: Tenant,
     context: Ctx,
@@ -47,28 +98,22 @@ def create(
 ) -> JobObject:
     """Accepts a job and says what it costs, exactly. With an `Idempotency-Key`, or when the openai client repeats a
     request, the job made the first time is the answer."""
-    asked = errors.validated(JobCreate, raw)
-    admitted = admission.admitted(asked, tenant.id, context)
-    request = asked.model_dump(mode="json", exclude_unset=True)
-    price = {"training": admitted.price.training, "evaluation": admitted.price.evaluation}
-    found = {"price": price, "invocation": admitted.invocation}
-    with context.transaction(tenant.id) as session:
-        job, created = jobs.create(
-            tenant.id,
-            session,
-            spec=admitted.spec,
-            request=request | found,
-            request_hash=hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
-            price_tokens=admitted.price.total,
-            idempotency_key=idempotency_key,
-            is_retry=idempotency_key is None and x_stainless_retry_count not in ("", "0"),
-        )
-        if created:
-            queue.ring_after_commit(session, job.model, context.ring)
-        answer = shown(tenant.id, session, job)
-    if created:
-        log.info("queued", job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
-    return answer
+    is_retry = idempotency_key is None and x_stainless_retry_count not in ("", "0")
+
+    def begin() -> tuple[Submission, JobObject | admission.Prepared]:
+        body = errors.validated(JobCreate, raw)
+        submission = Submission(body, tenant.id, context, idempotency_key, is_retry)
+        if (made := submission.earlier()) is not None:
+            return submission, made
+        context.rates.charge("jobs", tenant.id, context.settings.jobs_a_minute)
+        return submission, admission.prepared(body, tenant.id, context, request)
+
+    submission, found = await run_in_threadpool(begin)
+    if isinstance(found, JobObject):
+        return found
+    readings = await found.readings()
+    async with context.one_at_a_time(tenant.id):
+        return await run_in_threadpool(lambda: submission.queued(found.admitted(readings)))
 
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from api import errors
-from api.context import Ctx
+from api.context import Context, Ctx
 from db import queue
 
 router = APIRouter(tags=["health"])
@@ -33,9 +34,12 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def readyz(context: Ctx) -> JSONResponse:
-    """200 where PostgreSQL answers and this process has not been told to end."""
+async def readyz(context: Ctx) -> JSONResponse:
+    """200 where PostgreSQL answers and this process has not been told to end. It waits for no request's thread."""
+    return await to_thread.run_sync(readiness, context, limiter=context.probing)
 
+
+def readiness(context: Context) -> JSONResponse:
     def database() -> None:
         with context.sessions.begin() as session:
             session.execute(text("SELECT 1"))

@@ -72,6 +72,12 @@ def registry(factory: sessionmaker[Session], settings: Settings) -> tuple[Collec
     return made, HttpCounts(made)
 
 
+def counts(registry: CollectorRegistry, waiting: Callable[[], float]) -> None:
+    """How many requests wait for their tokens to be counted."""
+    gauge = Gauge("onward_counts_waiting", "Requests that wait for token counts.", registry=registry)
+    gauge.set_function(waiting)
+
+
 def doorbells(registry: CollectorRegistry, models: list[str]) -> Callable[[str, bool], None]:
     """What counts each doorbell, rung or lost."""
     counter = Counter("onward_doorbells", "Doorbells, by what became of them.", ("model", "outcome"), registry=registry)

@@ -32,6 +32,7 @@ class File(Base):
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         Index("ix_files_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
+        Index("ix_files_held", "tenant_id", postgresql_include=["bytes"], postgresql_where=text("deleted_at IS NULL")),
         CheckConstraint(one_of("purpose", ("fine-tune", "fine-tune-results")), name="purpose"),
         CheckConstraint(one_of("format", ("chat", "completion", "choice")), name="format"),
         CheckConstraint("(purpose = 'fine-tune') = (format IS NOT NULL)", name="examples_have_a_format"),

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Float, Index, Integer
+from sqlalchemy import BigInteger, CheckConstraint, Float, Index, Integer, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -61,9 +61,11 @@ class Adapter(Base):
     file_id: Mapped[str]
     token: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = now()
+    deleted_at: Mapped[datetime | None]  # a tombstone: nothing of it can be fetched, workers remove its folder
     __table_args__ = (
         of_tenant("job_id", "jobs", "fk_adapters_job"),
         of_tenant("file_id", "files", "fk_adapters_file"),
         Index("ix_adapters_tenant_id_created_at", "tenant_id", "created_at"),
+        Index("ix_adapters_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
         CheckConstraint("step >= 0 AND length(sha256) = 64", name="whole"),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import or_, select, tuple_
+from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from db.tables import Adapter, Job
@@ -11,17 +11,17 @@ from db.tables import Adapter, Job
 def get(tenant: str, session: Session, name_or_id: str) -> Adapter | None:
     """The tenant's adapter of this name or id."""
     named = or_(Adapter.id == name_or_id, Adapter.name == name_or_id)
-    return session.scalar(select(Adapter).where(Adapter.tenant_id == tenant, named))
+    return session.scalar(select(Adapter).where(*_live(tenant), named))
 
 
 def of_job(tenant: str, session: Session, job_id: str) -> Adapter | None:
-    """The adapter that the tenant's job published, if it has."""
+    """The adapter that the tenant's job published, if it has; a deleted one says so in `deleted_at`."""
     return session.scalar(select(Adapter).where(Adapter.tenant_id == tenant, Adapter.job_id == job_id))
 
 
 def page(tenant: str, session: Session, *, after: str | None = None, limit: int = 20) -> tuple[list[Adapter], bool]:
     """Up to `limit` adapters older than the adapter `after`, newest first. Unknown `after`: none."""
-    wanted = select(Adapter).where(Adapter.tenant_id == tenant)
+    wanted = select(Adapter).where(*_live(tenant))
     if after is not None:
         start = get(tenant, session, after)
         if start is None:
@@ -36,3 +36,7 @@ def makers(tenant: str, session: Session, published: Sequence[Adapter]) -> dict[
     """The tenant's jobs that published these adapters, by id."""
     wanted = select(Job).where(Job.tenant_id == tenant, Job.id.in_([row.job_id for row in published]))
     return {job.id: job for job in session.scalars(wanted)}
+
+
+def _live(tenant: str) -> tuple[ColumnElement[bool], ...]:
+    return Adapter.tenant_id == tenant, Adapter.deleted_at.is_(None)

@@ -61,9 +61,9 @@ def create(
     # One create of a tenant at a time: quota and idempotency are decided on what is committed.
     mine = select(Tenant).where(Tenant.id == tenant).with_for_update(key_share=True)
     owner = session.scalars(mine.execution_options(populate_existing=True)).one()
-    earlier = _earlier(owner.id, session, request_hash, idempotency_key, is_retry)
-    if earlier is not None:
-        return earlier, False
+    made = earlier(owner.id, session, request_hash, idempotency_key, is_retry)
+    if made is not None:
+        return made, False
     _check_quota(owner, session, price_tokens)
     _check_files(owner.id, session, spec)
     asked = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
@@ -75,6 +75,21 @@ def create(
     audit.write(session, owner.id, "job.create", job.id, about)
     _warn_if_unserved(session, job)
     return job, True
+
+
+def earlier(tenant: str, session: Session, request_hash: str, key: str | None, is_retry: bool) -> Job | None:
+    """The job that the same request made before: found by its idempotency key or, without one, where it is a client's
+    retry of a body accepted in the last ten minutes. Raises IdempotencyConflict."""
+    mine = select(Job).where(Job.tenant_id == tenant)
+    if key is not None:
+        job = session.scalar(mine.where(Job.idempotency_key == key))
+        if job is not None and job.request_hash != request_hash:
+            raise IdempotencyConflict(key)
+        return job
+    if not is_retry:
+        return None
+    same = mine.where(Job.request_hash == request_hash, Job.created_at > func.now() - RETRY_WINDOW)
+    return session.scalar(same.order_by(Job.created_at.desc()).limit(1))
 
 
 def _of(spec: JobSpec) -> dict[str, Any]:
@@ -191,19 +206,6 @@ def _steer(tenant: str, session: Session, job_id: str, wish: Wish) -> Job | None
 def _is_held(session: Session, job: Job) -> bool:
     live = select(Lease.job_id).where(Lease.job_id == job.id, Lease.expires_at > func.clock_timestamp())
     return job.state == "running" and session.scalar(live) is not None
-
-
-def _earlier(tenant: str, session: Session, request_hash: str, key: str | None, is_retry: bool) -> Job | None:
-    mine = select(Job).where(Job.tenant_id == tenant)
-    if key is not None:
-        earlier = session.scalar(mine.where(Job.idempotency_key == key))
-        if earlier is not None and earlier.request_hash != request_hash:
-            raise IdempotencyConflict(key)
-        return earlier
-    if not is_retry:
-        return None
-    same = mine.where(Job.request_hash == request_hash, Job.created_at > func.now() - RETRY_WINDOW)
-    return session.scalar(same.order_by(Job.created_at.desc()).limit(1))
 
 
 def _check_quota(owner: Tenant, session: Session, price: int) -> None:

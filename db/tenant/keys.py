@@ -34,8 +34,10 @@ def create(
     weight: float = 1.0,
     token_quota: int | None = None,
     max_jobs: int = 1000,
+    max_bytes: int | None = None,
 ) -> Tenant:
-    """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them (None: unlimited).
+    """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them (None: unlimited), `max_bytes`
+    one on its files and results (None: the API's setting).
 
     Raises sqlalchemy's IntegrityError when the name is taken.
     """
@@ -46,6 +48,7 @@ def create(
         weight=weight,
         token_quota=token_quota,
         max_jobs=max_jobs,
+        max_bytes=max_bytes,
     )
     session.add(tenant)
     session.flush()

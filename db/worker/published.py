@@ -1,8 +1,10 @@
 """A published adapter and what it is rebuilt from, for whoever verifies it: an operator's right. Changes no row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from db.contract.spec import JobSpec, stored
@@ -20,6 +22,19 @@ class Recorded:
     sha256: str
     path: str
     spec: JobSpec
+
+
+OVERLAP = timedelta(minutes=5)  # a deletion is dated when its transaction begins, and seen once it has committed
+
+
+def deleted(session: Session, since: datetime | None) -> tuple[Sequence[str], datetime]:
+    """The jobs of any tenant whose adapters were deleted since, all where that is None, and the `since` to ask with
+    next. Some are told twice."""
+    wanted = select(Adapter.job_id).where(Adapter.deleted_at.is_not(None))
+    if since is not None:
+        wanted = wanted.where(Adapter.deleted_at >= since)
+    now = session.execute(select(func.now())).scalar_one()
+    return session.scalars(wanted).all(), now - OVERLAP
 
 
 def recorded(session: Session, adapter: str) -> Recorded | None:

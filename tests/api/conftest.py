@@ -11,6 +11,7 @@ import uvicorn
 from openai import OpenAI
 from sqlalchemy.orm import Session, sessionmaker
 
+from api import connections
 from api.app import create_app
 from api.settings import Settings
 from db.tenant import keys
@@ -32,7 +33,7 @@ class Client:
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """The base URL (with /v1) of an API that runs in a thread until the block ends."""
-    config = uvicorn.Config(create_app(settings), port=0, log_level="warning", lifespan="off", access_log=False)
+    config = connections.config(create_app(settings), settings, port=0, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

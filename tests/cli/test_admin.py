@@ -46,3 +46,13 @@ def test_migrate_says_where_the_database_is(shell):
 def test_an_unreachable_database_is_told_with_what_to_do(shell, monkeypatch):
     monkeypatch.setenv("ONWARD_DATABASE_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
     assert "ONWARD_DATABASE_URL" in complaint(shell("tenants", "list", ok=False))
+
+
+def test_a_tenants_storage_is_limited_and_freed_again(shell):
+    assert read(shell("tenants", "create", "gil", "--max-bytes", "5000", "--json"))["max_bytes"] == 5000
+    assert read(shell("tenants", "set", "gil", "--max-bytes", "12345", "--json"))["max_bytes"] == 12345
+    assert read(shell("tenants", "set", "gil", "--json"))["max_bytes"] == 12345, "what is not given stays"
+    assert "12.3k" in shell("tenants", "list").stdout
+    assert "a whole number, or none" in complaint(shell("tenants", "set", "gil", "--max-bytes", "-1", ok=False))
+    assert read(shell("tenants", "set", "gil", "--max-bytes", "none", "--json"))["max_bytes"] is None
+    assert "there is no tenant 'who'" in complaint(shell("tenants", "set", "who", ok=False))

@@ -79,6 +79,23 @@ def test_it_does_not_ring_for_what_was_rolled_back(factory, ring, model, waiting
     assert waiting() == 1
 
 
+def test_one_doorbell_a_model_waits_however_often_it_is_rung(redis_url, ring, model, waiting):
+    other = new_id("m-")
+    for _ in range(60):
+        ring(model)
+        ring(other)
+    assert waiting() == 1
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen(queue.queue_name(other)) == 1, "each model has its own"
+        for _ in range(2):
+            assert client.lpop(queue.queue_name(model)), "taken, or lost"
+            ring(model)
+            assert waiting() == 1, "the next is rung"
+        client.rpush(queue.queue_name(model), client.lindex(queue.queue_name(model), 0))
+        ring(model)
+    assert waiting() == 2, "one that was doubled harms nobody"
+
+
 def test_the_sweep_rings_once_a_model_and_once_a_while(session, model):
     tenant, other = a_tenant(session), new_id("m-")
     a_worker(session, model)

@@ -19,6 +19,7 @@ from worker import metrics
 from worker.adapters import disk
 from worker.settings import WorkerSettings
 from worker.slices.ending import Out
+from worker.slices.tidy import Tidy
 
 log = structlog.get_logger("worker.slices.heartbeat")
 
@@ -35,6 +36,7 @@ class Heartbeat(threading.Thread):
     ) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._factory, self._settings, self._worker, self._ring = factory, settings, worker_id, ring
+        self._tidy = Tidy(settings.home / "adapters")
         self._lock = threading.Lock()
         self._held: dict[str, Claim] = {}
         self._until: dict[str, float] = {}
@@ -167,9 +169,11 @@ class Heartbeat(threading.Thread):
         self._ring(self._settings.model)
 
     def sweep(self) -> None:
-        """Ring for work that nobody holds."""
+        """Ring for work that nobody holds, and remove from this disk what tenants have deleted."""
         with self._factory.begin() as session:
             sweep(session, self._ring, self._settings.sweep_seconds)
+            gone = self._tidy.gone(session)
+        self._tidy.remove(gone)
 
     def _try(self, act: Callable[[], None]) -> None:
         try:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.token_counts import count
+from api.token_counts import counting
 from db.contract.rows.files import parse
 from db.contract.sampling import minibatch
 from db.contract.spec import JobSpec
@@ -219,7 +219,9 @@ def test_a_file_is_tokenised_once_for_each_invocation(anna, monkeypatch):
     from api import token_counts
 
     passes = []
-    monkeypatch.setattr(token_counts, "count", lambda base, rows, ids=(): passes.append(ids) or count(base, rows, ids))
+    monkeypatch.setattr(
+        token_counts, "counting", lambda base, rows, ids=(): passes.append(ids) or counting(base, rows, ids)
+    )
     good, bad = upload(anna, *rated(7)), upload(anna, *rated(7, ":", (" good: yes", " bad")))
     for _ in range(2):
         assert acts(submit(anna, good, {"activation": "auto"}))[0] == "answer"

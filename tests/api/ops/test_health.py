@@ -1,7 +1,5 @@
 """What holds while parts are away, what is measured, and what the process may not load."""
 
-import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -12,8 +10,8 @@ import pytest
 from db.tables import Job
 from tests.api.conftest import client, serving
 from tests.api.examples import choices, http, submit, upload
+from tests.api.processes import process
 from tests.attempts import attempts
-from tests.ports import free_port
 from tests.waiting import AGES, HANG, until
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -157,30 +155,8 @@ def test_the_api_loads_no_model_code():
     assert done.stdout.strip() == "[]"
 
 
-@contextlib.contextmanager
-def process(settings, drain_seconds):
-    """An API process that is ready, and its address."""
-    port = free_port()
-    env = os.environ | {"ONWARD_DATABASE_URL": settings.database_url, "ONWARD_REDIS_URL": settings.redis_url}
-    env |= {"ONWARD_PORT": str(port), "ONWARD_MODELS": "{}", "ONWARD_DRAIN_SECONDS": str(drain_seconds)}
-    root = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, "-m", "api"], env=env) as started:
-
-        def ready() -> bool:
-            assert started.poll() is None
-            with contextlib.suppress(httpx.TransportError):
-                return http.get(f"{root}/readyz").is_success
-            return False
-
-        try:
-            until(ready, "the API is ready")
-            yield started, root
-        finally:
-            started.kill()
-
-
 def test_a_process_that_drains_answers_and_sends_its_clients_elsewhere(settings):
-    with process(settings, AGES) as (started, root), httpx.Client(timeout=HANG) as kept:
+    with process(settings, drain_seconds=AGES) as (started, root), httpx.Client(timeout=HANG) as kept:
         assert "connection" not in kept.get(f"{root}/healthz").headers
         started.terminate()
         until(lambda: http.get(f"{root}/readyz").status_code == 503, "it has heard")
@@ -193,6 +169,6 @@ def test_a_process_that_drains_answers_and_sends_its_clients_elsewhere(settings)
 
 
 def test_a_process_ends_in_order_once_it_has_drained(settings):
-    with process(settings, 0.2) as (started, _):
+    with process(settings, drain_seconds=0.2) as (started, _):
         started.terminate()
         assert started.wait(HANG) == 0
