@@ -4,6 +4,7 @@ from db.columns import Base
 from db.tables.files import File, FileChunk
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
 from db.tables.journal import Adapter, Evaluation, JournalStep
+from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import ApiKey, Tenant
 from db.tables.workers import Worker
 
@@ -15,6 +16,8 @@ __all__ = (
     "Adapter",
     "ApiKey",
     "Base",
+    "Clock",
+    "Daily",
     "Evaluation",
     "Event",
     "File",
@@ -22,6 +25,9 @@ __all__ = (
     "Job",
     "JournalStep",
     "Lease",
+    "Pruned",
+    "Share",
     "Tenant",
+    "Usage",
     "Worker",
 )

@@ -19,8 +19,11 @@ def create(
     weight: float = 1.0,
     token_quota: int | None = None,
     max_jobs: int = 1000,
+    max_running: int | None = None,
+    daily_tokens: int | None = None,
 ) -> Tenant:
-    """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them (None: unlimited).
+    """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them, `daily_tokens`
+    one a day, UTC, `max_running` a cap on the jobs that run at one time (None: unlimited).
 
     Raises sqlalchemy's IntegrityError when the name is taken.
     """
@@ -31,6 +34,8 @@ def create(
         weight=weight,
         token_quota=token_quota,
         max_jobs=max_jobs,
+        max_running=max_running,
+        daily_tokens=daily_tokens,
     )
     session.add(tenant)
     session.flush()

@@ -16,6 +16,7 @@ from db import events, files, transitions
 from db.contract.spec import JobSpec, stored
 from db.tables import Job, Lease
 from db.transitions import Wish
+from db.worker import shares
 
 
 class LeaseLost(Exception):
@@ -43,7 +44,8 @@ class Claim:
 
 
 def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_attempts: int) -> Claim | None:
-    """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, or now ended.
+    """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, now ended, or its
+    tenant holds as many as it may.
 
     A wish whose worker died is obeyed here. More than `max_attempts` claims in a row that committed no step end
     the job as failed with code `poison`. At most one of any number of concurrent callers gets the claim.
@@ -65,6 +67,8 @@ def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_att
         reason = f"{max_attempts} workers in a row stopped before they committed a step"
         transitions.fail(session, job, "poison", reason)
         session.flush()
+        return None
+    if not shares.has_room(session, job.tenant_id):
         return None
     if old is not None:
         events.write(session, job, f"Worker {old.worker_id} fell silent: taken over at step {job.step}", "warn")

@@ -66,7 +66,7 @@ def test_nothing_reads_all_jobs(factory, crowded, act):
         connection = session.connection()
 
         def note(_connection, _cursor, statement, parameters, _context, _many):
-            if statement.startswith("SELECT") and "jobs" in statement:
+            if statement.lstrip().startswith(("SELECT", "WITH")) and "jobs" in statement:
                 statements.append((statement, parameters))
 
         event.listen(connection, "before_cursor_execute", note)

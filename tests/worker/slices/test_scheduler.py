@@ -20,7 +20,8 @@ class Job:
     tenant_id: str
     weight: float = 1.0
     age: int = 0
-    scored_tokens_recent: int = 0
+    virtual: float = 0.0
+    priority: int = 0
 
     @property
     def created_at(self) -> datetime:
@@ -47,19 +48,19 @@ def test_twice_the_weight_is_twice_the_places():
 
 
 def test_who_has_scored_more_waits():
-    picked = pick(jobs("a", 5, scored_tokens_recent=1000) + jobs("b", 5), 5, quantum=10)
+    picked = pick(jobs("a", 5, virtual=1000) + jobs("b", 5), 5, quantum=10)
     assert {j.tenant_id for j in picked} == {"b"}
 
 
 def test_places_are_not_left_empty():
-    picked = pick(jobs("a", 2, scored_tokens_recent=10**9) + jobs("b", 1), 8, quantum=10)
+    picked = pick(jobs("a", 2, virtual=10**9) + jobs("b", 1), 8, quantum=10)
     assert sorted(j.job_id for j in picked) == ["a0", "a1", "b0"]
 
 
 def test_over_time_shares_follow_weights():
     weights, scored = {"a": 1.0, "b": 2.0, "c": 5.0}, Counter[str]()
     for _ in range(400):
-        waiting = [replace(j, scored_tokens_recent=scored[t]) for t, w in weights.items() for j in jobs(t, 4, weight=w)]
+        waiting = [replace(j, virtual=scored[t] / w) for t, w in weights.items() for j in jobs(t, 4, weight=w)]
         for job in pick(waiting, 2, quantum=50):
             scored[job.tenant_id] += 50
     shares = {t: scored[t] / sum(scored.values()) for t in weights}
@@ -78,7 +79,7 @@ WAITING = st.lists(
         tenant_id=st.sampled_from("abcd"),
         weight=st.just(1.0),
         age=st.integers(0, 1000),
-        scored_tokens_recent=st.just(0),
+        virtual=st.just(0.0),
     ),
     max_size=30,
     unique_by=lambda j: j.job_id,
