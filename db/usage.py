@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Date, func, literal_column, select, text
 from sqlalchemy.orm import Session
 
 from db.tables import Daily, Usage
 
 RECENT = timedelta(minutes=10)
-UTC_DAY = text("(now() AT TIME ZONE 'UTC')::date")
+UTC_DAY = literal_column("(now() AT TIME ZONE 'UTC')::date", Date)
 # One statement, so that a step costs one more round trip. Rows are locked in this order, after job and lease.
 CHARGE = text("""
     WITH charged AS (

@@ -19,6 +19,7 @@ from api.pagination import Page, page
 from db import files, queue
 from db.tables import ENDED, Job
 from db.tenant import adapters, jobs
+from db.tenant.waiting import waiting
 
 log = structlog.get_logger("api.jobs.routes")
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -61,6 +62,7 @@ def create(
             request_hash=hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest(),
             price_tokens=admitted.price.total,
             idempotency_key=idempotency_key,
+            priority=asked.onward.priority or 0,
             is_retry=idempotency_key is None and x_stainless_retry_count not in ("", "0"),
         )
         if created:
@@ -72,8 +74,15 @@ def create(
 
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
+    return all_shown(tenant, session, [job])[0]
+
+
+def all_shown(tenant: str, session: Session, found: list[Job]) -> list[JobObject]:
     """Only an ended job can have published an adapter."""
-    return response.job(job, adapters.of_job(tenant, session, job.id) if job.state in ENDED else None)
+    waits = waiting(tenant, session, found)
+    ended = {job.id for job in found if job.state in ENDED}
+    made = {job_id: adapters.of_job(tenant, session, job_id) for job_id in ended}
+    return [response.job(job, made.get(job.id), waits.get(job.id)) for job in found]
 
 
 @router.get("")
@@ -88,7 +97,7 @@ def list_jobs(
     }
     with context.transaction(tenant.id) as session:
         found, more = jobs.page(tenant.id, session, after=after, limit=limit, metadata=pairs)
-        return page([shown(tenant.id, session, job) for job in found], more)
+        return page(all_shown(tenant.id, session, found), more)
 
 
 @router.get("/{job_id}")
@@ -123,7 +132,7 @@ def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
 @router.get("/{job_id}/events")
 def events(job_id: str, tenant: Tenant, context: Ctx, after: After = None, limit: Limit = 20) -> Page[EventObject]:
     """Newest first."""
-    start = numbered(after, r"ftevent-(\d{1,18})")
+    start = numbered(after, rf"ftevent-{re.escape(job_id.partition('-')[2])}-(\d{{1,9}})")
     with context.transaction(tenant.id) as session:
         errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.events(tenant.id, session, job_id, after=start, limit=limit)

@@ -41,6 +41,7 @@ class Claim:
     started_at: datetime
     took_over: bool  # the lease of another holder had expired
     traceparent: str | None = None  # of the request that made the job
+    expected_start: datetime | None = None  # as the tenant was told when the job was made
 
 
 def claim(session: Session, job_id: str, worker_id: str, seconds: float, max_attempts: int) -> Claim | None:
@@ -103,6 +104,7 @@ def _claimed(job: Job, worker_id: str, took_over: bool) -> Claim:
         started_at=job.started_at,
         took_over=took_over,
         traceparent=job.traceparent,
+        expected_start=job.expected_start,
     )
 
 

@@ -41,6 +41,9 @@ def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     if claim.token == 1:
         wait = (datetime.now(UTC) - claim.created_at).total_seconds()
         metrics.queue_wait_seconds.labels(context.model, waiting.tenant_class).observe(max(0.0, wait))
+        if claim.expected_start is not None:
+            foretold = (claim.expected_start - claim.created_at).total_seconds()
+            metrics.wait_estimate_ratio.labels(context.model).observe(max(1.0, foretold) / max(1.0, wait))
     resident = context.residents.pop(claim.job_id, None)
     if resident is None or resident.run.step != claim.step:
         try:
