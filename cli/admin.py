@@ -20,6 +20,10 @@ from db.tenant import keys as rows
 
 tenants = typer.Typer(no_args_is_help=True)
 keys = typer.Typer(no_args_is_help=True)
+Quota = Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")]
+MaxRunning = Annotated[int | None, typer.Option(help="Jobs that run at one time; none is unlimited.")]
+DailyTokens = Annotated[int | None, typer.Option(help="Scored tokens a day, UTC; none is unlimited.")]
+LIFTED = {"quota": "token_quota", "max-running": "max_running", "daily-tokens": "daily_tokens"}
 
 
 def settings() -> Settings:
@@ -73,18 +77,49 @@ def create(
     name: str,
     tenant_class: Annotated[str, typer.Option("--class", help="The label its metrics carry.")] = "standard",
     weight: Annotated[float, typer.Option(help="Its share of scored tokens beside others.")] = 1.0,
-    quota: Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")] = None,
+    quota: Quota = None,
+    max_running: MaxRunning = None,
+    daily_tokens: DailyTokens = None,
     as_json: show.Json = False,
 ) -> None:
     """A new tenant."""
+    limits: dict[str, Any] = {"token_quota": quota, "max_running": max_running, "daily_tokens": daily_tokens}
     try:
         with database() as session:
-            tenant = rows.create(session, name, tenant_class=tenant_class, weight=weight, token_quota=quota)
+            tenant = rows.create(session, name, tenant_class=tenant_class, weight=weight, **limits)
     except IntegrityError as error:
         if "uq_" not in str(error.orig):
             raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
         raise Failure(f"there is a tenant {name!r} already", "`onward tenants list` shows them") from None
     return show.as_json(_tenant(tenant)) if as_json else show.out.print(f"{tenant.id}  {tenant.name}")
+
+
+@tenants.command("set")
+def set_(
+    tenant: str,
+    weight: Annotated[float | None, typer.Option(help="Its share of scored tokens beside others.")] = None,
+    quota: Quota = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs that have not ended at one time.")] = None,
+    max_running: MaxRunning = None,
+    daily_tokens: DailyTokens = None,
+    unlimited: Annotated[list[str] | None, typer.Option(help="A limit to lift: " + ", ".join(LIFTED))] = None,
+    as_json: show.Json = False,
+) -> None:
+    """Change a tenant's (name or id) share and limits, from its next slice and request on."""
+    lifted = [LIFTED[name] for name in unlimited or () if name in LIFTED]
+    if len(lifted) < len(unlimited or ()):
+        raise Failure(f"only these can be unlimited: {', '.join(LIFTED)}")
+    given = {"weight": weight, "token_quota": quota, "max_jobs": max_jobs, "max_running": max_running}
+    given["daily_tokens"] = daily_tokens
+    try:
+        with database() as session:
+            found = tenant_of(session, tenant)
+            for column, value in given.items():
+                if value is not None or column in lifted:
+                    setattr(found, column, value)
+    except IntegrityError as error:
+        raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
+    return show.as_json(_tenant(found)) if as_json else show.out.print(f"{found.id}  {found.name}")
 
 
 @tenants.command("list")
@@ -147,5 +182,7 @@ def _tenant(tenant: tables.Tenant) -> dict[str, Any]:
         "weight": tenant.weight,
         "token_quota": tenant.token_quota,
         "max_jobs": tenant.max_jobs,
+        "max_running": tenant.max_running,
+        "daily_tokens": tenant.daily_tokens,
         "created_at": tenant.created_at,
     }

@@ -16,7 +16,7 @@ from db.tables import Adapter, Daily, Evaluation, Event, Job, JournalStep, Lease
 from db.usage import UTC_DAY
 
 ADVISORY_LOCK = 0x6F6E7761726401  # one process at a time; the others have nothing to wait for
-JOBS, ROWS = 500, 5000  # the most that one call looks at, and drops, of a kind
+JOBS, ROWS = 500, 2000  # the most that one call looks at, and drops, of a kind
 MINUTES = timedelta(days=1)  # of usage by the minute, which only says how it goes now
 # A share is locked before it is looked whether a job waits, in a statement that begins with the lock in hand: a job
 # that comes meanwhile is seen, or its trigger waits for the lock and makes the share anew (migration 0004).

@@ -1,5 +1,6 @@
 """What tenants have used: charged in the transaction that commits it, read by the minute and the day. Knows no job."""
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from sqlalchemy import Date, func, literal_column, select, text
@@ -37,11 +38,11 @@ def charge(session: Session, model: str, tenant: str, tokens: int) -> None:
         session.execute(CHARGE, {"model": model, "tenant": tenant, "tokens": tokens})
 
 
-def recent_tokens(session: Session, model: str | None = None) -> dict[str, int]:
-    """Scored tokens of the last ten minutes by tenant id, of `model` or of all; a tenant without any is missing."""
+def recent_tokens(session: Session, tenants: Collection[str] | None = None) -> dict[str, int]:
+    """Scored tokens of the last ten minutes by tenant id, of these or of all; a tenant without any is missing."""
     used = select(Usage.tenant_id, func.sum(Usage.tokens)).where(Usage.minute > func.now() - RECENT)
-    if model is not None:
-        used = used.where(Usage.model == model)
+    if tenants is not None:
+        used = used.where(Usage.tenant_id.in_(tenants))
     return {tenant: int(tokens) for tenant, tokens in session.execute(used.group_by(Usage.tenant_id))}
 
 

@@ -66,7 +66,10 @@ class Job(Base):
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
         Index("ix_jobs_waiting", "model", "tenant_id", "created_at", postgresql_where=WAITING),
         Index(
-            "ix_jobs_turn", "model", "tenant_id", text("priority DESC"), "created_at", "id", postgresql_where=WAITING
+            "ix_jobs_turn",
+            *("model", "tenant_id", text("priority DESC"), "created_at", "id"),
+            postgresql_include=["price_tokens"],
+            postgresql_where=WAITING,
         ),
         # No column of an index changes at a step, so that committing one touches no index.
         Index("ix_jobs_unfinished", "tenant_id", postgresql_include=["price_tokens"], postgresql_where=UNFINISHED),

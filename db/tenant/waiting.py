@@ -14,6 +14,7 @@ from db.tables import Job, Lease, Tenant
 
 Reason = Literal["turn", "no_worker", "daily_tokens", "max_running", "paused"]
 ASKED = ("queued", "paused")
+SLOWEST = 1e-6  # scored tokens a second below which nothing is foretold
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What of a tenant's own goes before a job: `jobs` of them, which will score `tokens` more."""
+    """What of a tenant's own goes before a job: `jobs` of them, whose price is `tokens` scored tokens."""
 
     jobs: int = 0
     tokens: int = 0
@@ -52,8 +53,7 @@ def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Wai
     wanted = [job for job in jobs if job.state in ASKED]
     for model in {job.model for job in wanted}:
         ids = [job.id for job in wanted if job.model == model]
-        ahead, oldest = _ahead(tenant, session, model, ids)
-        queue = _queue(tenant, session, model, oldest)
+        ahead, queue = _ahead(tenant, session, model, ids), _queue(tenant, session, model)
         found |= {job.id: why(job.state, queue, ahead.get(job.id, Ahead())) for job in wanted if job.model == model}
     return found
 
@@ -77,7 +77,7 @@ def begins(queue: Queue, ahead: Ahead) -> datetime | None:
     """When a job begins that has `ahead` before it, if all goes on as it was noted.
 
     A tenant's part of the places and of the rate is its weight's. Where its own jobs fill its places, as many must end
-    as it takes to free one, each of the mean of what is left of them.
+    as it takes to free one, each of their mean price.
     """
     now, own = queue.outlook, queue.tenant
     if not queue.served or now.places == 0:
@@ -89,7 +89,7 @@ def begins(queue: Queue, ahead: Ahead) -> datetime | None:
     )  # half a slice, or as many as others take
     room = max(1, int(places) if own.max_running is None else min(int(places), own.max_running))
     if ahead.jobs >= room:
-        if not now.rate:
+        if now.rate * part < SLOWEST:
             return None
         seconds += ahead.tokens / ahead.jobs * (ahead.jobs - room + 1) / (now.rate * part)
     begin = queue.now
@@ -98,8 +98,9 @@ def begins(queue: Queue, ahead: Ahead) -> datetime | None:
     return begin + timedelta(seconds=min(seconds, 1e9))
 
 
-def _queue(tenant: str, session: Session, model: str, oldest: datetime | None) -> Queue:
+def _queue(tenant: str, session: Session, model: str) -> Queue:
     live = select(func.count()).select_from(Lease)
+    oldest = _oldest(tenant, session, model)
     now = outlook.read(session, model)
     return Queue(
         outlook=now,
@@ -112,19 +113,19 @@ def _queue(tenant: str, session: Session, model: str, oldest: datetime | None) -
     )
 
 
-def _ahead(tenant: str, session: Session, model: str, ids: list[str]) -> tuple[dict[str, Ahead], datetime | None]:
-    """What goes before each of the jobs `ids`, and when the oldest was made of all of the tenant's that wait or run."""
-    left = func.greatest(Job.price_tokens - Job.scored_tokens, 0)
+def _ahead(tenant: str, session: Session, model: str, ids: list[str]) -> dict[str, Ahead]:
+    """What goes before each of the jobs `ids`, at the full price of each: an index holds it, what is paid it cannot."""
     order: dict[str, Any] = {"order_by": (Job.priority.desc(), Job.created_at, Job.id), "rows": (None, -1)}
+    tokens = func.coalesce(func.sum(Job.price_tokens).over(**order), 0).label("tokens")
     queue = (
-        select(
-            Job.id,
-            func.count().over(**order).label("jobs"),
-            func.coalesce(func.sum(left).over(**order), 0).label("tokens"),
-            func.min(Job.created_at).over().label("oldest"),
-        )
+        select(Job.id, func.count().over(**order).label("jobs"), tokens)
         .where(Job.tenant_id == tenant, Job.model == model, Job.state.in_(("queued", "running")))
         .subquery()
     )
-    found = session.execute(select(queue).where(queue.c.id.in_(ids))).all()
-    return {row.id: Ahead(row.jobs, int(row.tokens)) for row in found}, found[0].oldest if found else None
+    found = session.execute(select(queue).where(queue.c.id.in_(ids)))
+    return {job_id: Ahead(jobs, int(price)) for job_id, jobs, price in found}
+
+
+def _oldest(tenant: str, session: Session, model: str) -> datetime | None:
+    mine = select(Job.created_at).where(Job.tenant_id == tenant, Job.model == model)
+    return session.scalar(mine.where(Job.state.in_(("queued", "running"))).order_by(Job.created_at).limit(1))

@@ -59,7 +59,7 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("expected_start", sa.DateTime(timezone=True), nullable=True))
     op.create_check_constraint(op.f("ck_jobs_priority"), "jobs", "priority BETWEEN -100 AND 100")
     turn = ["model", "tenant_id", sa.text("priority DESC"), "created_at", "id"]
-    op.create_index("ix_jobs_turn", "jobs", turn, postgresql_where=WAITING)
+    op.create_index("ix_jobs_turn", "jobs", turn, postgresql_include=["price_tokens"], postgresql_where=WAITING)
     op.create_index("ix_jobs_training_file", "jobs", ["training_file"], postgresql_where=UNFINISHED)
     op.create_index("ix_jobs_validation_file", "jobs", ["validation_file"], postgresql_where=HELD_OUT)
     op.create_index("ix_jobs_finished_at", "jobs", ["finished_at", "id"], postgresql_where=ENDED)
