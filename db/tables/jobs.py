@@ -24,7 +24,8 @@ from db.columns import Base, now, of_tenant, one_of
 JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled")
 WAITING, UNFINISHED = text("state IN ('queued', 'running')"), text("finished_at IS NULL")
-METADATA: ColumnElement[Any] = literal_column("(request -> 'metadata')").label("metadata")
+METADATA: ColumnElement[Any] = literal_column("(request -> 'metadata')", JSONB)  # as its index spells it
+PATHS = {"metadata": "jsonb_path_ops"}
 HELD_OUT = text("finished_at IS NULL AND validation_file IS NOT NULL")
 
 
@@ -77,7 +78,12 @@ class Job(Base):
         Index("ix_jobs_training_file", "training_file", postgresql_where=UNFINISHED),
         Index("ix_jobs_validation_file", "validation_file", postgresql_where=HELD_OUT),
         Index("ix_jobs_finished_at", "finished_at", "id", postgresql_where=text("finished_at IS NOT NULL")),
-        Index("ix_jobs_metadata", METADATA, postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
+        Index(
+            "ix_jobs_metadata",
+            METADATA.label("metadata"),
+            postgresql_using="gin",
+            postgresql_ops={"metadata": "jsonb_path_ops"},
+        ),
         CheckConstraint(one_of("state", JOB_STATES), name="state"),
         CheckConstraint(one_of("wish", ("pause", "cancel")), name="wish"),
         CheckConstraint("wish IS NULL OR state = 'running'", name="only_a_running_job_is_wished"),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from db import transitions, workers
@@ -15,6 +16,7 @@ from db.contract.spec import JobSpec
 from db.events import write as write_event
 from db.ids import new_id
 from db.tables import Evaluation, Event, File, Job, Lease, Tenant
+from db.tables.jobs import METADATA
 from db.telemetry import traces
 from db.tenant.waiting import waiting
 from db.transitions import TABLE, Wish, WrongState, condition
@@ -111,7 +113,7 @@ def page(
     """
     wanted = select(Job).where(Job.tenant_id == tenant).order_by(Job.created_at.desc(), Job.id.desc())
     if metadata:
-        wanted = wanted.where(Job.request["metadata"].contains(metadata))
+        wanted = wanted.where(METADATA.op("@>")(literal(metadata, JSONB)))
     if after is not None:
         start = get(tenant, session, after)
         if start is None:
