@@ -21,6 +21,17 @@ from db.settings import Settings
 from db.tenant import keys as rows
 
 tenants = typer.Typer(no_args_is_help=True)
+keys = typer.Typer(no_args_is_help=True)
+Quota = Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")]
+MaxRunning = Annotated[int | None, typer.Option(help="Jobs that run at one time; none is unlimited.")]
+DailyTokens = Annotated[int | None, typer.Option(help="Scored tokens a day, UTC; none is unlimited.")]
+MaxBytes = Annotated[int | None, typer.Option(help="Its files and results; none is the API's setting.")]
+LIFTED = {
+    "quota": "token_quota",
+    "max-running": "max_running",
+    "daily-tokens": "daily_tokens",
+    "max-bytes": "max_bytes",
+}
 
 
 def settings() -> Settings:
@@ -76,16 +87,18 @@ def create(
     name: str,
     tenant_class: Annotated[str, typer.Option("--class", help="The label its metrics carry.")] = "standard",
     weight: Annotated[float, typer.Option(help="Its share of scored tokens beside others.")] = 1.0,
-    quota: Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Its files and results; none is the API's setting.")] = None,
+    quota: Quota = None,
+    max_running: MaxRunning = None,
+    daily_tokens: DailyTokens = None,
+    max_bytes: MaxBytes = None,
     as_json: show.Json = False,
 ) -> None:
     """A new tenant."""
+    limits: dict[str, Any] = {"token_quota": quota, "max_running": max_running, "daily_tokens": daily_tokens}
+    limits["max_bytes"] = max_bytes
     try:
         with database() as session:
-            tenant = rows.create(
-                session, name, tenant_class=tenant_class, weight=weight, token_quota=quota, max_bytes=max_bytes
-            )
+            tenant = rows.create(session, name, tenant_class=tenant_class, weight=weight, **limits)
     except IntegrityError as error:
         if "uq_" not in str(error.orig):
             raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
@@ -94,30 +107,32 @@ def create(
 
 
 @tenants.command("set")
-def set_limits(
+def set_(
     tenant: str,
-    max_bytes: Annotated[str | None, typer.Option(metavar="BYTES|none", help="Its files and results.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Its share of scored tokens beside others.")] = None,
+    quota: Quota = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs that have not ended at one time.")] = None,
+    max_running: MaxRunning = None,
+    daily_tokens: DailyTokens = None,
+    max_bytes: MaxBytes = None,
+    unlimited: Annotated[list[str] | None, typer.Option(help="A limit to lift: " + ", ".join(LIFTED))] = None,
     as_json: show.Json = False,
 ) -> None:
-    """Change a tenant's limits (name or id); what is not given stays. `none` takes a limit away: the API's setting
-    holds."""
+    """Change a tenant's (name or id) share and limits, from its next slice and request on."""
+    lifted = [LIFTED[name] for name in unlimited or () if name in LIFTED]
+    if len(lifted) < len(unlimited or ()):
+        raise Failure(f"only these can be unlimited: {', '.join(LIFTED)}")
+    given = {"weight": weight, "token_quota": quota, "max_jobs": max_jobs, "max_running": max_running}
+    given |= {"daily_tokens": daily_tokens, "max_bytes": max_bytes}
     try:
         with database() as session:
             found = tenant_of(session, tenant)
-            if max_bytes is not None:
-                found.max_bytes = limit("--max-bytes", max_bytes)
+            for column, value in given.items():
+                if value is not None or column in lifted:
+                    setattr(found, column, value)
     except IntegrityError as error:
         raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
     return show.as_json(_tenant(found)) if as_json else show.out.print(f"{found.id}  {found.name}")
-
-
-def limit(option: str, said: str) -> int | None:
-    """A number of an option, or None for "none". Raises Failure."""
-    if said == "none":
-        return None
-    if not said.isdecimal() or len(said) > 18:
-        raise Failure(f"{option} is {said!r}", "a whole number, or none")
-    return int(said)
 
 
 @tenants.command("list")
@@ -147,5 +162,7 @@ def _tenant(tenant: tables.Tenant) -> dict[str, Any]:
         "token_quota": tenant.token_quota,
         "max_jobs": tenant.max_jobs,
         "max_bytes": tenant.max_bytes,
+        "max_running": tenant.max_running,
+        "daily_tokens": tenant.daily_tokens,
         "created_at": tenant.created_at,
     }

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, insert, select, tuple_
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from db import audit
 from db.ids import new_id
-from db.tables import ENDED, File, FileChunk, Job
+from db.tables import File, FileChunk, Job
 
 CHUNK_BYTES = 2**20
 Order = Literal["asc", "desc"]
@@ -115,14 +115,11 @@ def delete(tenant: str, session: Session, file_id: str) -> bool:
 
 def purge(session: Session, file_ids: Iterable[str]) -> None:
     """Drops the bytes of those of `file_ids` that are deleted and that no job needs any more."""
-    needed = select(Job.id).where(
-        or_(
-            and_(Job.tenant_id == File.tenant_id, Job.training_file == File.id),
-            and_(Job.tenant_id == File.tenant_id, Job.validation_file == File.id),
-        ),
-        Job.state.not_in(ENDED),
-    )
-    unneeded = select(File.id).where(File.id.in_(list(file_ids)), File.deleted_at.is_not(None), ~needed.exists())
+    unended = Job.tenant_id == File.tenant_id, Job.finished_at.is_(None)
+    training = select(Job.id).where(Job.training_file == File.id, *unended)
+    held_out = select(Job.id).where(Job.validation_file == File.id, *unended)
+    deleted = File.id.in_(list(file_ids)), File.deleted_at.is_not(None)
+    unneeded = select(File.id).where(*deleted, ~training.exists(), ~held_out.exists())
     session.execute(delete_rows(FileChunk).where(FileChunk.file_id.in_(unneeded)))
 
 

@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass, field
 
-from sqlalchemy import Float, cast, func, select, text, type_coerce
+from sqlalchemy import Float, cast, func, select, text, true, type_coerce
 from sqlalchemy.orm import Session
 
-from db.tables import Job, Tenant, Worker
+from db.tables import Job, Share, Tenant, Worker
 from db.usage import recent_tokens
 
 LIVE = ("queued", "running", "paused")
@@ -64,13 +64,13 @@ def jain(shares: list[float]) -> float:
 
 
 def _jobs(session: Session, found: Overview) -> None:
-    # A job between two slices is queued too, and does not wait for its turn to begin.
+    # Asked for as unfinished, which has an index. A job between two slices is queued too, and does not wait to begin.
     first = func.min(Job.created_at).filter(Job.started_at.is_(None))
     waited = func.extract("epoch", func.clock_timestamp() - first)
     left = func.sum(func.greatest(Job.price_tokens - Job.scored_tokens, 0))
     wanted = select(Job.model, Job.state, func.count(), waited, left)
     for model, state, count, seconds, tokens in session.execute(
-        wanted.where(Job.state.in_(LIVE)).group_by(Job.model, Job.state)
+        wanted.where(Job.finished_at.is_(None)).group_by(Job.model, Job.state)
     ):
         found.jobs[model, state] = count
         if state == "queued" and seconds is not None:
@@ -92,12 +92,13 @@ def _workers(session: Session, found: Overview) -> None:
 
 
 def _tenants(session: Session, found: Overview) -> None:
-    live = Job.state.in_(("queued", "running"))
+    live = Job.state.in_(("queued", "running")) & (Job.model == Share.model) & (Job.tenant_id == Share.tenant_id)
+    waits = select(Job.id).where(live).limit(1).correlate(Share).lateral("waits")
     active: dict[str, dict[str, float]] = {}
-    wanted = select(Job.model, Tenant.id, Tenant.weight).join(Tenant, Tenant.id == Job.tenant_id).where(live).distinct()
-    for model, tenant, weight in session.execute(wanted):
+    wanted = select(Share.model, Share.tenant_id, Tenant.weight).join(Tenant, Tenant.id == Share.tenant_id)
+    for model, tenant, weight in session.execute(wanted.join(waits, true())):
         active.setdefault(model, {})[tenant] = weight
-    used = recent_tokens(session, {tenant for weights in active.values() for tenant in weights})
+    used = recent_tokens(session)
     for model, weights in active.items():
         found.active_tenants[model] = len(weights)
         found.fairness[model] = jain([used.get(tenant, 0) / weight for tenant, weight in weights.items()])

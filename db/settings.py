@@ -50,7 +50,11 @@ class Settings(BaseSettings):
 
     audit_days: float = Field(default=0.0, ge=0, le=36_500)  # how long audit entries are kept; 0: for ever
 
-    audit_days: float = Field(default=0.0, ge=0, le=36_500)  # how long audit entries are kept; 0: for ever
+    # Days for which what is over is kept; 0 is for ever. The journal of a published adapter is its receipt and stays.
+    keep_events_days: float = Field(default=90.0, ge=0)  # of ended jobs
+    keep_journal_days: float = Field(default=90.0, ge=0)  # journal and evaluations of ended jobs without an adapter
+    keep_usage_days: float = Field(default=400.0, ge=0)  # scored tokens of a tenant a day
+    keep_workers_days: float = Field(default=7.0, ge=0)  # rows of workers since they were last heard of
 
     max_file_bytes: int = Field(default=512 * MIB, ge=1)
     max_line_bytes: int = Field(default=MIB, ge=1)

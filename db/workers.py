@@ -64,6 +64,12 @@ def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) 
     return session.scalar(select(_fresh(fresh_seconds).where(Worker.model == model).exists())) or False
 
 
+def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> int:
+    """How many workers of `model` that start or are ready have beaten within `fresh_seconds`."""
+    fresh = _fresh(fresh_seconds).where(Worker.model == model)
+    return session.scalar(select(func.count()).select_from(fresh.subquery())) or 0
+
+
 def served_models(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[str]:
     """The models with a starting or ready worker that has beaten within `fresh_seconds`."""
     return set(session.scalars(_fresh(fresh_seconds).with_only_columns(Worker.model).distinct()))

@@ -4,6 +4,7 @@
 """
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,17 +13,22 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from db.session import make_engine
 from db.settings import get_settings
 
 ADVISORY_LOCK = 0x6F6E7761726400  # "onward": any number of processes may ask for an upgrade at once
+PATIENCE_SECONDS, AGAIN_SECONDS = 60.0, 0.01
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Brings the database to `revision`. Nothing where it is there already."""
     with _config(database_url) as config:
+        connection = config.attributes["connection"]
+        if current(connection) not in (None, head() if revision == "head" else revision):
+            _lock_all(connection)
         command.upgrade(config, revision)
 
 
@@ -44,6 +50,26 @@ def current(connection: Connection) -> str | None:
     """The revision the database is at; None where it never was migrated."""
     exists = connection.scalar(text("SELECT to_regclass('alembic_version') IS NOT NULL"))
     return connection.scalar(text("SELECT version_num FROM alembic_version")) if exists else None
+
+
+def _lock_all(connection: Connection) -> None:
+    """Every table there is, before the first is changed: all at once or none, and never waited for with one in hand.
+    Else what serves meanwhile, and locks tables in orders of its own, and this would wait for each other.
+
+    But for files' chunks, which an upload holds for as long as it takes. Raises OperationalError after some seconds.
+    """
+    names = [name for name in inspect(connection).get_table_names() if name != "file_chunks"]
+    wanted = text(f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE NOWAIT")
+    patient_until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with connection.begin_nested():
+                connection.execute(wanted)
+            return
+        except OperationalError:
+            if time.monotonic() > patient_until:
+                raise
+            time.sleep(AGAIN_SECONDS)
 
 
 @contextmanager

@@ -27,6 +27,12 @@ adapters_per_batch = Histogram(
 queue_wait_seconds = Histogram(
     "onward_queue_wait_seconds", "From a job's creation to its first claim.", TENANT, buckets=WAITS
 )
+wait_estimate_ratio = Histogram(
+    "onward_wait_estimate_ratio",
+    "The wait foretold when a job was made over its wait to the first claim, both one second at least.",
+    MODEL,
+    buckets=(0.1, 0.2, 0.5, 0.8, 1.25, 2.0, 5.0, 10.0),
+)
 prompts = Counter(
     "onward_prompts_total", "Prompts that activated adapters continue, found or computed.", (*MODEL, "outcome")
 )
@@ -71,7 +77,7 @@ ENDINGS = (
 def zero(model: str) -> None:
     """Make every series of `model` visible before its first event, so that a rate starts from 0."""
     counters = (forwards, lease_expiries, fenced_writes, nonfinite_losses, slices, slice_errors, engine_failures)
-    for family in (*counters, canaries, replay_seconds):
+    for family in (*counters, canaries, replay_seconds, wait_estimate_ratio):
         family.labels(model)
     for family, values in ((prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost"))):
         for value in values:

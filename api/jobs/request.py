@@ -17,7 +17,7 @@ Identifier = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x0
 MAX_PAIRS = 16
 T = TypeVar("T")
 # Fields of `onward` that are no setting of the method or the run, or mean nothing without the rows.
-ELSEWHERE = ("seed", "activation", "invocation")
+ELSEWHERE = ("seed", "activation", "invocation", "priority")
 
 
 class Hyperparameters(Strict):
@@ -61,6 +61,7 @@ class Own(Strict):
     eval_every: int | Auto = None
     eval_rows: int | Auto = None
     seed: int | None = None
+    priority: int | None = Field(default=None, ge=-100, le=100, description="Of the tenant's jobs, high goes first.")
     token_budget: int | None = Field(default=None, ge=1, lt=2**63)
 
 

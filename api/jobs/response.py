@@ -9,6 +9,7 @@ from api.files import epoch
 from api.pagination import Entry
 from db.ids import adapter_name
 from db.tables import Adapter, Evaluation, Event, Job
+from db.tenant.waiting import Waits
 
 HYPER = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
@@ -21,7 +22,8 @@ class JobError(BaseModel):
 
 class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
-    the text of the tokens that switch the adapter on (None where it acts on all)."""
+    the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
+    and when it may go on (None where it runs or has ended)."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -66,7 +68,7 @@ class CheckpointObject(Entry):
     onward: dict[str, Any]
 
 
-def job(row: Job, adapter: Adapter | None) -> JobObject:
+def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
     """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`. Of a
     deleted adapter only `onward.adapter` tells, with `deleted_at`: what it was, the journal's receipt."""
     hyper = hyperparameters(row)
@@ -99,6 +101,8 @@ def job(row: Job, adapter: Adapter | None) -> JobObject:
             "best_step": row.best_step,
             "best_loss": row.best_loss,
             "wish": row.wish,
+            "priority": row.priority,
+            "waiting": why(waits),
             "adapter": about(adapter),
             "invocation": row.request.get("invocation"),
             "spec": row.spec,
@@ -113,6 +117,13 @@ def about(adapter: Adapter | None) -> dict[str, Any] | None:
     return said | ({"deleted_at": epoch(adapter.deleted_at)} if adapter.deleted_at else {})
 
 
+def why(waits: Waits | None) -> dict[str, Any] | None:
+    if waits is None:
+        return None
+    start = epoch(waits.estimated_start) if waits.estimated_start else None
+    return {"reason": waits.reason, "message": waits.message, "estimated_start": start}
+
+
 def hyperparameters(row: Job) -> dict[str, Any]:
     """OpenAI's three as the tenant sent them, "auto" where it left them to us, and the batch size in any case."""
     method = (row.request.get("method") or {}).get("supervised") or {}
@@ -123,7 +134,7 @@ def hyperparameters(row: Job) -> dict[str, Any]:
 
 def event(row: Event) -> EventObject:
     return EventObject(
-        id=f"ftevent-{row.id}",
+        id=f"ftevent-{row.job_id.partition('-')[2]}-{row.number}",
         created_at=epoch(row.created_at),
         level=row.level,
         message=row.message,

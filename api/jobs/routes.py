@@ -22,6 +22,7 @@ from db import files, queue
 from db.contract.admit import Admitted
 from db.tables import ENDED, Job
 from db.tenant import adapters, jobs
+from db.tenant.waiting import waiting
 
 log = structlog.get_logger("api.jobs.routes")
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
@@ -78,6 +79,7 @@ class Submission:
                 price_tokens=admitted.price.total,
                 idempotency_key=self.idempotency_key,
                 is_retry=self.is_retry,
+                priority=self.body.onward.priority or 0,
             )
             if created:
                 queue.ring_after_commit(session, job.model, self.context.ring)
@@ -117,8 +119,15 @@ async def create(
 
 
 def shown(tenant: str, session: Session, job: Job) -> JobObject:
+    return all_shown(tenant, session, [job])[0]
+
+
+def all_shown(tenant: str, session: Session, found: list[Job]) -> list[JobObject]:
     """Only an ended job can have published an adapter."""
-    return response.job(job, adapters.of_job(tenant, session, job.id) if job.state in ENDED else None)
+    waits = waiting(tenant, session, found)
+    ended = {job.id for job in found if job.state in ENDED}
+    made = {job_id: adapters.of_job(tenant, session, job_id) for job_id in ended}
+    return [response.job(job, made.get(job.id), waits.get(job.id)) for job in found]
 
 
 @router.get("")
@@ -133,7 +142,7 @@ def list_jobs(
     }
     with context.transaction(tenant.id) as session:
         found, more = jobs.page(tenant.id, session, after=after, limit=limit, metadata=pairs)
-        return page([shown(tenant.id, session, job) for job in found], more)
+        return page(all_shown(tenant.id, session, found), more)
 
 
 @router.get("/{job_id}")
@@ -168,7 +177,7 @@ def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
 @router.get("/{job_id}/events")
 def events(job_id: str, tenant: Tenant, context: Ctx, after: After = None, limit: Limit = 20) -> Page[EventObject]:
     """Newest first."""
-    start = numbered(after, r"ftevent-(\d{1,18})")
+    start = numbered(after, rf"ftevent-{re.escape(job_id.partition('-')[2])}-(\d{{1,9}})")
     with context.transaction(tenant.id) as session:
         errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.events(tenant.id, session, job_id, after=start, limit=limit)

@@ -5,6 +5,7 @@ from db.tables.audit import Audit
 from db.tables.files import File, FileChunk
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
 from db.tables.journal import Adapter, Evaluation, JournalStep
+from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
 from db.tables.workers import Worker
 
@@ -18,6 +19,8 @@ __all__ = (
     "ApiKey",
     "Audit",
     "Base",
+    "Clock",
+    "Daily",
     "Evaluation",
     "Event",
     "File",
@@ -25,6 +28,9 @@ __all__ = (
     "Job",
     "JournalStep",
     "Lease",
+    "Pruned",
+    "Share",
     "Tenant",
+    "Usage",
     "Worker",
 )

@@ -3,7 +3,20 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Float, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    ColumnElement,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -12,6 +25,9 @@ from db.columns import Base, now, of_tenant, one_of
 JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled")
 WAITING, UNFINISHED = text("state IN ('queued', 'running')"), text("finished_at IS NULL")
+METADATA: ColumnElement[Any] = literal_column("(request -> 'metadata')", JSONB)  # as its index spells it
+PATHS = {"metadata": "jsonb_path_ops"}
+HELD_OUT = text("finished_at IS NULL AND validation_file IS NOT NULL")
 
 
 class Job(Base):
@@ -46,6 +62,8 @@ class Job(Base):
     best_step: Mapped[int | None] = mapped_column(Integer)
     best_loss: Mapped[float | None] = mapped_column(Float)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # code, message, param
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # among its tenant's: high goes first
+    expected_start: Mapped[datetime | None]  # as it was foretold when the job was made: what the estimates' error is of
     traceparent: Mapped[str | None]  # W3C: where the request that made it stands in its trace; null before 0002
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
@@ -54,9 +72,24 @@ class Job(Base):
         of_tenant("validation_file", "files", "fk_jobs_validation_file"),
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
         Index("ix_jobs_waiting", "model", "tenant_id", "created_at", postgresql_where=WAITING),
+        Index(
+            "ix_jobs_turn",
+            *("model", "tenant_id", text("priority DESC"), "created_at", "id"),
+            postgresql_include=["price_tokens"],
+            postgresql_where=WAITING,
+        ),
         # No column of an index changes at a step, so that committing one touches no index.
         Index("ix_jobs_unfinished", "tenant_id", postgresql_include=["price_tokens"], postgresql_where=UNFINISHED),
         Index("ix_jobs_tenant_id_request_hash", "tenant_id", "request_hash"),
+        Index("ix_jobs_training_file", "training_file", postgresql_where=UNFINISHED),
+        Index("ix_jobs_validation_file", "validation_file", postgresql_where=HELD_OUT),
+        Index("ix_jobs_finished_at", "finished_at", "id", postgresql_where=text("finished_at IS NOT NULL")),
+        Index(
+            "ix_jobs_metadata",
+            METADATA.label("metadata"),
+            postgresql_using="gin",
+            postgresql_ops={"metadata": "jsonb_path_ops"},
+        ),
         CheckConstraint(one_of("state", JOB_STATES), name="state"),
         CheckConstraint(one_of("wish", ("pause", "cancel")), name="wish"),
         CheckConstraint("wish IS NULL OR state = 'running'", name="only_a_running_job_is_wished"),
@@ -65,6 +98,7 @@ class Job(Base):
         CheckConstraint("step >= 0 AND step <= total_steps", name="step"),
         CheckConstraint("state <> 'succeeded' OR step = total_steps", name="succeeded_is_whole"),
         CheckConstraint("scored_tokens >= 0 AND price_tokens >= 0", name="tokens"),
+        CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
         CheckConstraint("(best_step IS NULL) = (best_loss IS NULL)", name="best"),
     )
 
@@ -88,10 +122,13 @@ class Lease(Base):
 
 
 class Event(Base):
+    """`number` counts the events of its job from 1: a trigger gives it, so that every release's are numbered."""
+
     __tablename__ = "events"
-    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)  # of all tenants: never shown
     job_id: Mapped[str]
     tenant_id: Mapped[str]
+    number: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     level: Mapped[str] = mapped_column(server_default="info")
     type: Mapped[str] = mapped_column(server_default="message")  # message or metrics, as OpenAI's
     message: Mapped[str]
@@ -100,6 +137,7 @@ class Event(Base):
     __table_args__ = (
         of_tenant("job_id", "jobs", "fk_events_job"),
         Index("ix_events_job_id_id", "job_id", "id"),
+        UniqueConstraint("job_id", "number"),
         CheckConstraint(one_of("level", ("info", "warn", "error")), name="level"),
         CheckConstraint(one_of("type", ("message", "metrics")), name="type"),
     )

@@ -20,11 +20,14 @@ class Tenant(Base):
     spent_tokens: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))  # scored by jobs that have ended
     max_jobs: Mapped[int] = mapped_column(Integer, server_default=text("1000"))  # not ended at one time
     max_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of files and results; null: the setting's default
+    max_running: Mapped[int | None] = mapped_column(Integer)  # leased at one time; null is unlimited
+    daily_tokens: Mapped[int | None] = mapped_column(BigInteger)  # scored tokens a day (UTC); null is unlimited
     created_at: Mapped[datetime] = now()
     __table_args__ = (
         CheckConstraint("weight > 0", name="weight"),
         CheckConstraint("max_jobs >= 0", name="max_jobs"),
         CheckConstraint("max_bytes >= 0", name="max_bytes"),
+        CheckConstraint("max_running > 0 AND daily_tokens >= 0", name="share"),
     )
 
 

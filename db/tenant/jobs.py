@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, func, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from db import audit, transitions, workers
@@ -15,7 +16,9 @@ from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
 from db.ids import new_id
 from db.tables import Evaluation, Event, File, Job, Lease, Tenant
+from db.tables.jobs import METADATA
 from db.telemetry import traces
+from db.tenant.waiting import waiting
 from db.transitions import TABLE, Wish, WrongState, condition
 
 Row = TypeVar("Row")
@@ -51,6 +54,7 @@ def create(
     request_hash: str,
     price_tokens: int,
     idempotency_key: str | None,
+    priority: int = 0,
     is_retry: bool = False,
 ) -> tuple[Job, bool]:
     """The queued job of this request, and whether this call made it.
@@ -67,9 +71,12 @@ def create(
     _check_quota(owner, session, price_tokens)
     _check_files(owner.id, session, spec)
     asked = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
-    job = Job(id=new_id("ftjob-"), tenant_id=owner.id, price_tokens=price_tokens, **_of(spec), **asked)
+    job = Job(
+        id=new_id("ftjob-"), tenant_id=owner.id, price_tokens=price_tokens, **_of(spec), **asked, priority=priority
+    )
     session.add(job)
     session.flush()
+    job.expected_start = waiting(owner.id, session, [job])[job.id].estimated_start
     write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
     about = {"model": job.model, "steps": job.total_steps, "price_tokens": price_tokens}
     audit.write(session, owner.id, "job.create", job.id, about)
@@ -124,7 +131,7 @@ def page(
     """
     wanted = select(Job).where(Job.tenant_id == tenant).order_by(Job.created_at.desc(), Job.id.desc())
     if metadata:
-        wanted = wanted.where(Job.request["metadata"].contains(metadata))
+        wanted = wanted.where(METADATA.op("@>")(literal(metadata, JSONB)))
     if after is not None:
         start = get(tenant, session, after)
         if start is None:
@@ -165,8 +172,8 @@ def events(
     """Up to `limit` events with a number below `after`, newest first, and whether more follow. Unknown job: none."""
     wanted = select(Event).where(Event.tenant_id == tenant, Event.job_id == job_id)
     if after is not None:
-        wanted = wanted.where(Event.id < after)
-    return _cut(session.scalars(wanted.order_by(Event.id.desc()).limit(limit + 1)).all(), limit)
+        wanted = wanted.where(Event.number < after)
+    return _cut(session.scalars(wanted.order_by(Event.number.desc()).limit(limit + 1)).all(), limit)
 
 
 def checkpoints(

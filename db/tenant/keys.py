@@ -34,10 +34,14 @@ def create(
     weight: float = 1.0,
     token_quota: int | None = None,
     max_jobs: int = 1000,
+    max_running: int | None = None,
+    daily_tokens: int | None = None,
     max_bytes: int | None = None,
 ) -> Tenant:
-    """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them (None: unlimited), `max_bytes`
-    one on its files and results (None: the API's setting).
+    """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them, `daily_tokens` one a day, UTC,
+    `max_running` a cap on the jobs that run at one time (None: unlimited), `max_bytes` one on its files and results
+    (None: the API's setting).
+
 
     Raises sqlalchemy's IntegrityError when the name is taken.
     """
@@ -49,6 +53,8 @@ def create(
         token_quota=token_quota,
         max_jobs=max_jobs,
         max_bytes=max_bytes,
+        max_running=max_running,
+        daily_tokens=daily_tokens,
     )
     session.add(tenant)
     session.flush()

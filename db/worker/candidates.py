@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, true
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from db.contract.spec import SPEC_VERSION
-from db.tables import Job, Lease, Tenant
-from db.usage import recent_tokens
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A job that may be claimed. `scored_tokens_recent` is its tenant's use in the last ten minutes; a `suspect` was
+    """A job that may be claimed. `virtual` is where its tenant stands to the model's clock, in scored tokens over
+    weight: the less, the sooner it is its turn. Of a tenant's jobs those of high `priority` go first. A `suspect` was
     there when a worker or an engine failed, and is to be claimed alone."""
 
     job_id: str
@@ -21,37 +20,53 @@ class Waiting:
     tenant_class: str
     weight: float
     created_at: datetime
-    scored_tokens_recent: int
+    virtual: float
+    priority: int = 0
     suspect: bool = False
 
 
-def candidates(session: Session, model: str, limit: int = 64) -> list[Waiting]:
-    """Up to `limit` jobs of `model` that no live lease holds: every tenant's oldest first, then every second, …
+# Walks the index of shares in the order of turns and stops at the last tenant wanted; of each tenant it reads the head
+# of its queue. So it costs the same whatever the number of jobs and of tenants. LATERAL … LIMIT 1 and not EXISTS, which
+# the planner may turn into a join with all jobs.
+CLAIMABLE = """
+    FROM jobs j
+   WHERE j.model = s.model AND j.tenant_id = s.tenant_id AND j.state IN ('queued', 'running')
+     AND j.spec_version <= :known
+     AND NOT EXISTS (SELECT FROM leases l WHERE l.job_id = j.id AND l.expires_at > clock_timestamp())
+   ORDER BY j.priority DESC, j.created_at, j.id
+"""
+CANDIDATES = text(f"""
+    SELECT job.id, s.tenant_id, s.tenant_class, s.weight, job.created_at, s.virtual, job.priority, job.suspect
+      FROM (
+        SELECT s.model, s.tenant_id, s.finish, s.since, t.tenant_class, t.weight, t.max_running - held.jobs AS room,
+               s.finish - coalesce((SELECT virtual FROM clocks WHERE model = :model), 0) AS virtual
+          FROM shares s
+          JOIN tenants t ON t.id = s.tenant_id
+         CROSS JOIN LATERAL (
+            SELECT count(*) AS jobs FROM leases
+             WHERE t.max_running IS NOT NULL AND tenant_id = t.id AND expires_at > clock_timestamp()
+         ) held
+         CROSS JOIN LATERAL (SELECT j.id {CLAIMABLE} LIMIT 1) head
+         WHERE s.model = :model
+           AND (t.max_running IS NULL OR t.max_running > held.jobs)
+           AND (t.daily_tokens IS NULL OR t.daily_tokens > coalesce((
+                SELECT tokens FROM usage_days
+                 WHERE tenant_id = t.id AND day = (now() AT TIME ZONE 'UTC')::date), 0))
+         ORDER BY s.finish, s.since, s.tenant_id
+         LIMIT :tenants
+      ) s
+     CROSS JOIN LATERAL (
+        SELECT j.id, j.created_at, j.priority, j.suspect OR j.state = 'running' AS suspect
+        {CLAIMABLE} LIMIT least(CAST(:each AS bigint), s.room)
+     ) job
+     ORDER BY s.finish, s.since, s.tenant_id, job.priority DESC, job.created_at, job.id
+""")
 
-    Taken tenant by tenant, so that one tenant's ten thousand jobs do not hide another's one.
+
+def candidates(session: Session, model: str, limit: int = 64) -> list[Waiting]:
+    """Of the `limit` tenants whose turn is next, up to `limit` jobs each of `model` that no live lease holds.
+
+    Tenants that have `max_running` leases, or have had their tokens of the day, are passed over.
     """
-    held = select(Lease.job_id).where(Lease.job_id == Job.id, Lease.expires_at > func.clock_timestamp())
-    suspect = or_(Job.suspect, Job.state == "running").label("suspect")  # running, and not held: its worker is silent
-    waits = (Job.model == model, Job.state.in_(("queued", "running")), Job.spec_version <= SPEC_VERSION)
-    oldest = (
-        select(Job.id, Job.created_at, suspect)
-        .where(Job.tenant_id == Tenant.id, *waits, ~held.exists())
-        .order_by(Job.created_at)
-        .limit(limit)
-        .correlate(Tenant)
-        .lateral("oldest")
-    )
-    turn = func.row_number().over(partition_by=Tenant.id, order_by=(oldest.c.created_at, oldest.c.id))
-    wanted = (
-        select(oldest.c.id, Tenant.id, Tenant.tenant_class, Tenant.weight, oldest.c.created_at, oldest.c.suspect)
-        .select_from(Tenant)
-        .join(oldest, true())
-        .order_by(turn, oldest.c.created_at, oldest.c.id)
-        .limit(limit)
-    )
-    found = session.execute(wanted).all()
-    recent = recent_tokens(session, {row[1] for row in found})
-    return [
-        Waiting(job_id, tenant_id, tenant_class, weight, created_at, recent.get(tenant_id, 0), suspect)
-        for job_id, tenant_id, tenant_class, weight, created_at, suspect in found
-    ]
+    found = session.execute(CANDIDATES, {"model": model, "tenants": limit, "each": limit, "known": SPEC_VERSION})
+    return [Waiting(*row) for row in found]

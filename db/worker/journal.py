@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from db import audit, events, files, transitions
+from db import audit, events, files, transitions, usage
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
 from db.worker.leases import Claim, lock
@@ -71,13 +71,15 @@ def flush(
         job.step = after
     # Whoever takes over measures again what the last holder had not committed: the first measurement stays.
     new = {e.step: e for e in evaluations if _record(session, {**mark, **asdict(e)})}
-    job.scored_tokens += sum(s.tokens for s in steps) + sum(e.tokens for e in new.values())
+    spent = sum(s.tokens for s in steps) + sum(e.tokens for e in new.values())
+    job.scored_tokens += spent
     if best is not None:
         job.best_step, job.best_loss = best
     if estimated_finish is not None:
         job.estimated_finish = estimated_finish
     _report(session, job, steps, new.get(max(new)) if new else None)
     session.flush()
+    usage.charge(session, job.model, job.tenant_id, spent)
 
 
 def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None) -> list[list[float]]:

@@ -16,7 +16,7 @@ from db import events, files, transitions
 from db.contract.spec import SPEC_VERSION, JobSpec, stored
 from db.tables import Job, Lease, Worker
 from db.transitions import Wish
-from db.worker import deaths
+from db.worker import deaths, shares
 
 DAY = 86400.0  # seconds
 
@@ -45,12 +45,14 @@ class Claim:
     traceparent: str | None = None  # of the request that made the job
     alone: bool = False  # a suspect: its worker may hold no other
     deaths: int = 0  # of workers that held it, of late
+    expected_start: datetime | None = None  # as the tenant was told when the job was made
 
 
 def claim(
     session: Session, job_id: str, worker_id: str, seconds: float, max_deaths: int, within: float = DAY
 ) -> Claim | None:
-    """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, set aside, or now ended.
+    """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, set aside, now ended, or its tenant
+    holds as many as it may.
 
     A wish whose worker died is obeyed here. That a worker fell silent is recorded, and makes the job a suspect, which
     is to be alone with its worker; `max_deaths` of workers that were, within `within` seconds, end the job as failed
@@ -66,6 +68,8 @@ def claim(
     old = session.scalar(select(Lease).where(Lease.job_id == job_id).execution_options(populate_existing=True))
     now: datetime = session.scalar(select(func.clock_timestamp()))  # type: ignore[assignment]
     if old is not None and old.expires_at > now:
+        return None
+    if job.wish is None and not shares.has_room(session, job.tenant_id):
         return None
     if old is not None:
         _take_over(session, job, old, worker_id, now)
@@ -149,6 +153,7 @@ def _claimed(job: Job, spec: JobSpec, worker_id: str, took_over: bool, deaths: i
         traceparent=job.traceparent,
         alone=job.suspect,
         deaths=deaths,
+        expected_start=job.expected_start,
     )
 
 

@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import dashboard
 
 from helm.monitoring.dashboard import make
 from helm.monitoring.panels import Built, bars, curve, number
-from helm.monitoring.promql import OF, jobs, rate, top
+from helm.monitoring.promql import OF, jobs, quantile, rate, top
 
 FAIR = [(0.6, "orange"), (0.8, "green")]
 
@@ -129,5 +129,12 @@ def waiting() -> list[Built]:
             (top("onward_oldest_queued_age_seconds"), "{{model}}"),
             limits=[(3600, "red")],
             alerts=["OnwardJobsWaitTooLong"],
+        ),
+        curve(
+            "Are the waits foretold right?",
+            "The wait told when a job was made over the wait it had; 1 is right, under 1 promised too much.",
+            "none",
+            (quantile(0.5, "onward_wait_estimate_ratio"), "{{model}} median"),
+            (quantile(0.05, "onward_wait_estimate_ratio"), "{{model}} lowest 5 %"),
         ),
     ]

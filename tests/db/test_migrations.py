@@ -53,6 +53,37 @@ def test_downgrade_leaves_nothing_and_upgrade_can_follow(empty_database_url):
     engine.dispose()
 
 
+def test_what_was_there_before_is_numbered_and_has_its_shares(empty_database_url):
+    downgrade(empty_database_url)
+    upgrade(empty_database_url, "0003")
+    engine = make_engine(empty_database_url)
+    with engine.begin() as connection:
+        for statement in BEFORE.split(";"):
+            connection.execute(text(statement))
+    upgrade(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO events (job_id, tenant_id, message) VALUES ('q', 't', 'new')"))
+        numbers = connection.execute(text("SELECT job_id, number FROM events ORDER BY id")).all()
+        shares = connection.execute(text("SELECT model, tenant_id, finish FROM shares")).all()
+    engine.dispose()
+    assert numbers == [("q", 1), ("e", 1), ("q", 2), ("q", 3), ("e", 2), ("q", 4)]
+    assert shares == [("m", "t", 0.0)]
+    downgrade(empty_database_url)
+
+
+BEFORE = """
+    INSERT INTO tenants (id, name) VALUES ('t', 't'), ('u', 'u');
+    INSERT INTO files (id, tenant_id, purpose, filename, format, bytes, sha256)
+    SELECT 'f' || id, id, 'fine-tune', 'f', 'chat', 1, '' FROM tenants;
+    INSERT INTO jobs (id, tenant_id, model, spec, request, request_hash, training_file, total_steps, price_tokens,
+                      state, finished_at)
+    VALUES ('q', 't', 'm', '{}', '{}', '', 'ft', 1, 1, 'queued', NULL),
+           ('e', 'u', 'm', '{}', '{}', '', 'fu', 1, 1, 'cancelled', now());
+    INSERT INTO events (job_id, tenant_id, message)
+    VALUES ('q', 't', '1'), ('e', 'u', '1'), ('q', 't', '2'), ('q', 't', '3'), ('e', 'u', '2')
+"""
+
+
 def test_processes_that_start_together_may_all_upgrade(empty_database_url):
     downgrade(empty_database_url)
     failures: list[BaseException] = []

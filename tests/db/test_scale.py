@@ -6,9 +6,12 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import event, text
 
+from db import files, outlook
+from db.retention import Keep, prune
 from db.sweep import sweep
 from db.tables import Job
 from db.tenant import jobs
+from db.tenant.waiting import waiting
 from db.worker.candidates import candidates
 from tests.db.inserted import MODEL, a_claim, a_file, a_job, a_tenant, a_worker
 
@@ -16,7 +19,8 @@ COUNT = 20_000
 MANY = text("""
     INSERT INTO jobs (id, tenant_id, model, spec, request, request_hash, training_file, total_steps, price_tokens,
                       created_at, state, finished_at)
-    SELECT 'ftjob-x' || n, tenant_id, model, spec, request, md5(n::text), training_file, total_steps, price_tokens,
+    SELECT 'ftjob-x' || n, tenant_id, model, spec, jsonb_build_object('metadata', jsonb_build_object('n', n || '')),
+           md5(n::text), training_file, total_steps, price_tokens,
            now() - n * interval '1 ms', CASE WHEN n % 2 = 0 THEN 'queued' ELSE 'cancelled' END,
            CASE WHEN n % 2 = 0 THEN NULL ELSE now() END
       FROM jobs, generate_series(1, :count) n WHERE id = :job
@@ -55,6 +59,15 @@ ACTS: dict[str, Callable] = {
     "candidates": lambda session, _, __: candidates(session, MODEL),
     "claim": lambda session, _, __: a_claim(session, session.get_one(Job, "ftjob-x8000")),
     "cancel": lambda session, tenant, _: jobs.cancel(tenant, session, "ftjob-x8002"),
+    "jobs by rare metadata": lambda session, tenant, _: jobs.page(tenant, session, metadata={"n": "9000"}),
+    "a file goes": lambda session, tenant, file: files.delete(tenant, session, file),
+    "the second worker's candidates": lambda session, _, __: (
+        [a_claim(session, session.get_one(Job, w.job_id)) for w in candidates(session, MODEL, 8)]
+        and candidates(session, MODEL, 8)
+    ),
+    "why a page of jobs waits": lambda session, tenant, _: waiting(tenant, session, jobs.page(tenant, session)[0]),
+    "retention": lambda session, _, __: prune(session, Keep(1, 1, 1, 1)),
+    "outlook": lambda session, _, __: outlook.note(session, MODEL, 8, 3.0),
     "sweep": lambda session, _, __: sweep(session, lambda _: None, every=0),
 }
 
@@ -66,7 +79,7 @@ def test_nothing_reads_all_jobs(factory, crowded, act):
         connection = session.connection()
 
         def note(_connection, _cursor, statement, parameters, _context, _many):
-            if statement.startswith("SELECT") and "jobs" in statement:
+            if statement.lstrip().startswith(("SELECT", "WITH", "DELETE")) and "jobs" in statement:
                 statements.append((statement, parameters))
 
         event.listen(connection, "before_cursor_execute", note)

@@ -75,6 +75,9 @@ def _claim(context: Context, waiting: Waiting) -> Claim | None:
     if claim.token == 1:
         wait = (datetime.now(UTC) - claim.created_at).total_seconds()
         metrics.queue_wait_seconds.labels(context.model, waiting.tenant_class).observe(max(0.0, wait))
+        if claim.expected_start is not None:
+            foretold = (claim.expected_start - claim.created_at).total_seconds()
+            metrics.wait_estimate_ratio.labels(context.model).observe(max(1.0, foretold) / max(1.0, wait))
     return claim
 
 

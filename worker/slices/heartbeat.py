@@ -10,7 +10,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import workers
+from db import outlook, workers
+from db.retention import Keep, prune
 from db.sweep import sweep
 from db.transitions import Wish
 from db.worker import leases
@@ -169,9 +170,14 @@ class Heartbeat(threading.Thread):
         self._ring(self._settings.model)
 
     def sweep(self) -> None:
-        """Ring for work that nobody holds, and remove from this disk what tenants have deleted."""
+        """Ring for work that nobody holds, note how the model goes, drop what has been kept long enough, and remove
+        from this disk what tenants have deleted."""
+        own = self._settings
+        keep = Keep(own.keep_events_days, own.keep_journal_days, own.keep_usage_days, own.keep_workers_days)
         with self._factory.begin() as session:
-            sweep(session, self._ring, self._settings.sweep_seconds)
+            sweep(session, self._ring, own.sweep_seconds)
+            outlook.note(session, own.model, own.cohort, own.slice_seconds)
+            prune(session, keep)
             gone = self._tidy.gone(session)
         self._tidy.remove(gone)
 

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.telemetry import traces
+from db.worker import shares
 from db.worker.candidates import Waiting, candidates
 from db.worker.journal import Evaluated, Step
 from db.worker.leases import LeaseLost
@@ -45,8 +46,10 @@ def run_slice(context: Context) -> bool:
     Whatever happens in it, no claim is held when it is over. Raises OperationalError where the database is away.
     """
     with context.factory.begin() as session:
-        waiting = candidates(session, context.model)
-    picked = _apart(scheduler.pick(waiting, context.settings.cohort, context.quantum))
+        waiting = candidates(session, context.model, context.settings.cohort)
+        picked = _apart(scheduler.pick(waiting, context.settings.cohort, context.quantum))
+        burst = scheduler.burst(context.settings.cohort, context.quantum)
+        shares.serve(session, context.model, [w.tenant_id for w in picked], burst)
     metrics.slices.labels(context.model).inc()
     aboard: list[LeasedRun] = []
     leaving: Leaving = Released()

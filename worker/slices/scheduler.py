@@ -19,7 +19,9 @@ class Candidate(Protocol):
     @property
     def created_at(self) -> datetime: ...
     @property
-    def scored_tokens_recent(self) -> int: ...
+    def virtual(self) -> float: ...
+    @property
+    def priority(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,17 @@ C = TypeVar("C", bound=Candidate)
 def pick(waiting: Sequence[C], limit: int, quantum: float) -> list[C]:
     """At most `limit` of `waiting`, in the order they are to be claimed.
 
-    Fair queueing on a virtual time: a tenant's is its recently scored tokens over its weight; the tenant that is
-    furthest behind gives its oldest job, and `quantum` tokens (what a run is expected to score in one slice, > 0) are
-    charged for it before the next choice. So tenants of equal use and weight take turns, one with twice the weight
-    gets twice the places, and one with many jobs gains nothing by it. Ties go to the older job, then to the id: the
-    answer does not depend on the order of `waiting`.
+    Fair queueing on virtual times: the tenant that is furthest behind gives its first job (by priority, then age), and
+    `quantum` tokens (what a run is expected to score in one slice, > 0) over its weight are charged for it before the
+    next choice. So tenants of equal use and weight take turns, one with twice the weight gets twice the places, and one
+    with many jobs gains nothing by it. Nobody counts as further behind than `burst`: what a tenant had no jobs to use
+    is not paid later. Ties go to the older job, then to the id: the answer does not depend on the order of `waiting`.
     """
-    if quantum <= 0:
-        raise ValueError("quantum must be positive")
     jobs: dict[str, deque[C]] = {}
-    for job in sorted(waiting, key=lambda job: (job.created_at, job.job_id)):
+    for job in sorted(waiting, key=lambda job: (-job.priority, job.created_at, job.job_id)):
         jobs.setdefault(job.tenant_id, deque()).append(job)
-    virtual = {tenant: own[0].scored_tokens_recent / own[0].weight for tenant, own in jobs.items()}
+    most = burst(limit, quantum)
+    virtual = {tenant: max(own[0].virtual, -most / own[0].weight) for tenant, own in jobs.items()}
     picked: list[C] = []
     while jobs and len(picked) < limit:
         tenant = min(jobs, key=lambda t: (virtual[t], jobs[t][0].created_at, jobs[t][0].job_id))
@@ -71,6 +72,13 @@ def pick(waiting: Sequence[C], limit: int, quantum: float) -> list[C]:
         if not jobs[tenant]:
             del jobs[tenant]
     return picked
+
+
+def burst(limit: int, quantum: float) -> float:
+    """Scored tokens of one slice: the most that a tenant, of weight 1, may be behind the clock."""
+    if quantum <= 0:
+        raise ValueError("quantum must be positive")
+    return limit * quantum
 
 
 def turns(tokens: Sequence[int]) -> list[int]:

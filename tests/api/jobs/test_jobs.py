@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from openai import BadRequestError
 
 from db.contract.rows.files import parse
 from db.contract.sampling import minibatch
@@ -129,7 +130,17 @@ def test_a_job_no_worker_serves_says_so_in_its_events(anna, factory):
     assert pages.data[0].data == {"step": 4}
     assert pages.has_more is True
     everything = [e.id for e in anna.openai.fine_tuning.jobs.list_events(job.id, limit=2)]
-    assert len(everything) == len(set(everything)) == len(events) + 5
+    assert everything == [f"ftevent-{job.id.partition('-')[2]}-{n}" for n in range(len(events) + 5, 0, -1)]
+
+
+def test_a_cursor_of_events_is_of_this_job(anna, url):
+    training = upload(anna, *choices(2))
+    job, other = submit(anna, training), submit(anna, training)
+    theirs = anna.openai.fine_tuning.jobs.list_events(other.id).data[0].id
+    for cursor in (theirs, "ftevent-1", f"ftevent-{job.id}-1", theirs + "0" * 20):
+        with pytest.raises(BadRequestError) as refused:
+            anna.openai.fine_tuning.jobs.list_events(job.id, after=cursor)
+        assert refused.value.param == "after"
 
 
 def test_jobs_are_listed_newest_first_in_pages_and_by_metadata(ben):

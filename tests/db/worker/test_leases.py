@@ -6,13 +6,12 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy import select, text, update
 
-from db.tables import JournalStep, Lease
+from db.tables import Lease
 from db.tenant import jobs
-from db.worker import journal, leases
+from db.worker import leases
 from db.worker.candidates import candidates
-from db.worker.journal import Step
 from db.worker.leases import LeaseLost
-from tests.db.inserted import MODEL, a_claim, a_file, a_job, a_tenant, a_worker
+from tests.db.inserted import MODEL, a_claim, a_job, a_tenant, a_worker
 from tests.waiting import HANG
 
 
@@ -109,31 +108,3 @@ def test_many_workers_at_once_one_claim(factory):
         assert [claim.token for claim in won] == [round_]
         with factory.begin() as session:
             expire(session)
-
-
-def test_candidates_take_turns_between_tenants(session, tenant):
-    file = a_file(session, tenant)
-    many = [a_job(session, tenant, file, model="turns").id for _ in range(5)]
-    other = a_tenant(session)
-    one = a_job(session, other, model="turns")
-    one.created_at = text("now() + interval '1 minute'")  # the last to come
-    a_job(session, tenant, file, model="another")
-    session.flush()
-    found = candidates(session, "turns", limit=3)
-    assert found[1].job_id == one.id
-    assert {found[0].job_id, found[2].job_id} < set(many)
-    assert (found[0].tenant_id, found[0].tenant_class, found[0].weight) == (tenant, "gold", 2.0)
-    assert len(candidates(session, "turns")) == 6
-
-
-def test_recent_tokens_are_the_tenants_and_of_ten_minutes(session, tenant):
-    first, _ = (a_job(session, tenant, model="recent") for _ in range(2))
-    other = a_job(session, a_tenant(session), model="recent")
-    claim = a_claim(session, first)
-    journal.flush(session, claim, [Step(0, [1.0], 100), Step(1, [1.0], 10)], [journal.Evaluated(1, 1.0, 0.5, 4, 1000)])
-    leases.release(session, claim)
-    by_tenant = {w.tenant_id: w.scored_tokens_recent for w in candidates(session, "recent")}
-    assert by_tenant == {tenant: 1110, other.tenant_id: 0}
-    old = update(JournalStep).where(JournalStep.job_id == first.id, JournalStep.step == 0)
-    session.execute(old.values(created_at=text("now() - interval '11 minutes'")))
-    assert {w.scored_tokens_recent for w in candidates(session, "recent") if w.tenant_id == tenant} == {1010}

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text, update
 
 from db import workers
-from db.tables import Lease
+from db.tables import Job, Lease
 from db.worker import journal, leases
 from db.worker.candidates import Waiting
 from db.worker.journal import Step
@@ -45,6 +45,21 @@ def test_a_fresh_job_starts_at_its_first_step_under_a_lease(context, submit, row
     assert context.heartbeat.until(run.job_id) > 0
     assert events(lines) == ["started"]
     assert run.writer.empty
+
+
+@pytest.mark.parametrize("waited, foretold, ratio", [(40, 10, 0.25), (10, 40, 4.0), (0, 0.2, 1.0)])
+def test_what_was_foretold_of_a_wait_is_measured_at_its_end(context, submit, factory, waited, foretold, ratio):
+    job = submit()
+    with factory.begin() as session:
+        made = text(f"clock_timestamp() - interval '{waited} s'")
+        session.execute(update(Job).where(Job.id == job).values(created_at=made))
+        told = Job.created_at + text(f"interval '{foretold} s'")
+        session.execute(update(Job).where(Job.id == job).values(expected_start=told))
+    first = leased(context, job)
+    assert metrics.wait_estimate_ratio.labels(context.model)._sum.get() == pytest.approx(ratio, rel=0.2)
+    settle.release(context, first)
+    leased(context, job)
+    assert counted(metrics.wait_estimate_ratio.labels(context.model)) == 1  # the first claim only
 
 
 def test_a_resident_run_goes_on_and_is_not_read_again(context, submit, lines):

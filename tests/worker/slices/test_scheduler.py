@@ -2,14 +2,14 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.slices.scheduler import pick, turns
+from worker.slices.scheduler import burst, pick, turns
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,7 +20,8 @@ class Job:
     tenant_id: str
     weight: float = 1.0
     age: int = 0
-    scored_tokens_recent: int = 0
+    virtual: float = 0.0
+    priority: int = 0
 
     @property
     def created_at(self) -> datetime:
@@ -47,23 +48,25 @@ def test_twice_the_weight_is_twice_the_places():
 
 
 def test_who_has_scored_more_waits():
-    picked = pick(jobs("a", 5, scored_tokens_recent=1000) + jobs("b", 5), 5, quantum=10)
+    picked = pick(jobs("a", 5, virtual=1000) + jobs("b", 5), 5, quantum=10)
     assert {j.tenant_id for j in picked} == {"b"}
 
 
 def test_places_are_not_left_empty():
-    picked = pick(jobs("a", 2, scored_tokens_recent=10**9) + jobs("b", 1), 8, quantum=10)
+    picked = pick(jobs("a", 2, virtual=10**9) + jobs("b", 1), 8, quantum=10)
     assert sorted(j.job_id for j in picked) == ["a0", "a1", "b0"]
 
 
-def test_over_time_shares_follow_weights():
-    weights, scored = {"a": 1.0, "b": 2.0, "c": 5.0}, Counter[str]()
-    for _ in range(400):
-        waiting = [replace(j, scored_tokens_recent=scored[t]) for t, w in weights.items() for j in jobs(t, 4, weight=w)]
-        for job in pick(waiting, 2, quantum=50):
-            scored[job.tenant_id] += 50
-    shares = {t: scored[t] / sum(scored.values()) for t in weights}
-    assert shares == pytest.approx({"a": 1 / 8, "b": 2 / 8, "c": 5 / 8}, abs=0.02)
+def test_of_a_tenants_jobs_priority_goes_before_age():
+    waiting = [Job("old", "a", age=9), Job("low", "a", age=99, priority=-1), Job("high", "a", priority=1)]
+    assert [j.job_id for j in pick(waiting, 3, quantum=10)] == ["high", "old", "low"]
+
+
+def test_nobody_is_further_behind_the_clock_than_a_slice():
+    waiting = [*jobs("later", 9, virtual=-1e9), *jobs("late", 9, virtual=-1e6), *jobs("now", 9)]
+    assert Counter(j.tenant_id for j in pick(waiting, 4, quantum=10)) == {"later": 2, "late": 2}
+    assert Counter(j.tenant_id for j in pick(waiting, 12, quantum=10))["now"] == 0
+    assert burst(4, 10) == 40
 
 
 def test_a_quantum_of_nothing_is_refused():
@@ -78,7 +81,7 @@ WAITING = st.lists(
         tenant_id=st.sampled_from("abcd"),
         weight=st.just(1.0),
         age=st.integers(0, 1000),
-        scored_tokens_recent=st.just(0),
+        virtual=st.just(0.0),
     ),
     max_size=30,
     unique_by=lambda j: j.job_id,

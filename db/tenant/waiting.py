@@ -1,0 +1,131 @@
+"""Why a job waits and when it may begin, as its tenant may know it. Changes no row; names no other tenant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db import outlook, usage, workers
+from db.outlook import Outlook
+from db.tables import Job, Lease, Tenant
+
+Reason = Literal["turn", "no_worker", "daily_tokens", "max_running", "paused"]
+ASKED = ("queued", "paused")
+SLOWEST = 1e-6  # scored tokens a second below which nothing is foretold
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Why a job waits now. `estimated_start`, of its next steps, is None where nothing can be said."""
+
+    reason: Reason
+    message: str
+    estimated_start: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A tenant's queue at a model: how it goes there, what the tenant may, and what it has of it now."""
+
+    outlook: Outlook
+    served: bool
+    tenant: Tenant
+    running: int
+    today: int
+    now: datetime
+    counted: bool  # among the weights that were noted
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What of a tenant's own goes before a job: `jobs` of them, whose price is `tokens` scored tokens."""
+
+    jobs: int = 0
+    tokens: int = 0
+
+
+def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Waits]:
+    """Why each of the tenant's `jobs` waits, by its id; those that run or have ended are missing."""
+    found: dict[str, Waits] = {}
+    wanted = [job for job in jobs if job.state in ASKED]
+    for model in {job.model for job in wanted}:
+        ids = [job.id for job in wanted if job.model == model]
+        ahead, queue = _ahead(tenant, session, model, ids), _queue(tenant, session, model)
+        found |= {job.id: why(job.state, queue, ahead.get(job.id, Ahead())) for job in wanted if job.model == model}
+    return found
+
+
+def why(state: str, queue: Queue, ahead: Ahead) -> Waits:
+    """Pure: the first reason that holds."""
+    own, start = queue.tenant, begins(queue, ahead)
+    if state == "paused":
+        return Waits("paused", "The job is paused: it waits until it is resumed.")
+    if not queue.served:
+        return Waits("no_worker", "No worker serves the model: the job waits until one starts.")
+    if own.daily_tokens is not None and queue.today >= own.daily_tokens:
+        text = f"The {own.daily_tokens} scored tokens of the day are used: the job goes on after midnight UTC."
+        return Waits("daily_tokens", text, start)
+    if own.max_running is not None and queue.running >= own.max_running:
+        return Waits("max_running", f"{queue.running} jobs of {own.max_running} allowed at one time run now.", start)
+    return Waits("turn", f"The job waits for its turn: {ahead.jobs} of your jobs go before it.", start)
+
+
+def begins(queue: Queue, ahead: Ahead) -> datetime | None:
+    """When a job begins that has `ahead` before it, if all goes on as it was noted.
+
+    A tenant's part of the places and of the rate is its weight's. Where its own jobs fill its places, as many must end
+    as it takes to free one, each of their mean price.
+    """
+    now, own = queue.outlook, queue.tenant
+    if not queue.served or now.places == 0:
+        return None
+    part = own.weight / max(now.weights + (0.0 if queue.counted else own.weight), own.weight)
+    places = now.places * part
+    seconds = (
+        now.slice_seconds * max(0.5, 1 / places) if now.weights else 0.0
+    )  # half a slice, or as many as others take
+    room = max(1, int(places) if own.max_running is None else min(int(places), own.max_running))
+    if ahead.jobs >= room:
+        if now.rate * part < SLOWEST:
+            return None
+        seconds += ahead.tokens / ahead.jobs * (ahead.jobs - room + 1) / (now.rate * part)
+    begin = queue.now
+    if own.daily_tokens is not None and queue.today >= own.daily_tokens:
+        begin = queue.now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return begin + timedelta(seconds=min(seconds, 1e9))
+
+
+def _queue(tenant: str, session: Session, model: str) -> Queue:
+    live = select(func.count()).select_from(Lease)
+    oldest = _oldest(tenant, session, model)
+    now = outlook.read(session, model)
+    return Queue(
+        outlook=now,
+        served=workers.serving(session, model),
+        tenant=session.get_one(Tenant, tenant),
+        running=session.scalar(live.where(Lease.tenant_id == tenant, Lease.expires_at > func.clock_timestamp())) or 0,
+        today=usage.today(session, tenant),
+        now=(session.scalar(select(func.clock_timestamp())) or datetime.now(UTC)).astimezone(UTC),
+        counted=oldest is not None and now.noted_at is not None and oldest < now.noted_at,
+    )
+
+
+def _ahead(tenant: str, session: Session, model: str, ids: list[str]) -> dict[str, Ahead]:
+    """What goes before each of the jobs `ids`, at the full price of each: an index holds it, what is paid it cannot."""
+    order: dict[str, Any] = {"order_by": (Job.priority.desc(), Job.created_at, Job.id), "rows": (None, -1)}
+    tokens = func.coalesce(func.sum(Job.price_tokens).over(**order), 0).label("tokens")
+    queue = (
+        select(Job.id, func.count().over(**order).label("jobs"), tokens)
+        .where(Job.tenant_id == tenant, Job.model == model, Job.state.in_(("queued", "running")))
+        .subquery()
+    )
+    found = session.execute(select(queue).where(queue.c.id.in_(ids)))
+    return {job_id: Ahead(jobs, int(price)) for job_id, jobs, price in found}
+
+
+def _oldest(tenant: str, session: Session, model: str) -> datetime | None:
+    mine = select(Job.created_at).where(Job.tenant_id == tenant, Job.model == model)
+    return session.scalar(mine.where(Job.state.in_(("queued", "running"))).order_by(Job.created_at).limit(1))
