@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from worker import objectives
+from worker.forwards import Scoring, at_once
 from worker.types import Example, Layout, Loss, Trial
 
 Rows = list[tuple[int, torch.Tensor, torch.Tensor]]  # (sequence row, positions [n], targets [n]), one a candidate
@@ -68,6 +69,9 @@ class BatchedScorer:
 
     def close(self) -> None:
         self._model = None
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        return at_once(self.score, trials)
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         probes = [t.params if t.params is not None else np.zeros(self._layout.size, np.float32) for t in trials]

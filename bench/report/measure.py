@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from db.contract.tokens.base_model import Base
+from worker.forwards import Scoring, finished
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Module, Trial
 
@@ -50,10 +51,18 @@ class Timed:
         self._scorer.close()
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        return finished(self.start(trials))
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
         begun = time.perf_counter()
-        losses = self._scorer.score(trials)
+        scoring = self._scorer.start(trials)
         self.seconds += time.perf_counter() - begun
-        return losses
+        return scoring.around(self._timed, lambda: scoring.losses)
+
+    def _timed(self, act: Callable[[], None]) -> None:
+        begun = time.perf_counter()
+        act()
+        self.seconds += time.perf_counter() - begun
 
 
 class Floor:

@@ -63,10 +63,10 @@ CANDIDATES = text(f"""
 """)
 
 
-def candidates(session: Session, model: str, limit: int = 64) -> list[Waiting]:
-    """Of the `limit` tenants whose turn is next, up to `limit` jobs each of `model` that no live lease holds.
+def candidates(session: Session, model: str, limit: int = 64, more: int = 0) -> list[Waiting]:
+    """Of the `limit + more` tenants whose turn is next, up to `limit` jobs each of `model` that no live lease holds.
 
     Tenants that have `max_running` leases, or have had their tokens of the day, are passed over.
     """
-    found = session.execute(CANDIDATES, {"model": model, "tenants": limit, "each": limit, "known": SPEC_VERSION})
-    return [Waiting(*row) for row in found]
+    asked = {"model": model, "tenants": limit + more, "each": limit, "known": SPEC_VERSION}
+    return [Waiting(*row) for row in session.execute(CANDIDATES, asked)]

@@ -11,6 +11,7 @@ from db.contract import methods
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
 from worker import objectives
+from worker.forwards import Scoring, at_once
 from worker.runs.data import Dataset
 from worker.types import Candidate, Example, Loss, Trial
 
@@ -37,6 +38,9 @@ class LinearScorer:
         self.calls += 1
         self.trials = list(trials)
         return [self._loss(trial) for trial in trials]
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        return at_once(self.score, trials)
 
     def close(self) -> None: ...
 

@@ -39,14 +39,17 @@ class SlotBank:
 
     def __init__(self, slots: int, dtype: torch.dtype, device: torch.device, limit: int = 1 << 30) -> None:
         self.slots, self._limit = slots, limit
-        self._rows = torch.empty(slots, 0, dtype=dtype, device=device)
+        self._memory = torch.empty(0, dtype=dtype, device=device)
+        self._rows = self._memory.view(slots, 0)
         self._views: dict[tuple[int, int, Layout], Pairs] = {}
 
     def fit(self, width: int) -> int:
         """Make room for adapters of up to `width` parameters, forgetting what slots hold; how many slots there are."""
         slots = min(self.slots, max(1, self._limit // (max(1, width) * self._rows.element_size())))
         if width > self._rows.shape[1] or slots > len(self._rows):
-            self._rows = self._rows.new_empty(slots, width)
+            if slots * width > len(self._memory):  # shapes that take turns, wave by wave, take turns in the same memory
+                self._memory = self._memory.new_empty(slots * width)
+            self._rows = self._memory[: slots * width].view(slots, width)
             self._views.clear()
         return len(self._rows)
 

@@ -3,7 +3,7 @@
 Knows no engine and no method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from worker.objectives import choice, lm
@@ -22,3 +22,8 @@ def loss(trial: Trial, logprobs: LogProbs) -> Loss:
     if trial.objective not in SHARES:
         raise ValueError(f"unknown objective {trial.objective!r}")
     return summed(SHARES[trial.objective], trial.examples, logprobs)
+
+
+def losses(trials: Sequence[Trial], logprobs: Sequence[LogProbs]) -> list[Loss]:
+    """`loss` of each."""
+    return [loss(t, lp) for t, lp in zip(trials, logprobs, strict=True)]

@@ -1,6 +1,7 @@
 """The oracle: transformers and real PEFT LoRA layers, one trial at a time. Knows no engine and no slots."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 
 from worker import objectives
+from worker.forwards import Forward, Scoring, finished
 from worker.oracle.dequantised import load_model
 from worker.types import Layout, LogProbs, Loss, Trial, blank
 
@@ -39,20 +41,33 @@ class TorchScorer:
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         """One loss a trial, in order. Raises ValueError for a layout that names a module the model lacks."""
-        return [objectives.loss(t, lp) for t, lp in zip(trials, self.logprobs(trials), strict=True)]
+        return finished(self.start(trials))
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        """The same, a trial at a time."""
+        forwards, out = self._forwards(trials)
+        return Scoring(forwards, lambda: objectives.losses(trials, out))
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""
-        out = blank(trials)
-        for trial, places in zip(trials, out, strict=True):
-            with torch.inference_mode():
-                self._fill(trial, places)
+        forwards, out = self._forwards(trials)
+        for forward in forwards:
+            forward.act()
         return out
+
+    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs]]:
+        """A forward for every trial, and what they will have filled."""
+        out = blank(trials)
+        return [
+            Forward(frozenset((number,)), max(1, trial.tokens), partial(self._fill, trial, places))
+            for number, (trial, places) in enumerate(zip(trials, out, strict=True))
+        ], out
 
     def close(self) -> None:
         self._base = self._peft = None
         self._adapters.clear()
 
+    @torch.inference_mode()
     def _fill(self, trial: Trial, places: LogProbs) -> None:
         flat = [(e, s, ids) for e, ex in enumerate(trial.examples) for s, ids in enumerate(ex.sequences)]
         for start in range(0, len(flat), self._batch):

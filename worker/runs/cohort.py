@@ -37,20 +37,99 @@ class StepResult:
     evaluation: Evaluation | None = None
 
 
-def step(runs: Sequence[Run], scorer: Scorer) -> list[tuple[Run, StepResult]]:
-    """One step of every run that is not done, in rounds of one `scorer.score` call each: first all evaluations due and
-    all runs' probes; then, together, those of the runs whose method asks further for what it has heard.
+@dataclass(frozen=True)
+class Stepping:
+    """A run in the middle of its step: what it has `heard`, and the `trials` it asks for next, none where the step is
+    complete. Nothing of it is anywhere else: to give it up is to forget it."""
 
-    A run whose steps are all taken only has its last evaluation scored. Runs come back in their order.
-    """
-    heard: list[list[Loss]] = [[] for _ in runs]
-    asked = [_asked(run, ()) for run in runs]
-    while any(asked):
-        losses = iter(scorer.score([trial for trials in asked for trial in trials]))
-        for mine, trials in zip(heard, asked, strict=True):
-            mine += [next(losses) for _ in trials]
-        asked = [_asked(run, mine) if trials else [] for run, mine, trials in zip(runs, heard, asked, strict=True)]
-    return [_told(run, mine) for run, mine in zip(runs, heard, strict=True)]
+    run: Run
+    trials: tuple[Trial, ...]
+    heard: tuple[Loss, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Scored tokens that it asks for."""
+        return sum(t.tokens for t in self.trials)
+
+    def hear(self, losses: Sequence[Loss]) -> "Stepping":
+        """The same once its trials have these losses, and what the run's method asks for then."""
+        heard = (*self.heard, *losses)
+        return Stepping(self.run, tuple(_asked(self.run, heard)), heard)
+
+    def tell(self) -> tuple[Run, StepResult]:
+        """The run after its step, which is complete."""
+        return _told(self.run, self.heard)
+
+
+def ask(run: Run) -> Stepping:
+    """The beginning of a run's next step. A run that is done asks for nothing; one whose steps are all taken only for
+    its last evaluation."""
+    return Stepping(run, tuple(_asked(run, ())))
+
+
+class Batch:
+    """Steps that are scored together, a wave at a time: first all evaluations due and all runs' probes; then, together,
+    those of the runs whose method asks further for what it has heard. Raises what the scorer does."""
+
+    def __init__(self, stepping: Sequence[Stepping], scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._stepping = dict(enumerate(stepping))
+        self._begin()
+
+    @property
+    def done(self) -> bool:
+        """Nobody left in it asks for anything more."""
+        return not any(self._places.values())
+
+    @property
+    def tokens(self) -> int:
+        """Of the next wave's forward pass."""
+        return self._scoring.tokens
+
+    def advance(self) -> int:
+        """Score the next wave; its tokens. After the last, whoever asks further is in the next waves."""
+        tokens = self._scoring.advance()
+        if self._scoring.done and not self.done:
+            self._hear()
+        return tokens
+
+    def drop(self, number: int) -> None:
+        """Give the step of the `number`-th up: what it alone asked for is not scored any more. The others' waves stay
+        as they are."""
+        if self._stepping.pop(number, None) is not None:
+            for place in self._places.pop(number):
+                self._scoring.drop(place)
+
+    def told(self) -> dict[int, tuple[Run, StepResult]]:
+        """The runs after their steps, by number, without those dropped. Raises ValueError before it is done."""
+        if not self.done:
+            raise ValueError("steps are still to be scored")
+        return {number: stepping.tell() for number, stepping in self._stepping.items()}
+
+    def _begin(self) -> None:
+        trials: list[Trial] = []
+        self._places: dict[int, range] = {}
+        for number, stepping in self._stepping.items():
+            self._places[number] = range(len(trials), len(trials) + len(stepping.trials))
+            trials += stepping.trials
+        self._scoring = self._scorer.start(trials)
+
+    def _hear(self) -> None:
+        """What the waves have given, to each its own."""
+        losses = self._scoring.losses
+        for number, places in self._places.items():
+            if places:
+                heard = losses[places.start : places.stop]
+                self._stepping[number] = self._stepping[number].hear(heard)
+        self._begin()
+
+
+def step(runs: Sequence[Run], scorer: Scorer) -> list[tuple[Run, StepResult]]:
+    """One step of every run that is not done, in one batch. Runs come back in their order."""
+    batch = Batch([ask(run) for run in runs], scorer)
+    while not batch.done:
+        batch.advance()
+    return list(batch.told().values())
 
 
 def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:

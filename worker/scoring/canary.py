@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from worker.forwards import Scoring, finished
 from worker.scoring.random_probes import probes
 from worker.scoring.scorer import Scorer
 from worker.types import EngineOff, Loss, Module, Trial
@@ -39,15 +40,25 @@ class Canary:
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         """As the other's, in the order of `trials`; an empty call stays empty. Raises EngineOff where the canary among
         them is off: no loss of that batch is returned."""
+        return finished(self.start(trials))
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        """The same wave by wave, the canary among them where one is due; `losses` raise EngineOff. Of a scoring that is
+        given up it is not heard, and the next has one."""
         if not trials or time.monotonic() < self._due:
-            return self._scorer.score(trials)
+            return self._scorer.start(trials)
+        scoring = self._scorer.start([*trials, self._trial])
+        return scoring.around(lambda act: act(), lambda: self._heard(scoring.losses))
+
+    def _heard(self, losses: list[Loss]) -> list[Loss]:
+        """The losses without the canary's, which is compared."""
+        *others, canary = losses
         self._due = time.monotonic() + self._every
-        *losses, canary = self._scorer.score([*trials, self._trial])
         off = self._off(canary)
         self._seen(off)
         if off > self._limit:
             raise EngineOff(f"the canary is off by {off:.3g} nats a token, {self._limit:g} are allowed")
-        return losses
+        return others
 
     def sound(self) -> bool:
         """Whether the canary, alone and now, has the loss that it had at the start; an engine that raises has not."""

@@ -5,6 +5,7 @@ that adapters, attention and log-probabilities are made of.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from worker.engine.attention import BranchAttention
 from worker.engine.engine import Engine
 from worker.engine.lora import SlotBank
 from worker.engine.prompt_cache import PromptCache
+from worker.forwards import Forward, Scoring, finished
 from worker.scoring.check_trials import TrialCheck
 from worker.scoring.laying import Laid, lay
-from worker.scoring.packing import waves
+from worker.scoring.packing import Wave, waves
 from worker.scoring.prompts import prompts
 from worker.scoring.wear import wear
 from worker.types import LogProbs, Loss, Trial, blank
@@ -66,22 +68,41 @@ class EngineScorer:
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         """One loss a trial, in order; not finite where the engine's answer was not. Raises ValueError for a trial that
         the model cannot take: unknown module or shape, rank too high, sequence too long, token out of range."""
-        return [objectives.loss(t, lp) for t, lp in zip(trials, self.logprobs(trials), strict=True)]
+        return finished(self.start(trials))
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        """The same, a wave at a time; raises as `score` does, here."""
+        forwards, out = self._forwards(trials)
+        return Scoring(forwards, lambda: objectives.losses(trials, out))
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""
+        forwards, out = self._forwards(trials)
+        for forward in forwards:
+            forward.act()
+        return out
+
+    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs]]:
+        """The waves of `trials`, and what they will have filled."""
         self._check(trials)
         out = blank(trials)
-        slots = self._bank.fit(max((t.layout.size for t in trials if t.layout is not None), default=0))
-        for wave in waves(trials, slots, self._max_tokens, self._max_prompts):
-            laid = lay(wave)
-            if not laid.cuts:
-                continue
-            with self.engine.turns.taken("scoring"):
-                chosen = self._chosen(self._hidden(laid), laid)
-            for trial, example, candidate, start, stop in laid.cuts:
-                out[trial][example][candidate] = chosen[start:stop]
-        return out
+        width = max((t.layout.size for t in trials if t.layout is not None), default=0)
+        packed = waves(trials, self._bank.fit(width), self._max_tokens, self._max_prompts)
+        return [
+            Forward(frozenset(s.number for s in w.segments), w.tokens, partial(self._fill, out, w, width))
+            for w in packed
+        ], out
+
+    def _fill(self, out: list[LogProbs], wave: Wave, width: int) -> None:
+        """One wave, in a turn of its own. Others may have been scored since it was packed: the bank fits it anew."""
+        laid = lay(wave)
+        if not laid.cuts:
+            return
+        with self.engine.turns.taken("scoring"):
+            self._bank.fit(width)
+            chosen = self._chosen(self._hidden(laid), laid)
+        for trial, example, candidate, start, stop in laid.cuts:
+            out[trial][example][candidate] = chosen[start:stop]
 
     def close(self) -> None:
         """Stop the engine and give its memory back."""

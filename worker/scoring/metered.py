@@ -1,11 +1,12 @@
 """A scorer that counts what passes through another. Knows metrics, no engine."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker import metrics
 from worker.engine.prompt_cache import PromptCache
+from worker.forwards import Scoring, finished
 from worker.scoring.scorer import Watched
 from worker.types import Loss, Trial
 
@@ -23,17 +24,31 @@ class MeteredScorer:
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
         """As the scorer's own; an empty call is neither scored nor counted."""
-        if not trials:
-            return []
-        started = time.perf_counter()
-        losses = self._scorer.score(trials)
-        metrics.scoring_seconds.labels(self._model).observe(time.perf_counter() - started)
-        metrics.forwards.labels(self._model).inc(len(trials))
-        waves = -(-len(trials) // self.capacity)
-        metrics.batch_fill.labels(self._model).observe(len(trials) / (waves * self.capacity))
-        metrics.adapters_per_batch.labels(self._model).observe(min(len(trials), self.capacity))
+        return finished(self.start(trials))
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        """As the scorer's own. What is given up on the way is not counted, for it was no batch."""
+        scoring, seconds = self._scorer.start(trials), [0.0]
+
+        def timed(act: Callable[[], None]) -> None:
+            started = time.perf_counter()
+            act()
+            seconds[0] += time.perf_counter() - started
+
+        def losses() -> list[Loss]:
+            if trials:
+                self._count(len(trials), seconds[0])
+            return scoring.losses
+
+        return scoring.around(timed, losses)
+
+    def _count(self, trials: int, seconds: float) -> None:
+        metrics.scoring_seconds.labels(self._model).observe(seconds)
+        metrics.forwards.labels(self._model).inc(trials)
+        waves = -(-trials // self.capacity)
+        metrics.batch_fill.labels(self._model).observe(trials / (waves * self.capacity))
+        metrics.adapters_per_batch.labels(self._model).observe(min(trials, self.capacity))
         self._count_prompts()
-        return losses
 
     def sound(self) -> bool:
         """As the scorer's own; not counted."""

@@ -34,6 +34,10 @@ class Wave:
     segments: tuple[Segment, ...]
     branched: bool = False
 
+    @property
+    def tokens(self) -> int:
+        return sum(piece.tokens for segment in self.segments for piece in segment.pieces)
+
 
 def waves(trials: Sequence[Trial], slots: int, max_tokens: int, max_prompts: int = 1 << 62) -> list[Wave]:
     """Pack every sequence of every trial into as few waves as a greedy pass makes: whole sequences first, then what

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from worker.forwards import Scoring
 from worker.types import Loss, Trial
 
 
@@ -16,7 +17,13 @@ class Scorer(Protocol):
         """The efficient width: probes that fit one batch; larger calls go in waves."""
         ...
 
-    def score(self, trials: Sequence[Trial]) -> list[Loss]: ...
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        """Begin to score; nothing is computed yet. Raises ValueError for a trial that the model cannot take."""
+        ...
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        """`finished(start(trials))`: all waves in one go."""
+        ...
 
     def close(self) -> None: ...
 

@@ -51,9 +51,8 @@ def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     except Exception as error:
         _not_loaded(context, claim, error)
         return None
-    return LeasedRun(
-        resident, JournalWriter(claim, context.model, context.factory, resident.pace), waiting.tenant_class
-    )
+    writer = JournalWriter(claim, context.model, context.factory, resident.pace)
+    return LeasedRun(resident, writer, waiting.tenant_class, waiting.weight)
 
 
 def _claim(context: Context, waiting: Waiting) -> Claim | None:

@@ -19,12 +19,14 @@ from worker.settings import WorkerSettings
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
 from worker.slices.resident import Resident
+from worker.slices.shares import Shares
 
 
 @dataclass
 class Context:
     """One engine and everything it takes to advance jobs with it. `give_up` ends the process once the slice is
-    over, for an engine that cannot be trusted; `quantum` is the mean of tokens that a run scores in a slice."""
+    over, for an engine that cannot be trusted; `quantum` is the mean of tokens that a run scores in a slice; `shares`
+    are what the tenants of the last slice had coming."""
 
     settings: WorkerSettings
     base: Base
@@ -37,6 +39,7 @@ class Context:
     progress: Progress
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     quantum: float = 1000.0
+    shares: Shares = field(default_factory=Shares)
     busy: threading.Lock = field(default_factory=threading.Lock)  # held while a doorbell is answered
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
 
@@ -59,11 +62,13 @@ class Context:
             self.give_up()
 
     def keep(self, job_id: str, resident: Resident) -> None:
-        """Keep a run, whose every step is committed, for the next slice; the one unused longest makes room."""
+        """Keep a run, whose every step is committed, for the next slice; the one unused longest makes room, and one in
+        the middle of a step only where all are."""
         self.residents[job_id] = resident
         self.residents.move_to_end(job_id)
         while len(self.residents) > self.settings.residents:
-            self.residents.popitem(last=False)
+            still = (job_id for job_id, kept in self.residents.items() if kept.under_way is None)
+            self.residents.pop(next(still, next(iter(self.residents))))
         metrics.resident_runs.labels(self.model).set(len(self.residents))
 
     def forget(self, job_id: str) -> None:

@@ -5,16 +5,33 @@ from dataclasses import dataclass
 from db.contract.spec import JobSpec
 from db.worker.leases import Claim
 from worker.adapters.snapshots import Prefix
-from worker.runs.cohort import StepResult
+from worker.runs.cohort import Batch, Stepping, StepResult
 from worker.runs.replay import Point
 from worker.runs.run import Run
 from worker.slices.journal_writer import JournalWriter, Pace
 
 
 @dataclass
+class UnderWay:
+    """A wide step that is scored a wave at a turn: in other runs' company, and over slices. `batch` is None before its
+    first wave; `tokens` and `seconds` are what its waves have taken."""
+
+    stepping: Stepping
+    batch: Batch | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def next(self) -> int:
+        """Tokens of the next wave, 0 before the first."""
+        return 0 if self.batch is None else self.batch.tokens
+
+
+@dataclass
 class Resident:
     """A run whose every step is committed, or is with its writer. `best` is the point of the best evaluation, where it
-    was seen in this process; `snapshot` the step of the last snapshot."""
+    was seen in this process; `snapshot` the step of the last snapshot; `under_way` the step that it is in the middle
+    of, nothing of which is anywhere else."""
 
     run: Run
     spec: JobSpec
@@ -23,6 +40,7 @@ class Resident:
     best: Point | None = None
     snapshot: int = 0
     tokens: int = 0  # scored by the last step's probes, 0 where it is not known yet
+    under_way: UnderWay | None = None
 
     def advance(self, run: Run, result: StepResult) -> None:
         """Take the run's next step. Where its best step is the one it stood at, that point is kept for publishing."""
@@ -42,6 +60,7 @@ class LeasedRun:
     resident: Resident
     writer: JournalWriter
     tenant_class: str
+    weight: float = 1.0  # of its tenant
 
     @property
     def claim(self) -> Claim:

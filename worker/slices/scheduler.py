@@ -79,13 +79,3 @@ def burst(limit: int, quantum: float) -> float:
     if quantum <= 0:
         raise ValueError("quantum must be positive")
     return limit * quantum
-
-
-def turns(tokens: Sequence[int]) -> list[int]:
-    """How many steps each run of a cohort takes in a round, by the scored tokens of its last step (0: not known yet).
-
-    The costliest takes one; a run whose step costs a tenth takes ten, instead of being held back to that pace. Runs
-    whose steps cost within a factor of two take one each, so that they stay together in one batch.
-    """
-    most = max(tokens, default=0)
-    return [max(1, most // own) if own else 1 for own in tokens]

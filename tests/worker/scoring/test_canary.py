@@ -5,6 +5,7 @@ import pytest
 
 from db.contract.tokens.base_model import open_base
 from tests.bases import tiny
+from worker.forwards import at_once
 from worker.oracle.torch_scorer import TorchScorer
 from worker.scoring.canary import Canary, trial
 from worker.types import Loss, Module
@@ -40,6 +41,9 @@ class Crowded:
         self.calls.append(len(trials))
         shift = self.by * (len(trials) - 1)
         return [Loss(x.total + shift * x.count, x.count, x.hits, x.tokens) for x in self.oracle.score(trials)]
+
+    def start(self, trials):
+        return at_once(self.score, trials)
 
     def close(self):
         pass

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from db.tenant import jobs
 from db.worker.candidates import candidates
 from db.worker.journal import Step
 from tests.db.inserted import a_tenant
+from worker.forwards import Forward, Scoring, finished
 from worker.runs import recipes
 from worker.runs.replay import Point, replay
 from worker.slices.acquire import acquire
@@ -77,17 +79,36 @@ def a_choice_job(session: Session, model: str, rank: int = 2, valid: bytes | Non
 
 
 class Bowl:
-    """A Scorer whose loss is the squared length of the adapter; `sees` is told each batch first, and may raise.
-    `whole` is what it says when asked for its canary."""
+    """A Scorer whose loss is the squared length of the adapter; `sees` is told each wave first, and may raise. A wave
+    holds trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
 
     capacity = 16
 
-    def __init__(self) -> None:
+    def __init__(self, wave: int = 1 << 30) -> None:
         self.whole = True
         self.sees: Callable[[Sequence[Trial]], None] = lambda _: None
+        self.wave = wave
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        return finished(self.start(trials))
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        packed: list[list[int]] = []
+        for number, trial in enumerate(trials):
+            if not packed or sum(trials[n].tokens for n in packed[-1]) + trial.tokens > self.wave:
+                packed.append([])
+            packed[-1].append(number)
+        forwards = [
+            Forward(frozenset(w), sum(trials[n].tokens for n in w), partial(self._seen, [trials[n] for n in w]))
+            for w in packed
+        ]
+        return Scoring(forwards, lambda: self._losses(trials))
+
+    def _seen(self, trials: Sequence[Trial]) -> None:
         self.sees(trials)
+
+    @staticmethod
+    def _losses(trials: Sequence[Trial]) -> list[Loss]:
         return [Loss(float(np.square(t.params).sum()) * len(t.examples), len(t.examples), 0, t.tokens) for t in trials]
 
     def sound(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.slices.scheduler import burst, pick, turns
+from worker.slices.scheduler import burst, pick
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -99,27 +99,3 @@ def test_the_answer_is_a_fair_subset_whatever_the_order(waiting: list[Job], limi
     for tenant in left:  # equal tenants differ by one place at most, unless one has run out of jobs
         if had[tenant] < left[tenant]:
             assert had[tenant] >= max(had.values(), default=0) - 1
-
-
-def test_a_cohort_of_about_equal_steps_steps_together():
-    assert turns([500, 480, 300, 517]) == [1, 1, 1, 1]
-
-
-def test_cheap_steps_are_not_held_back_to_the_pace_of_dear_ones():
-    costs = [500, 30, 31, 5000, 240]
-    taken = turns(costs)
-    assert taken == [10, 166, 161, 1, 20]
-    shares = [n * c for n, c in zip(taken, costs, strict=True)]
-    assert max(shares) <= 2 * min(shares)
-
-
-@given(st.lists(st.integers(0, 10**6), max_size=20))
-def test_every_run_gets_a_turn_and_none_more_than_the_costliest(costs):
-    taken = turns(costs)
-    assert all(n >= 1 for n in taken)
-    assert all(n * c <= max(costs) for n, c in zip(taken, costs, strict=True))
-
-
-def test_a_run_whose_cost_is_not_known_yet_takes_one():
-    assert turns([0, 700]) == [1, 1]
-    assert turns([]) == []
