@@ -19,6 +19,8 @@ class Settings(Shared):
     api_metrics_port: int = Field(default=0, ge=0, le=65535)  # 0: /metrics among the other routes
     drain_seconds: float = Field(default=2.0, ge=0)
     max_request_bytes: int = Field(default=1 << 20, ge=1)  # a JSON body; files have `max_file_bytes`
+    # Scored tokens of one step (probes x rows), and of one evaluation: what a job may take before others have a turn.
+    max_step_tokens: int = Field(default=262_144, ge=1)
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
 
 

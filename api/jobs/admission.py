@@ -32,7 +32,7 @@ def admitted(body: JobCreate, tenant: str, context: Context) -> Admitted:
         base,
         examples(training, "training_file"),
         examples(validation, "validation_file") if validation else None,
-        Limits(server.max_steps, server.max_batch_size, server.max_rank),
+        Limits(server.max_steps, server.max_batch_size, server.max_rank, server.max_step_tokens),
         secrets.randbelow(SEEDS),
     )
     errors.accepted(admit.early(wanted, facts))
