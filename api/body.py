@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
@@ -12,14 +13,18 @@ from api import errors
 from api.settings import Settings
 
 FORM_SLACK = 64 * 1024  # boundaries, part headers and the small fields beside the file
+LENGTH_DIGITS = 18  # of a content-length that is a number of bytes
+CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")  # of a form: those that need no other decoder
 
 
 async def limited(request: Request, limit: int, what: str, settings: Settings) -> AsyncGenerator[bytes, None]:
-    """The body's pieces; raises ApiError 413 as soon as it is known to exceed `limit` bytes, before reading on, and 408
-    where it comes too slowly: not at all for `body_idle_seconds`, or below `min_body_rate` after as long. Only time
-    that is waited for the client counts."""
+    """The body's pieces, as they were sent; raises ApiError 415 for one that would have to be decompressed, 413 as soon
+    as it is known to exceed `limit` bytes, before reading on, and 408 where it comes too slowly: not at all for
+    `body_idle_seconds`, or below `min_body_rate` after as long. Only time that is waited for the client counts."""
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise errors.encoded()
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and (len(declared) > LENGTH_DIGITS or int(declared) > limit):
         raise errors.too_large(what, limit)
     total, waited, source = 0, 0.0, aiter(request.stream())
     while True:
@@ -59,7 +64,11 @@ async def whole(request: Request, settings: Settings) -> bytes:
 async def form(request: Request, settings: Settings) -> FormData:
     """The fields of a multipart form with at most one file of `max_file_bytes`, which waits on disk beyond 1 MiB. The
     caller closes the form."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != b"multipart/form-data":
         raise errors.invalid("Send the file as multipart/form-data.", "file")
+    if options.get(b"charset", b"utf-8").decode("latin-1").lower() not in CHARSETS:
+        # The parser would look any name up among Python's codecs, of which some are no text and some raise.
+        raise errors.invalid("Send the form in UTF-8.", "file")
     body = limited(request, settings.max_file_bytes + FORM_SLACK, "The upload", settings)
     return await MultiPartParser(request.headers, body, max_files=1, max_fields=16).parse()

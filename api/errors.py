@@ -35,6 +35,7 @@ M = TypeVar("M", bound=BaseModel)
 INVALID = "invalid_request_error"
 # The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
 FINAL = {"x-should-retry": "false"}
+MOST_SAID: Final = 1000  # characters
 
 
 class ApiError(Exception):
@@ -61,6 +62,11 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 
 def too_large(what: str, limit: int) -> ApiError:
     return ApiError(413, f"{what} exceeds the limit of {limit} bytes.", code="request_too_large")
+
+
+def encoded() -> ApiError:
+    """Nothing that was sent is decompressed here: what comes out has no bound that the sender pays for."""
+    return ApiError(415, "Send the body as it is, without a Content-Encoding.", code="unsupported_content_encoding")
 
 
 def found(value: T | None, otherwise: ApiError) -> T:
@@ -249,7 +255,8 @@ def answer(request: Request, error: Exception) -> JSONResponse:
         # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
         said = "".join(traceback.format_exception(error))
         log.error("request_failed", method=request.method, status=known.status, exception=said)
-    body = {"message": known.message, "type": known.kind, "param": known.param, "code": known.code}
+    said, param = known.message[:MOST_SAID], known.param and known.param[:MOST_SAID]  # both may repeat what was sent
+    body = {"message": said, "type": known.kind, "param": param, "code": known.code}
     return JSONResponse({"error": body}, known.status, known.headers)
 
 

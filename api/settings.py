@@ -36,6 +36,8 @@ class Settings(Shared):
     upload_bytes_a_minute: int = Field(default=4 << 30, ge=0)  # of a tenant
     wrong_keys_a_minute: int = Field(default=600, ge=0)  # of an address
     rate_retry_seconds: float = Field(default=10.0, gt=0)  # a Valkey that does not count is left alone for so long
+    # Scored tokens of one step (probes x rows), and of one evaluation: what a job may take before others have a turn.
+    max_step_tokens: int = Field(default=262_144, ge=1)
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
     count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
     count_waiting: int = Field(default=48, ge=1)  # requests of a tenant that wait for counts at one time

@@ -52,7 +52,7 @@ def prepared(body: JobCreate, tenant: str, context: Context, request: Request) -
         base,
         examples(training, "training_file"),
         examples(validation, "validation_file") if validation else None,
-        Limits(server.max_steps, server.max_batch_size, server.max_rank),
+        Limits(server.max_steps, server.max_batch_size, server.max_rank, server.max_step_tokens),
         secrets.randbelow(SEEDS),
     )
     errors.accepted(admit.early(wanted, facts))

@@ -5,12 +5,12 @@ caller says a Refusal in its own protocol. Fields are named by their path in the
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from db.contract import acting, methods
+from db.contract import acting, methods, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.objectives import training
 from db.contract.presets import resolve
@@ -18,6 +18,7 @@ from db.contract.pricing import Counts, Price, price, steps_within
 from db.contract.refusal import Refusal, Unfit
 from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
+from db.contract.step_limit import Excess, excesses
 from db.contract.tokens.base_model import Base
 
 
@@ -32,7 +33,9 @@ class Asked:
     text: str | None = None
 
     def path(self, name: str) -> str:
-        """Where the request has, or would have, this field."""
+        """Where the request has, or would have, this field; a rate that is a preset's times a multiplier, there."""
+        if name not in self.values and f"{name}_multiplier" in self.values:
+            name = f"{name}_multiplier"
         return self.places.get(name, f"onward.{name}")
 
     def refusal(self, name: str, reason: str, code: str = "invalid_value") -> Refusal:
@@ -52,11 +55,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that this server takes."""
+    """The most that this server takes; `step_tokens` are scored tokens of one step, and of one evaluation."""
 
     steps: int
     batch_size: int
     rank: int
+    step_tokens: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def decide(asked: Asked, facts: Facts, readings: Readings) -> Admitted | Refusal
     acts = acting.settled(asked.activation, asked.text, able, facts.base, readings)
     if isinstance(acts, Refusal):
         return acts
-    spec = contract(asked, facts, acts.invocation)
+    spec = _within(asked, facts, acts)
     return spec if isinstance(spec, Refusal) else _priced(spec, acts)
 
 
@@ -164,7 +168,7 @@ def _unfit(asked: Asked, error: ValidationError) -> Refusal:
 
 
 def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
-    """What the schema of a spec cannot know: this server's limits and this model's modules."""
+    """What the schema of a spec cannot know: this server's limits, what can be computed, this model's modules."""
     limits = facts.limits
     for name, value, most in (
         ("steps", spec.steps, limits.steps),
@@ -174,6 +178,8 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         if value > most:
             path = asked.path(name)
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
+    for rule in ranges.unfit(spec):
+        yield asked.refusal(rule.field, rule.reason)
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
         there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
@@ -194,8 +200,38 @@ def _acts_on_answers(asked: Asked, facts: Facts) -> bool:
     return targets is None or not facts.base.everywhere_only(tuple(targets))
 
 
-def _priced(spec: JobSpec, acts: Activation) -> Admitted | Refusal:
+def _within(asked: Asked, facts: Facts, acts: Activation) -> JobSpec | Refusal:
+    """The spec, with as many rows a step and an evaluation as this server's limit lets them have where none were asked
+    for: what is auto is not refused where any value fits."""
+    spec = contract(asked, facts, acts.invocation)
+    if isinstance(spec, Refusal):
+        return spec
+    excess = next(excesses(spec, *_both(acts), facts.limits.step_tokens), None)
+    if excess is None:
+        return spec
+    if excess.field in asked.values or not excess.fits:
+        return _too_wide(asked, facts, spec, excess)
+    narrower = replace(asked, values={**asked.values, excess.field: excess.fits})
+    return _within(narrower, facts, acts)
+
+
+def _too_wide(asked: Asked, facts: Facts, spec: JobSpec, excess: Excess) -> Refusal:
+    message = excess.said(spec, facts.limits.step_tokens)
+    if excess.fits:
+        return Refusal(asked.path(excess.field), message, "above_limit")
+    if excess.what == "step" and "queries" in asked.values:
+        return Refusal(asked.path("queries"), f"{message} Fewer queries are fewer probes.", "above_limit")
+    return Refusal((facts.training if excess.what == "step" else facts.files[-1]).param, message, "above_limit")
+
+
+def _both(acts: Activation) -> tuple[Counts, Counts]:
+    """The training file's counts and the validation file's."""
     train, valid = (*acts.counts, Counts())[:2]
+    return train, valid
+
+
+def _priced(spec: JobSpec, acts: Activation) -> Admitted | Refusal:
+    train, valid = _both(acts)
     cost = price(spec, train, valid)
     if spec.token_budget is None or cost.total <= spec.token_budget:
         return Admitted(spec, cost, acts.text)

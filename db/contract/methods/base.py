@@ -51,6 +51,16 @@ class DescentSettings(Frozen):
     """
 
     presets: ClassVar[tuple[Line, ...]] = ()  # first match wins
+    # Narrower than the schema, which must read what earlier releases have accepted: asked at admission, both ends
+    # included. eps / 4, the smallest change of a probe, is above the spacing of float32 at 1; decays stay below 1 in
+    # float32; and with `clip` no sum of a million steps leaves float32.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "eps": (1e-6, 1),
+        "momentum": (0, 0.99999),
+        "beta2": (0, 0.999999),
+        "learning_rate": (1e-9, 10),
+        "clip": (1e-6, 1e6),
+    }
     estimator: Literal["two_point", "one_sided"] = "two_point"
     queries: int = Field(default=1, ge=1, le=64)
     eps: float = Field(gt=0, le=1)

@@ -1,5 +1,6 @@
 """LOZO's settings, the rules between them, and presets. Its arithmetic is in `worker/zo/methods/lozo.py`."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -25,6 +26,7 @@ class Lozo(DescentSettings):
     becomes of the adapter's rank when V is redrawn. It takes no adam: moments of U lose their meaning with V."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**DescentSettings.ranges, "nu": (1, 1_000_000)}
     name: Literal["lozo"] = "lozo"
     optimizer: Literal["sgd", "momentum"] = "sgd"
     nu: int = Field(default=50, ge=1)

@@ -8,16 +8,15 @@ activation `answer` is PEFT's (aLoRA, arXiv 2504.12397): that of the invocation'
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 from tokenizers import Encoding
 
 from db.contract.rows.formats import Chat, Choice, Completion, Row
 from db.contract.rows.jsonl import BadRow
-from db.contract.tokens import chat_template
+from db.contract.tokens import chat_template, joints
 from db.contract.tokens.base_model import Base
+from db.contract.tokens.batches import Prompt, chunks, continuations, ids_of
 
-CHUNK = 512  # rows tokenised together: enough to keep the tokenizer's threads busy
 SLACK = 64  # tokens
 
 
@@ -69,8 +68,8 @@ def encode(base: Base, row: Row, invocation: tuple[int, ...] = ()) -> Encoded:
 
 def encode_rows(base: Base, rows: Iterable[Row], invocation: tuple[int, ...] = ()) -> Iterator[Encoded]:
     """Every row of a file in order, tokenised in chunks. Raises BadRow with the line of the first that cannot be."""
-    line, source = 1, iter(rows)
-    while chunk := list(islice(source, CHUNK)):
+    line = 1
+    for chunk in chunks(rows):
         encoded = _encode_chunk(base, chunk)
         for row in chunk:
             try:
@@ -81,7 +80,8 @@ def encode_rows(base: Base, rows: Iterable[Row], invocation: tuple[int, ...] = (
 
 
 def _encode_chunk(base: Base, rows: Sequence[Row]) -> Iterator[Encoded]:
-    """Tokenises the texts of all rows in two calls, then lays out row by row. What cannot be raises at its turn."""
+    """Tokenises the beginnings of all rows in one call and what follows them in bounded ones, then lays out row by row.
+    What cannot be raises at its turn."""
     refused: dict[int, Unencodable] = {}
     heads: list[str] = []
     for i, row in enumerate(rows):
@@ -91,33 +91,30 @@ def _encode_chunk(base: Base, rows: Sequence[Row]) -> Iterator[Encoded]:
             heads.append("")
             refused[i] = Unencodable(str(error), "messages")
     encodings = base.tokenizer.encode_batch(heads, add_special_tokens=False)
-    wholes: list[str] = []
+    prompts: dict[int, Prompt] = {}
+    certain = joints.certain(base.tokenizer)
     for i, row in enumerate(rows):
-        # Before more is done with it, for a prompt is tokenised once a choice and a conversation rendered once a turn.
+        # Before more is done with it, for a prompt is continued once a choice and a conversation rendered once a turn.
         # The slack is for what a template puts after the last scored token; the exact limit is `_share`'s.
-        if len(encodings[i].ids) > base.context + SLACK:
-            refused[i] = TooLong(len(encodings[i].ids), base.context, _param(row))
+        if len(encodings[i]) > base.context + SLACK:
+            refused[i] = TooLong(len(encodings[i]), base.context, _param(row))
         elif not isinstance(row, Chat):
-            wholes.extend(row.prompt + tail for tail in _continuations(row))
-    continued = iter(base.tokenizer.encode_batch(wholes, add_special_tokens=False))
+            prompts[i] = Prompt.of(row, encodings[i], certain)
+    continued = ids_of(base, (text for prompt in prompts.values() for text in prompt.continued))
     for i, row in enumerate(rows):
         if i in refused:
             raise refused[i]
         if isinstance(row, Chat):
             yield _conversation(base, row, heads[i], encodings[i])
             continue
-        prompt, tails = encodings[i].ids, []
-        for tail in _continuations(row):
-            ids = next(continued).ids
-            if ids[: len(prompt)] == prompt:
-                tails.append(ids[len(prompt) :])
+        prompt, tails = prompts[i], []
+        for tail in continuations(row):
+            ids = next(continued)
+            if ids[: len(prompt.rest)] == prompt.rest:
+                tails.append(ids[len(prompt.rest) :])
             else:
                 tails.append(base.tokenizer.encode(tail, add_special_tokens=False).ids)
-        yield _continued(base, row, [*base.prefix, *prompt], tails)
-
-
-def _continuations(row: Completion | Choice) -> tuple[str, ...]:
-    return row.choices if isinstance(row, Choice) else (row.completion,)
+        yield _continued(base, row, [*base.prefix, *prompt.ids], tails)
 
 
 def _param(row: Row) -> str:

@@ -44,6 +44,14 @@ def post(anna, url, factory):
         ({"rank": 2.5}, "onward.rank"),
         ({"rank": True}, "onward.rank"),
         ({"alpha": -1}, "onward.alpha"),
+        ({"alpha": 1e308}, "onward.alpha"),
+        ({"alpha": 1e-308}, "onward.alpha"),
+        ({"eps": 1e-30}, "onward.eps"),
+        ({"learning_rate": 1e-300}, "onward.learning_rate"),
+        ({"learning_rate": 10, "weight_decay": 1}, "onward.weight_decay"),
+        ({"clip": 1e300}, "onward.clip"),
+        ({"eval_every": 2**70}, "onward.eval_every"),
+        ({"method": {"name": "lozo", "nu": 2**70}}, "onward.method.nu"),
         ({"targets": []}, "onward.targets"),
         ({"targets": ["q_proj", "c_attn"]}, "onward.targets"),
         ({"targets": "all"}, "onward.targets"),
@@ -110,6 +118,7 @@ def test_settings_out_of_range_name_their_path(post, training, onward, param):
         ({"method": {"type": "dpo"}}, "method.type"),
         ({"method": {"type": "supervised", "dpo": {}}}, "method.dpo"),
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"learning_rate_multiplier": 1e-300}}, "hyperparameters.learning_rate_multiplier"),
         ({"hyperparameters": {"n_epoch": 1}}, "hyperparameters.n_epoch"),
         ({"hyperparameters": {"batch_size": 3}, "onward": {"batch_size": 2}}, "hyperparameters.batch_size"),
         ({"hyperparameters": {"batch_size": 10**6}}, "hyperparameters.batch_size"),
@@ -192,3 +201,16 @@ def test_a_body_that_is_no_json_object_is_refused(post, body):
 
 def test_too_large_a_body_is_refused(post, settings):
     assert post(b" " * (settings.max_request_bytes + 1), 413)["code"] == "request_too_large"
+
+
+def test_a_step_of_millions_of_tokens_is_refused_with_its_numbers(post, anna):
+    """What others would wait for: 4.6 million tokens, before anything of it is heard."""
+    long = upload(anna, *[COMPLETION | {"prompt": "story " * 70 + str(i)} for i in range(200)])
+    wide = {"batch_size": 1024, "queries": 64, "rank": 2, "steps": 4}
+    error = post({"model": "tiny", "training_file": long, "onward": wide})
+    assert (error["param"], error["code"]) == ("onward.batch_size", "above_limit")
+    assert re.fullmatch(
+        r"One step may take \d{7,8} scored tokens \(128 probes of 1024 rows\): at most 262144 here\."
+        r" batch_size \d+ would fit\.",
+        error["message"],
+    )

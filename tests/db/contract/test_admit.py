@@ -21,7 +21,7 @@ def facts(llama: Base) -> Facts:
         llama,
         Examples("file-t", "training_file", "choice", 4),
         Examples("file-v", "validation_file", "choice", 2),
-        Limits(steps=100, batch_size=8, rank=4),
+        Limits(steps=100, batch_size=8, rank=4, step_tokens=1000),
         seed=11,
     )
 
@@ -69,6 +69,11 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"warmup_steps": 5}, ("onward.warmup_steps", "invalid_value")),
         ({"eps": 2.0}, ("onward.eps", "invalid_value")),
         ({"eps": 2.0, "places": {"eps": "onward.method.eps"}}, ("onward.method.eps", "invalid_value")),
+        ({"alpha": 1e308}, ("onward.alpha", "invalid_value")),
+        ({"eps": 1e-30}, ("onward.eps", "invalid_value")),
+        ({"learning_rate_multiplier": 1e-300, "places": {"learning_rate_multiplier": "hyperparameters.lrm"}},
+         ("hyperparameters.lrm", "invalid_value")),
+        ({"learning_rate": 10.0, "weight_decay": 1.0}, ("onward.weight_decay", "invalid_value")),
         ({"steps": 101}, ("onward.steps", "above_limit")),
         ({"rank": 5}, ("onward.rank", "above_limit")),
         ({"batch_size": 9, "places": {"batch_size": "hyperparameters.batch_size"}},
@@ -127,3 +132,39 @@ def test_auto_is_answer_where_all_rows_allow_it_and_it_is_worth_it(facts: Facts,
     found = decided(facts, readings, activation="auto")
     assert isinstance(found, Admitted)
     assert found.spec.adapter.activation == activation
+
+
+def test_a_step_that_takes_too_much_is_refused_with_what_would_fit(facts: Facts):
+    tight = replace(facts, limits=replace(facts.limits, step_tokens=100))
+    found = decided(tight, batch_size=2)
+    assert isinstance(found, Refusal)
+    assert (found.field, found.code) == ("onward.batch_size", "above_limit")
+    assert found.message == (
+        "One step may take 160 scored tokens (2 probes of 2 rows): at most 100 here. batch_size 1 would fit."
+    )
+    assert refusal(tight, batch_size=1, queries=2) == ("onward.queries", "above_limit")
+    assert refusal(replace(tight, limits=replace(tight.limits, step_tokens=79)), batch_size=1) == (
+        "training_file", "above_limit",
+    )  # fmt: skip
+    alone = decided(tight, batch_size=1, eval_rows=2)
+    assert isinstance(alone, Admitted)
+    tighter = replace(tight, limits=replace(tight.limits, step_tokens=80))
+    assert decided(tighter, batch_size=1, eval_rows=2) == alone
+    wide = Readings((PLAIN[0], counted(60, 2)))
+    assert isinstance(decided(tight, wide, batch_size=1, eval_rows=2), Refusal)
+
+
+def test_what_is_auto_takes_what_fits(facts: Facts):
+    """A preset means 16 rows a step and 200 an evaluation; nobody asked for so many."""
+    roomy = replace(facts, limits=replace(facts.limits, batch_size=64, step_tokens=250))
+    asked = Asked({"steps": 4, "rank": 2})
+    found = admit.decide(asked, roomy, Readings((counted(40, 40), counted(40, 40))))
+    assert isinstance(found, Admitted)
+    assert (found.spec.batch_size, found.spec.eval_rows) == (3, 2)
+    roomy = replace(roomy, validation=replace(facts.files[1], rows=40), limits=replace(roomy.limits, step_tokens=400))
+    found = admit.decide(asked, roomy, Readings((counted(40, 40), counted(40, 40))))
+    assert isinstance(found, Admitted)
+    assert (found.spec.batch_size, found.spec.eval_rows) == (5, 10)
+    epochs = admit.decide(Asked({"n_epochs": 2, "rank": 2}), roomy, Readings((counted(40, 40), counted(40, 40))))
+    assert isinstance(epochs, Admitted)
+    assert (epochs.spec.batch_size, epochs.spec.steps) == (5, 2)  # of a file of 4 rows

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from db.contract.rows.formats import Choice, Completion
 from db.contract.rows.jsonl import BadRow
 from db.contract.tokens.base_model import Base
-from db.contract.tokens.encoding import CHUNK, Encoded, TooLong, Unencodable, encode, encode_rows
+from db.contract.tokens.batches import CHUNK
+from db.contract.tokens.encoding import Encoded, TooLong, Unencodable, encode, encode_rows
 from tests.db.contract.conftest import fast_tokenizer
 from worker.runs.data import Dataset, FileExamples, example, examples
 from worker.types import Example
