@@ -32,8 +32,8 @@ LAST: Final = 0.9  # of the progress: what comes later would find nothing to dis
 
 @dataclass(frozen=True)
 class Submission:
-    """A job to be asked for `times` times at once under one idempotency key. A `wild` one asks for a learning rate that
-    no run survives: only it may fail."""
+    """A job to be asked for `times` times at once under one idempotency key. A `wild` one asks for
+    numbers that no run survives: only it may fail."""
 
     number: int
     tenant: int
@@ -82,7 +82,7 @@ def plan(seed: int, *, tenants: int, jobs: int, faults: int, models: dict[str, i
         if what == "pause":
             events.append(Event(draw.uniform(at, LAST), "resume", number))
     for what in ("trespass", "malformed"):
-        events += [Event(draw.uniform(0.05, LAST), what, draw.randrange(tenants)) for _ in range(max(2, jobs // 4))]
+        events += [Event(draw.uniform(0.05, LAST), what, draw.randrange(tenants)) for _ in range(max(2, jobs // 2))]
     events += _faults(draw, faults, models)
     return Plan(seed, tenants, submissions, tuple(sorted(events, key=lambda e: (e.at, e.what, e.who, e.how))))
 

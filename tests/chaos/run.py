@@ -1,7 +1,9 @@
 """From a seed to a verdict: a fleet is started, a storm runs over it, what is left is judged. Knows the order."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.chaos.cases import CASES, Ground, Held, played
 from tests.chaos.fleet import Fleet, Post, fleet
 from tests.chaos.plan import plan
 from tests.chaos.storm import Storm
@@ -21,6 +23,18 @@ def stormed(
         storm = Storm(made, planned, cap)
         storm.run()
         return judged(made, storm, repeated(storm))
+
+
+def fixed(numbers: Sequence[int], said: Callable[[Held], None], logs: Path | None = None) -> list[Held]:
+    """The cases of these numbers, one after the other on one fleet; each is told to `said` when it is over."""
+    wanted = [case for case in CASES if case.number in numbers]
+    out = []
+    with fleet([case.model for case in wanted], logs) as made:
+        ground = Ground(made)
+        for case in wanted:
+            out.append(played(case, ground))
+            said(out[-1])
+    return out
 
 
 def posted(made: Fleet) -> None:

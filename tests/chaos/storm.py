@@ -48,7 +48,7 @@ class Storm:
 
     def __init__(self, fleet: Fleet, plan: Plan, cap: float = HANG) -> None:
         self.fleet, self.plan, self.cap = fleet, plan, cap
-        secrets = [_tenant(fleet, f"storm-{number}") for number in range(plan.tenants)]
+        secrets = [tenant_of(fleet, f"storm-{number}") for number in range(plan.tenants)]
         self.traffic = Traffic(fleet.url, secrets, [Entry(s) for s in plan.submissions])
         self.seen = Seen()
         self._hands = ThreadPoolExecutor(HANDS, "traffic")
@@ -157,7 +157,7 @@ class Storm:
         return str(twin.id)
 
 
-def _tenant(fleet: Fleet, name: str) -> str:
+def tenant_of(fleet: Fleet, name: str) -> str:
     """The secret of a new tenant that may have as many jobs as it likes."""
     with fleet.factory.begin() as session:
         made = keys.create(session, name)

@@ -82,6 +82,7 @@ class Stage:
             "ONWARD_MODELS": json.dumps({name: str(self.base) for name in self.models}),
         }
         log = self.home / f"{module}-{len(self.processes)}.log"
+        log.touch()  # it can be read before the process has come to write
         whole = {**os.environ, **HASTE, **common, **env}
         main = "worker.__main__" if module == "worker" else module
         child = Forked(whole | {RELOADED: "1"}, log, main) if fork else started(module, whole, log)
