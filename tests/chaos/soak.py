@@ -128,7 +128,7 @@ class Load:
 
     def jobs(self) -> dict[str, int]:
         counted = select(Job.state, func.count()).group_by(Job.state)
-        return dict(self.fleet.answered(lambda session: session.execute(counted).tuples().all()) or [])
+        return dict(self.fleet.answered(lambda session: session.execute(counted).all()) or [])
 
     def steps(self) -> int:
         return int(self.fleet.answered(lambda session: session.scalar(select(func.sum(Job.step)))) or 0)

@@ -127,9 +127,7 @@ class Storm:
         """All have ended; who is still paused, since its resume came before its pause was obeyed, is resumed."""
         self.fleet.tend()
         states = self.fleet.answered(
-            lambda session: dict(
-                session.execute(select(Job.id, Job.state).where(Job.id.in_(self._jobs()))).tuples().all()
-            )
+            lambda session: dict(session.execute(select(Job.id, Job.state).where(Job.id.in_(self._jobs()))).all())
         )
         for entry in self.traffic.entries:
             if states and entry.ids and states[entry.ids[0]] == "paused":

@@ -145,7 +145,7 @@ def judged(fleet: Fleet, storm: Storm, twins: Mapping[str, str]) -> Verdict:
     entries, answers = storm.traffic.entries, storm.traffic.answers
     with fleet.factory.begin() as session:
         records = {r.id: r for r in recorded(session) if r.id not in twins.values()}
-        adapters = session.execute(select(Adapter.id, Adapter.job_id)).tuples().all()
+        adapters = session.execute(select(Adapter.id, Adapter.job_id)).all()
         by_key = select(Job.tenant_id, Job.idempotency_key, func.count()).where(Job.idempotency_key.like("storm-%"))
         again = [str(r) for r in session.execute(by_key.group_by(Job.tenant_id, Job.idempotency_key)) if r[2] != 1]
         shares = Shares(session, records.values())
@@ -217,9 +217,9 @@ class Shares:
 
     def __init__(self, session: Session, records: Iterable[Record]) -> None:
         self._records = list(records)
-        self._weights = dict(session.execute(select(Tenant.id, Tenant.weight)).tuples().all())
+        self._weights = dict(session.execute(select(Tenant.id, Tenant.weight)).all())
         at = func.extract("epoch", JournalStep.created_at)
-        self._tokens = session.execute(select(JournalStep.tenant_id, at, JournalStep.tokens)).tuples().all()
+        self._tokens = session.execute(select(JournalStep.tenant_id, at, JournalStep.tokens)).all()
         self.pairs = sorted({(r.tenant, r.model) for r in self._records})
 
     def kept(self, tenant: str, model: str) -> float:
@@ -256,9 +256,7 @@ def recorded(session: Session) -> list[Record]:
     ):
         steps.setdefault(job, []).append((step, at.timestamp(), tokens))
     evaluated = dict(
-        session.execute(select(Evaluation.job_id, func.sum(Evaluation.tokens)).group_by(Evaluation.job_id))
-        .tuples()
-        .all()
+        session.execute(select(Evaluation.job_id, func.sum(Evaluation.tokens)).group_by(Evaluation.job_id)).all()
     )
     held = set(session.scalars(select(Lease.job_id)))
     turns: dict[str, list[tuple[float, str]]] = {}

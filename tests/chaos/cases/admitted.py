@@ -42,9 +42,9 @@ def numbers_beyond_the_engine(ground: Ground) -> Iterator[Claim]:
 def tokens_of_a_step(ground: Ground) -> Iterator[Claim]:
     """4: a step has a bound, and within it others' turns and its own cancel are heard between two waves."""
     adversary, bystander = ground.tenant("adversary"), ground.tenant("bystander")
-    training = ground.file(adversary, wide(256, choices=64, tokens=230))
+    training = ground.file(adversary, wide(256, choices=64, tokens=100, answer=140))
     most, largest = 0, ""
-    for batch in (256, 128, 64, 32, 16, 8):
+    for batch in (256, 128, 64, 32, 16, 8, 4, 2, 1):
         try:
             job = huge(ground, adversary, training, batch)
         except openai.BadRequestError:
@@ -113,13 +113,22 @@ def huge_try(ground: Ground, client: OpenAI, training: str) -> int:
     return 200
 
 
-def wide(count: int, choices: int, tokens: int) -> bytes:
-    """Rows whose prompts have about so many tokens (never more) and so many choices."""
+def wide(count: int, choices: int, tokens: int, answer: int = 1) -> bytes:
+    """Rows with prompts of about so many tokens, and so many choices of `answer` tokens or two more. What the choices
+    of a row have in common is scored once."""
     out = []
     for i in range(count):
         words = rows(1, start=i).decode().partition('"prompt": "')[2].partition('"')[0]
         prompt = (words + " great" * tokens)[: tokens * 3]
-        out.append(json.dumps({"prompt": prompt, "choices": [f" c{n}" for n in range(choices)], "label": i % choices}))
+        out.append(
+            json.dumps(
+                {
+                    "prompt": prompt,
+                    "choices": [f" c{n}" + " great" * (answer - 1) for n in range(choices)],
+                    "label": i % choices,
+                }
+            )
+        )
     return ("\n".join(out) + "\n").encode()
 
 

@@ -248,7 +248,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n%s\r\n--x-
 # Codecs that Python knows and that decode no text: they raise what a decoder of text does not.
 FORMS = [
     (f"multipart/form-data; boundary=x; charset={charset}", PART % value)
-    for charset, value in (("undefined", b"fine-tune"), ("idna", b"xn--\xff"), ("punycode", b"\xff-\xff"))
+    for charset, value in (("undefined", b"fine-tune"), ("idna", b"xn--a"), ("punycode", b"a-!"))
 ]
 
 
