@@ -36,7 +36,7 @@ class Prober(threading.Thread):
         self.slowest, self.bad = 0.0, list[int]()
 
     def run(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(0.25):
             begun = time.monotonic()
             try:
                 status = self._ask()
@@ -52,7 +52,7 @@ class Prober(threading.Thread):
 
 @contextmanager
 def probed(url: str, secret: str) -> Iterator[dict[str, Prober]]:
-    """`/readyz`, and a bystander's list of models, asked ten times a second."""
+    """`/readyz`, and a bystander's list of models, asked four times a second."""
     with httpx.Client(timeout=GIVE_UP, headers={"authorization": f"Bearer {secret}"}) as http:
         probers = {
             "/readyz": Prober(lambda: http.get(f"{url}/readyz").status_code),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import httpx
 from openai import OpenAI
 from sqlalchemy import func, select, text, update
 
@@ -62,6 +63,23 @@ def within(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     return found
 
 
+class Patient(httpx.BaseTransport):
+    """Waits where it is told to (429 with Retry-After): cases are quick, and rates are not what most are about."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        ends = time.monotonic() + PATIENCE
+        while True:
+            response = self._inner.handle_request(request)
+            after = response.headers.get("retry-after", "")
+            if response.status_code != 429 or not after.isdecimal() or time.monotonic() > ends:
+                return response
+            response.close()
+            time.sleep(min(int(after), 10))
+
+
 @dataclass
 class Ground:
     """The stage of all cases; each has a base model's name, and so a queue, of its own."""
@@ -99,7 +117,10 @@ class Ground:
             made = keys.create(session, new_id(f"{name}-"), weight=weight)
             session.execute(update(Tenant).where(Tenant.id == made.id).values(max_jobs=100_000))
             secret = keys.create_key(session, made.id)[1]
-        return OpenAI(base_url=f"{self.fleet.url}/v1", api_key=secret, max_retries=0, timeout=PATIENCE)
+        http = httpx.Client(transport=Patient(), timeout=PATIENCE)
+        return OpenAI(
+            base_url=f"{self.fleet.url}/v1", api_key=secret, max_retries=0, timeout=PATIENCE, http_client=http
+        )
 
     def submit(
         self, client: OpenAI, held_out: bool = True, headers: dict[str, str] | None = None, **onward: Any

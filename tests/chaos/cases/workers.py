@@ -78,11 +78,13 @@ def disk_that_is_full(ground: Ground) -> Iterator[Claim]:
             within(out, 15 * SLICE)
             state = _state(ground, first.pid) if first.alive else "ended"
             yield Claim("the worker is out of service", state not in ("ready", "starting"), state)
+            free = within(lambda: all(ground.fleet.job(job).state == "queued" for job in jobs), 2 * SLICE)
+            blame = [(row.state, row.attempts, getattr(row, "deaths", 0)) for row in map(ground.fleet.job, jobs)]
+            fine = bool(free) and not any(attempts or deaths for _, attempts, deaths in blame)
+            yield Claim("what it held is given back, and no attempt spent", fine, f"(state, attempts, deaths) {blame}")
     with ground.crew(ground.post()):
         ground.over(*jobs, seconds=15 * SLICE)
         yield ground.whole(bystander, *jobs, what="its jobs end well elsewhere")
-        attempts = [ground.fleet.job(job).attempts for job in jobs]
-        yield Claim("no attempt was spent", not any(attempts), str(attempts))
 
 
 def promises_kept(ground: Ground) -> Iterator[Claim]:
