@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: help install demo up test test-all check format bench bench-check lock dashboards clean
+.PHONY: help install demo up test test-all chaos check format bench bench-check lock dashboards clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: $(TOOLS)  ## the tests a change must pass, on real PostgreSQL, Valkey, Cel
 
 test-all: $(TOOLS)  ## the slow ones too
 	@$(BIN)/pytest -m "not gpu" $(ARGS)
+
+chaos: install  ## a fleet under a seeded storm of faults, load and malice, every known attack, and a report
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: install  ## lint, format, types and the import contracts
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`onward adapters`: list and download through the openai client; verify rebuilds one from its journal (operator)."""
+"""`onward adapters`: list and download through the openai client; verify and rebuild replay journals (operator)."""
 
 import hashlib
 import tarfile
@@ -13,6 +13,7 @@ from cli import admin, show
 from cli.client import Failure, connect
 from cli.files import Limit, save
 from cli.watch import ours
+from db.session import sessions
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -63,18 +64,47 @@ def verify(adapter: Adapter, as_json: show.Json = False) -> None:
         raise Failure(verdict(result), "the journal, a file or the code that replays has changed since publication")
 
 
-def rebuilt(adapter: str) -> "Verified":
-    """Replays the journal of `adapter` (name, id or its job's id). Raises Failure where there is none."""
+@app.command()
+def rebuild(
+    adapters: Annotated[list[str] | None, typer.Argument(metavar="ADAPTER...", help="Names or jobs' ids.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every adapter of every tenant.")] = False,
+    as_json: show.Json = False,
+) -> None:
+    """Store adapters again in the home, each replayed from its journal; exit code 1 where a hash differs."""
+    if every == bool(adapters):
+        raise Failure("say which adapters to rebuild", "name some, or give --all")
+    results = [rebuilt(adapter, store=True) for adapter in (_everyone() if every else adapters or ())]
+    if as_json:
+        show.as_json([{**asdict(result), "ok": result.ok} for result in results])
+    else:
+        for result in results:
+            show.out.print(verdict(result), markup=False, soft_wrap=True)
+    wrong = [result.name for result in results if not result.ok]
+    if wrong:
+        hint = "they were left as they are: the journal or the code that replays has changed since publication"
+        raise Failure(f"{len(wrong)} of {len(results)} are not what was recorded: {', '.join(wrong[:5])}", hint)
+
+
+def _everyone() -> list[str]:
+    from db.worker.published import everyone
+
+    with sessions(admin.settings().database_url).begin() as session:
+        return everyone(session)
+
+
+def rebuilt(adapter: str, store: bool = False) -> "Verified":
+    """Replays the journal of `adapter` (name, id or its job's id), with `store` into the home. Raises Failure where
+    there is none."""
     try:
-        from worker.adapters.verify import NoSuchAdapter
-        from worker.adapters.verify import verify as replayed
+        from worker.adapters import verify as replays
     except ModuleNotFoundError as error:  # the API's image has no worker
         raise Failure(f"a replay needs what is not here: {error.name}", "run it in the worker's image") from None
 
     settings = admin.settings()
     try:
-        return replayed(settings.database_url, settings.home, adapter)
-    except NoSuchAdapter:
+        act = replays.rebuild if store else replays.verify
+        return act(settings.database_url, settings.home, adapter)
+    except replays.NoSuchAdapter:
         raise Failure(f"there is no adapter {adapter!r}", "`onward adapters list` shows a tenant's") from None
 
 

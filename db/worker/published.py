@@ -1,10 +1,10 @@
-"""A published adapter and what it is rebuilt from, for whoever verifies it: an operator's right. Changes no row."""
+"""A published adapter and what it is rebuilt from, for whoever verifies or rebuilds it: an operator's right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.contract.spec import JobSpec, stored
@@ -45,3 +45,13 @@ def recorded(session: Session, adapter: str) -> Recorded | None:
         return None
     spec = stored(session.get_one(Job, row.job_id).spec)
     return Recorded(row.name, row.job_id, row.step, row.sha256, row.path, spec)
+
+
+def everyone(session: Session) -> list[str]:
+    """The jobs that have published an adapter, of all tenants, oldest first."""
+    return list(session.scalars(select(Adapter.job_id).order_by(Adapter.created_at, Adapter.id)))
+
+
+def moved(session: Session, job_id: str, path: str) -> None:
+    """The adapter of the job lies at `path` from now on."""
+    session.execute(update(Adapter).where(Adapter.job_id == job_id, Adapter.path != path).values(path=path))

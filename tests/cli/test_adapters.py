@@ -1,6 +1,7 @@
 """`onward adapters`: what was published comes back whole, and its journal vouches for it."""
 
 import hashlib
+import shutil
 
 import pytest
 from sqlalchemy import update
@@ -44,6 +45,19 @@ def test_what_was_not_published_cannot_be_downloaded(onward, trained, ben, monke
     assert "does not exist" in complaint(onward("adapters", "download", trained.fine_tuned_model, ok=False))
 
 
+def test_a_lost_store_is_rebuilt_to_the_bit(onward, shell, trained, home, tmp_path):
+    """Under the home that the command is run with, wherever the first one was; the row says where it lies then."""
+    before = {f.name: f.read_bytes() for f in (home / "adapters" / trained.id).iterdir()}
+    (entry,) = read(onward("adapters", "rebuild", "--all", "--json"))
+    assert entry["ok"]
+    assert {f.name: f.read_bytes() for f in (tmp_path / "adapters" / trained.id).iterdir()} == before
+    shutil.rmtree(tmp_path / "adapters")
+    assert read(shell("adapters", "verify", trained.id, "--json"))["on_disk"] is None
+    assert "equal hash" in shell("adapters", "rebuild", trained.id).stdout
+    assert read(shell("adapters", "verify", trained.id, "--json"))["on_disk"] == entry["expected"]
+    assert "say which" in complaint(shell("adapters", "rebuild", ok=False))
+
+
 def test_verify_rebuilds_and_notices_a_changed_journal(onward, trained, factory):
     said = onward("adapters", "verify", trained.fine_tuned_model).stdout
     assert f"rebuilt from its journal (6 steps), equal hash {trained.onward['adapter']['sha256']}" in said
@@ -52,6 +66,18 @@ def test_verify_rebuilds_and_notices_a_changed_journal(onward, trained, factory)
     with factory.begin() as session:
         session.execute(row.values(losses=[0.5, 0.9]))
     assert "is not the recorded" in complaint(onward("adapters", "verify", trained.id, ok=False))
+
+
+def test_an_adapter_whose_journal_has_changed_is_not_rebuilt(shell, anna, factory, base_folder, home, tmp_path):
+    other = train(anna, factory, base_folder, home)
+    assert read(shell("adapters", "rebuild", other.id, "--json"))[0]["ok"]
+    weights = tmp_path / "adapters" / other.id / WEIGHTS
+    before = weights.read_bytes()
+    row = update(JournalStep).where(JournalStep.job_id == other.id, JournalStep.step == 2)
+    with factory.begin() as session:
+        session.execute(row.values(losses=[0.5, 0.9]))
+    assert "are not what was recorded" in complaint(shell("adapters", "rebuild", other.id, ok=False))
+    assert weights.read_bytes() == before
 
 
 def test_verify_of_nothing(shell):

@@ -1,5 +1,6 @@
 """Processes of the stage: real ones, with logs and metrics, that are killed, stopped and waited for."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -29,10 +30,10 @@ class Child(Protocol):
 
 
 class Forked:
-    """A worker out of the fork server."""
+    """A worker out of the fork server: `main()` of `module`."""
 
-    def __init__(self, env: dict[str, str], log: Path) -> None:
-        self._process = FORKS.Process(target=_work, args=(env, str(log)), daemon=True)
+    def __init__(self, env: dict[str, str], log: Path, module: str = "worker.__main__") -> None:
+        self._process = FORKS.Process(target=_work, args=(env, str(log), module), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -47,15 +48,13 @@ class Forked:
         return code
 
 
-def _work(env: dict[str, str], log: str) -> None:
+def _work(env: dict[str, str], log: str, module: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    from worker.__main__ import main
-
-    sys.exit(main())
+    sys.exit(importlib.import_module(module).main())
 
 
 def started(module: str, env: dict[str, str], log: Path) -> Child:

@@ -74,7 +74,7 @@ class Stage:
         self.embedded.stop()
 
     def process(self, module: str, env: dict[str, str], fork: bool = False) -> Process:
-        """`python -m MODULE`, or with `fork` a worker from the fork server."""
+        """`python -m MODULE`, or with `fork` a worker from the fork server, whose `main` may be another module's."""
         common = {
             "ONWARD_DATABASE_URL": self.database_url,
             "ONWARD_REDIS_URL": self.redis_url,
@@ -82,16 +82,27 @@ class Stage:
             "ONWARD_MODELS": json.dumps({name: str(self.base) for name in self.models}),
         }
         log = self.home / f"{module}-{len(self.processes)}.log"
+        log.touch()  # it can be read before the process has come to write
         whole = {**os.environ, **HASTE, **common, **env}
-        child = Forked(whole | {RELOADED: "1"}, log) if fork else started(module, whole, log)
+        main = "worker.__main__" if module == "worker" else module
+        child = Forked(whole | {RELOADED: "1"}, log, main) if fork else started(module, whole, log)
         self.processes.append(Process(child, log))
         return self.processes[-1]
 
-    def worker(self, model: str, *, scorer: str = "vllm", wait: bool = True, fork: bool = False, **env: str) -> Process:
+    def worker(
+        self,
+        model: str,
+        *,
+        scorer: str = "vllm",
+        wait: bool = True,
+        fork: bool = False,
+        main: str = "worker",
+        **env: str,
+    ) -> Process:
         """A worker of `model`, ready unless told not to wait."""
         port = free_port()
         about = {"ONWARD_MODEL": model, "ONWARD_SCORER": scorer, "ONWARD_WORKER_METRICS_PORT": str(port)}
-        worker = self.process("worker", about | env, fork)
+        worker = self.process(main, about | env, fork)
         worker.metrics_port = port
         if wait:
             self.ready(worker)

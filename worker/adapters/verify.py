@@ -1,17 +1,19 @@
-"""Whether a published adapter is what its journal says: rebuilt from the rows alone. Knows no engine and no cache."""
+"""A published adapter rebuilt from the rows alone: compared, or stored again. Knows no engine and no cache."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from db.contract.tokens import base_model
+from db.contract.tokens.base_model import Base
 from db.session import sessions
 from db.settings import Settings
 from db.worker import journal
-from db.worker.published import recorded
+from db.worker.published import Recorded, moved, recorded
 from worker.adapters import peft_files
+from worker.adapters.publish import publish
 from worker.runs import recipes
-from worker.runs.replay import replay
+from worker.runs.replay import Point, replay
 
 
 class NoSuchAdapter(LookupError):
@@ -41,6 +43,25 @@ def verify(database_url: str, home: Path, adapter: str) -> Verified:
 
     Raises NoSuchAdapter, and UnknownBase where the base model is not configured here.
     """
+    return _replayed(database_url, home, adapter)[0]
+
+
+def rebuild(database_url: str, home: Path, adapter: str) -> Verified:
+    """Replay the journal of `adapter` and store what comes out under `home`, where its row then says that it lies.
+
+    Nothing is stored, and nothing on disk is touched, where the replay is not what was recorded. Raises as `verify`
+    does, and OSError.
+    """
+    found, row, base, point = _replayed(database_url, home, adapter)
+    if found.sha256 != found.expected:
+        return found
+    stored = publish(home / "adapters", row.job_id, row.name, row.spec, base, point)
+    with sessions(database_url).begin() as session:
+        moved(session, row.job_id, stored.path)
+    return replace(found, on_disk=stored.sha256)
+
+
+def _replayed(database_url: str, home: Path, adapter: str) -> tuple[Verified, Recorded, Base, Point]:
     settings = Settings(database_url=database_url, home=home)
     started = time.perf_counter()
     with sessions(database_url).begin() as session:
@@ -55,4 +76,4 @@ def verify(database_url: str, home: Path, adapter: str) -> Verified:
     file = Path(row.path) / peft_files.WEIGHTS
     on_disk = peft_files.sha256(file.read_bytes()) if file.is_file() else None
     seconds = time.perf_counter() - started
-    return Verified(row.name, row.job_id, len(losses), rebuilt, row.sha256, on_disk, seconds)
+    return Verified(row.name, row.job_id, len(losses), rebuilt, row.sha256, on_disk, seconds), row, base, point
