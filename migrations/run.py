@@ -1,4 +1,4 @@
-"""Upgrades and downgrades a database from code: one transaction, one process at a time. Knows no table.
+"""Upgrades and downgrades a database from code: a transaction a revision, one process at a time. Knows no table.
 
 `python -m migrations.run MESSAGE` writes a new revision from what db/tables/ has over ONWARD_DATABASE_URL.
 """
@@ -50,8 +50,11 @@ def current(connection: Connection) -> str | None:
 def _config(database_url: str) -> Iterator[Config]:
     engine = make_engine(database_url, pool_size=1)
     try:
-        with engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        with engine.connect() as connection:
+            connection.execute(
+                text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK}
+            )  # ends with the connection
+            connection.commit()
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
             config.attributes["connection"] = connection

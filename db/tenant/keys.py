@@ -6,6 +6,7 @@ import hmac
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from db import security
 from db.ids import KEY_PREFIX, new_id, new_key
 from db.tables import ApiKey, Tenant
 
@@ -63,6 +64,7 @@ def authenticate(session: Session, secret: str) -> Tenant | None:
     The lookup is by hash of a 256-bit random secret, so its timing tells nothing of any other key.
     """
     digest = _hash(secret)
+    security.present(session, digest)
     found = session.execute(
         select(ApiKey.hash, Tenant)
         .join(Tenant, Tenant.id == ApiKey.tenant_id)

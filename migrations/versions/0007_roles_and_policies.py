@@ -1,14 +1,142 @@
-"""Roles and policies"""
+"""Roles and policies: each tenant's rows are its own, forced (docs/decisions/0013)
+
+Whoever runs this owns the tables and goes on seeing all of them, so the code before goes on as it did. The roles are made
+where they miss (`migrations.roles`); a downgrade leaves them, as other databases of the cluster may use them.
+"""
+
+import time
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.exc import OperationalError
+
+from migrations import roles
 
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
 depends_on = None
 
+TENANT = "(SELECT NULLIF(current_setting('onward.tenant', true), ''))"  # sub-selects: evaluated once a statement
+KEY = "(SELECT decode(NULLIF(current_setting('onward.key', true), ''), 'hex'))"
+ALL = "onward_api, onward_worker, onward_scheduler"
+
+# What was accepted, which nobody rewrites, and of it what a scheduler has no business to know.
+FIXED = {
+    "id", "tenant_id", "model", "spec", "request", "request_hash", "idempotency_key", "training_file",
+    "validation_file", "total_steps", "price_tokens", "created_at", "traceparent", "spec_version",
+}  # fmt: skip
+CONTENT = {
+    "spec", "request", "request_hash", "idempotency_key", "training_file", "validation_file", "error", "best_step",
+    "best_loss", "traceparent",
+}  # fmt: skip
+ONLY, BUT = True, False  # these columns, or all but these
+
+# table -> privilege -> columns: None for the whole row, (ONLY, …) or (BUT, …); names that are not there are passed over.
+GRANTS = {
+    "onward_api": {
+        "tenants": {"SELECT": None, "UPDATE": (ONLY, {"spent_tokens"})},
+        "api_keys": {"SELECT": None, "UPDATE": (ONLY, {"last_used_at"})},
+        "files": {"SELECT": None, "INSERT": None, "UPDATE": (ONLY, {"deleted_at"}), "DELETE": None},
+        "file_chunks": {"SELECT": None, "INSERT": None, "DELETE": None},
+        "jobs": {"SELECT": None, "INSERT": None, "UPDATE": (BUT, FIXED)},
+        "leases": {"SELECT": None, "DELETE": None},
+        "events": {"SELECT": None, "INSERT": None},
+        "evaluations": {"SELECT": None},
+        "adapters": {"SELECT": None, "DELETE": None},
+        "workers": {"SELECT": None},
+    },
+    "onward_worker": {
+        "tenants": {"SELECT": (BUT, {"name"}), "UPDATE": (ONLY, {"spent_tokens"})},
+        "files": {"SELECT": None, "INSERT": None},
+        "file_chunks": {"SELECT": None, "INSERT": None, "DELETE": None},
+        "jobs": {"SELECT": None, "UPDATE": (BUT, FIXED)},
+        "leases": {"SELECT": None, "INSERT": None, "UPDATE": None, "DELETE": None},
+        "events": {"SELECT": None, "INSERT": None},
+        "journal": {"SELECT": None, "INSERT": None},
+        "evaluations": {"SELECT": None, "INSERT": None},
+        "adapters": {"SELECT": None, "INSERT": None},
+        "workers": {"SELECT": None, "INSERT": None, "UPDATE": None},
+    },
+    "onward_scheduler": {
+        "tenants": {"SELECT": (BUT, {"name"})},
+        "jobs": {"SELECT": (BUT, CONTENT), "UPDATE": (ONLY, {"rung_at"})},
+        "leases": {"SELECT": None, "UPDATE": (ONLY, {"expires_at"})},
+        "journal": {"SELECT": (ONLY, {"tenant_id", "tokens", "created_at"})},
+        "evaluations": {"SELECT": (ONLY, {"tenant_id", "tokens", "created_at"})},
+        "workers": {"SELECT": None},
+    },
+}
+LOCK_TRIES, LOCK_PAUSE = 100, 0.1  # seconds
+
 
 def upgrade() -> None:
-    pass
+    roles.create(op.get_bind())
+    found = _tables()
+    owned = [table for table, columns in found.items() if table == "tenants" or "tenant_id" in columns]
+    _lock(owned)
+    for table in owned:
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY owner ON {table} TO CURRENT_USER USING (true) WITH CHECK (true)")
+        whose = "id" if table == "tenants" else "tenant_id"
+        op.execute(f"CREATE POLICY tenant ON {table} TO onward_api, onward_worker USING ({whose} = {TENANT})")
+        if table in GRANTS["onward_scheduler"]:
+            op.execute(f"CREATE POLICY scheduler ON {table} TO onward_scheduler USING (true)")
+    # Who has a key's hash sees that key, and through it its tenant: before that nobody knows whose request it is.
+    op.execute(f"CREATE POLICY key ON api_keys TO onward_api USING (hash = {KEY})")
+    mine = f"id = (SELECT tenant_id FROM api_keys WHERE hash = {KEY})"
+    op.execute(f"CREATE POLICY key ON tenants FOR SELECT TO onward_api USING ({mine})")
+    schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
+    op.execute(f"GRANT USAGE ON SCHEMA {schema} TO {ALL}")
+    op.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO onward_api, onward_worker")
+    op.execute(f"GRANT SELECT ON alembic_version TO {ALL}")
+    for role, tables in GRANTS.items():
+        for table in tables.keys() & found.keys():
+            for privilege, columns in tables[table].items():
+                _grant(privilege, columns, table, found[table], role)
 
 
 def downgrade() -> None:
-    pass
+    schema = op.get_bind().scalar(sa.text("SELECT quote_ident(current_schema())"))
+    secured = "SELECT tablename, policyname FROM pg_policies WHERE schemaname = current_schema()"
+    for table, policy in op.get_bind().execute(sa.text(secured)).all():
+        op.execute(f"DROP POLICY {policy} ON {table}")
+        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
+    for kind in ("TABLES", "SEQUENCES"):
+        op.execute(f"REVOKE ALL ON ALL {kind} IN SCHEMA {schema} FROM {ALL}")
+    op.execute(f"REVOKE ALL ON SCHEMA {schema} FROM {ALL}")
+
+
+def _tables() -> dict[str, list[str]]:
+    """The schema's tables as they are now, and their columns."""
+    wanted = "SELECT c.table_name, c.column_name FROM information_schema.columns c JOIN information_schema.tables t"
+    wanted += " USING (table_schema, table_name) WHERE table_schema = current_schema() AND t.table_type = 'BASE TABLE'"
+    found: dict[str, list[str]] = {}
+    for table, column in op.get_bind().execute(sa.text(f"{wanted} ORDER BY table_name, ordinal_position")):
+        found.setdefault(table, []).append(column)
+    return found
+
+
+def _lock(tables: list[str]) -> None:
+    """All at once, or none: transactions that are under way hold some and will want others. A try is given up before
+    the database would look for a deadlock (1 s), so that none of them is ended for it."""
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            with op.get_bind().begin_nested():
+                op.execute("SET LOCAL lock_timeout = '200ms'")
+                op.execute(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE")
+                return
+        except OperationalError:
+            if not left:
+                raise
+            time.sleep(LOCK_PAUSE)
+
+
+def _grant(privilege: str, columns: tuple[bool, set[str]] | None, table: str, there: list[str], role: str) -> None:
+    if columns is None:
+        op.execute(f"GRANT {privilege} ON {table} TO {role}")
+        return
+    only, named = columns
+    given = [column for column in there if (column in named) == only]
+    if given:
+        op.execute(f"GRANT {privilege} ({', '.join(given)}) ON {table} TO {role}")

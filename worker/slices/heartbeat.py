@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import workers
+from db import security, workers
 from db.sweep import sweep
 from db.transitions import Wish
 from db.worker import leases
@@ -100,7 +100,7 @@ class Heartbeat(threading.Thread):
         claims, before = self._claims(), time.monotonic()
         if not claims:
             return
-        with self._factory.begin() as session:
+        with security.across(self._factory) as session:
             still = leases.renew(session, claims, self._settings.lease_seconds)
         with self._lock:
             for claim in claims:
@@ -116,7 +116,7 @@ class Heartbeat(threading.Thread):
         claims = self._claims()
         if not claims:
             return
-        with self._factory.begin() as session:
+        with security.across(self._factory) as session:
             wishes = leases.wishes(session, claims)
         with self._lock:
             for claim in claims:
@@ -131,7 +131,7 @@ class Heartbeat(threading.Thread):
 
     def sweep(self) -> None:
         """Ring for work that nobody holds."""
-        with self._factory.begin() as session:
+        with security.across(self._factory) as session:
             sweep(session, self._ring, self._settings.sweep_seconds)
 
     def _try(self, act: Callable[[], None]) -> None:

@@ -32,7 +32,7 @@ def run_slice(context: Context) -> bool:
 
     Raises OperationalError where the database is away.
     """
-    with context.factory.begin() as session:
+    with context.across() as session:
         waiting = candidates(session, context.model)
     picked = scheduler.pick(waiting, context.settings.cohort, context.quantum)
     runs = _acquire(context, _apart(picked, context.suspects))
@@ -49,7 +49,7 @@ def run_slice(context: Context) -> bool:
             _advance(context, runs)
     if context.heartbeat.draining.is_set():
         return False
-    with context.factory.begin() as session:
+    with context.across() as session:
         return bool(candidates(session, context.model, limit=1))
 
 

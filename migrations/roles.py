@@ -1,0 +1,85 @@
+"""The roles of an installation: made where they miss, given passwords. They are the cluster's, shared by its databases.
+
+Knows their names and how they belong together, no table.
+"""
+
+from collections.abc import Mapping
+
+from psycopg import Connection as PgConnection
+from psycopg import sql
+from sqlalchemy import Connection, text
+
+from db.security import API, SCHEDULER, WORKER
+from db.session import make_engine
+
+LOGINS = (API, WORKER)
+BOUND = "NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
+# NOINHERIT: the scheduler's rights, and its policies, hold only where a transaction has become it.
+MAKE = {
+    SCHEDULER: f"CREATE ROLE {SCHEDULER} NOLOGIN {BOUND}",
+    API: f"CREATE ROLE {API} LOGIN NOINHERIT {BOUND}",
+    WORKER: f"CREATE ROLE {WORKER} LOGIN NOINHERIT {BOUND}",
+}
+BELONG = {login: f"GRANT {SCHEDULER} TO {login}" for login in LOGINS}
+BY_HAND = ";\n".join([*MAKE.values(), f"GRANT {SCHEDULER} TO {', '.join(LOGINS)}"]) + ";"
+_TRY = "DO $$ BEGIN {}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+
+
+class MissingRoles(RuntimeError):
+    """The roles are not there and this one may not make them; the message is the SQL for one who may."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"the role may not create {', '.join(names)}. Let a superuser run once:\n{BY_HAND}")
+
+
+class UnsafeRoles(RuntimeError):
+    """A role of this name is there already and is not bound by policies."""
+
+
+def create(connection: Connection) -> None:
+    """Makes what misses. Databases of one cluster may do so at once: who comes second waits, and finds it made.
+
+    Raises MissingRoles, UnsafeRoles."""
+    missing = [name for name in MAKE if not _exists(connection, name)]
+    apart = [name for name in LOGINS if name in missing or not _belongs(connection, name)]
+    if not _may_create(connection) and (missing or apart):
+        raise MissingRoles(missing or apart)
+    for name in missing:
+        connection.execute(text(_TRY.format(MAKE[name])))
+    for name in apart:
+        connection.execute(text(_TRY.format(BELONG[name])))
+    wrong = connection.scalar(
+        text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:names) AND (rolsuper OR rolbypassrls OR"
+             " (rolinherit AND rolcanlogin))"),
+        {"names": list(MAKE)},
+    )  # fmt: skip
+    if wrong is not None:
+        raise UnsafeRoles(f"the role {wrong} exists, and is a superuser, bypasses row-level security or has INHERIT")
+
+
+def set_passwords(owner_url: str, passwords: Mapping[str, str]) -> None:
+    """Gives roles their passwords (plain, by name), hashed before they leave this process: no log has them."""
+    engine = make_engine(owner_url, pool_size=1)
+    try:
+        with engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, PgConnection)
+            for role, password in passwords.items():
+                hashed = driver.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+                driver.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed)))
+    finally:
+        engine.dispose()
+
+
+def _exists(connection: Connection, name: str) -> bool:
+    return connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}) is not None
+
+
+def _belongs(connection: Connection, login: str) -> bool:
+    found = text("SELECT pg_has_role(CAST(:login AS text), CAST(:scheduler AS text), 'MEMBER')")
+    return bool(connection.scalar(found, {"login": login, "scheduler": SCHEDULER}))
+
+
+def _may_create(connection: Connection) -> bool:
+    own = text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
+    return bool(connection.scalar(own))
