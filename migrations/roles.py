@@ -41,7 +41,7 @@ def create(connection: Connection) -> None:
 
     Raises MissingRoles, UnsafeRoles."""
     missing = [name for name in MAKE if not _exists(connection, name)]
-    apart = [name for name in LOGINS if name in missing or not _belongs(connection, name)]
+    apart = [name for name in LOGINS if not _belongs(connection, name)]
     if not _may_create(connection) and (missing or apart):
         raise MissingRoles(missing or apart)
     for name in missing:
@@ -55,6 +55,18 @@ def create(connection: Connection) -> None:
     )  # fmt: skip
     if wrong is not None:
         raise UnsafeRoles(f"the role {wrong} exists, and is a superuser, bypasses row-level security or has INHERIT")
+
+
+def admit_owner(connection: Connection) -> None:
+    """Policies name the owner of the database that they were made in: one that was restored under another owner gets
+    its own. Nothing where the owner is another role, or the policies are right."""
+    theirs = """
+        SELECT format('ALTER POLICY owner ON %s TO CURRENT_USER', polrelid::regclass) FROM pg_policy p
+        JOIN pg_class c ON c.oid = p.polrelid
+        WHERE polname = 'owner' AND pg_get_userbyid(c.relowner) = current_user AND polroles <> ARRAY[c.relowner]
+    """
+    for statement in connection.scalars(text(theirs)).all():
+        connection.execute(text(statement))
 
 
 def set_passwords(owner_url: str, passwords: Mapping[str, str]) -> None:
@@ -76,7 +88,8 @@ def _exists(connection: Connection, name: str) -> bool:
 
 
 def _belongs(connection: Connection, login: str) -> bool:
-    found = text("SELECT pg_has_role(CAST(:login AS text), CAST(:scheduler AS text), 'MEMBER')")
+    found = text("SELECT pg_has_role(l.oid, s.oid, 'MEMBER') FROM pg_roles l, pg_roles s"
+                 " WHERE l.rolname = :login AND s.rolname = :scheduler")  # fmt: skip
     return bool(connection.scalar(found, {"login": login, "scheduler": SCHEDULER}))
 
 

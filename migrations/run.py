@@ -16,14 +16,19 @@ from sqlalchemy import Connection, text
 
 from db.session import make_engine
 from db.settings import get_settings
+from migrations.roles import admit_owner
 
 ADVISORY_LOCK = 0x6F6E7761726400  # "onward": any number of processes may ask for an upgrade at once
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Brings the database to `revision`. Nothing where it is there already."""
+    """Brings the database to `revision`. Nothing where it is there already, but that a restored one's policies are made
+    to name its owner."""
     with _config(database_url) as config:
         command.upgrade(config, revision)
+        connection: Connection = config.attributes["connection"]
+        admit_owner(connection)
+        connection.commit()
 
 
 def downgrade(database_url: str, revision: str = "base") -> None:
