@@ -10,7 +10,7 @@ from db.tables import Base
 from db.tenant import keys
 from db.worker import journal
 from db.worker.journal import Evaluated, Published, Step
-from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
+from tests.db.inserted import a_claim, a_file, a_job, a_tenant, a_worker
 
 __all__ = ("TABLES", "TENANT", "a_row_everywhere", "owner_of")
 TABLES = [t for t in Base.metadata.sorted_tables if t.name == "tenants" or "tenant_id" in t.columns]
@@ -22,11 +22,15 @@ def owner_of(table: Table) -> Any:
 
 
 def a_row_everywhere(session: Session) -> str:
-    """A new tenant with a row in each of TABLES: a job that ended and one that runs, their files and journal."""
+    """A new tenant with a row in each of TABLES: jobs that ended, run and wait, their files and journal.
+
+    The files' content has the tenant's id in it."""
     tenant = a_tenant(session)
     keys.create_key(session, tenant)
     worker = a_worker(session)
-    done, running = a_job(session, tenant, steps=1), a_job(session, tenant)
+    secret = f'{{"prompt": "{tenant}", "completion": "b"}}\n'.encode()
+    done, running, queued = (a_job(session, tenant, a_file(session, tenant, secret), steps=n) for n in (1, 10, 10))
+    queued.request, queued.idempotency_key = {"metadata": {"secret": tenant}}, f"once-{tenant}"
     claim = a_claim(session, done, worker)
     journal.flush(session, claim, [Step(0, [0.5, 0.25], 7)], [Evaluated(0, 0.5, 1.0, 1, 3)], (0, 0.5))
     journal.finish(session, claim, Published(f"ft:{done.id}", 1, "0" * 64, "/x", b"tar"))

@@ -7,11 +7,11 @@ from sqlalchemy import Table, insert, literal_column, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import security
+from db import files, security
 from db.security import API, SCHEDULER, WORKER
 from db.session import make_engine
 from db.tables import Base, Job
-from db.tenant import keys
+from db.tenant import adapters, jobs, keys
 from tests.db.owned import TABLES, a_row_everywhere, owner_of
 
 REFUSED = "42501"  # insufficient_privilege: no grant, or a row that no policy lets be
@@ -168,6 +168,29 @@ def test_a_scheduler_sees_whose_turn_it_is_and_no_content(as_api, as_worker, ten
                 for verb in ("INSERT", "DELETE"):
                     may = text("SELECT has_table_privilege(current_user, :table, :verb)")
                     assert not session.scalar(may, {"table": table.name, "verb": verb}), (table.name, verb)
+
+
+def test_a_condition_on_the_tenant_that_is_wrong_or_forgotten_finds_nothing(factory, as_api, tenants):
+    """What the policies are for: here the code asks for the rows of one tenant in the name of another, or of nobody."""
+    victim, other = tenants
+    rows = rows_of(factory, victim)
+    job, file, adapter = (rows[name]["id"] for name in ("jobs", "files", "adapters"))
+
+    def found(session: Session) -> list:
+        return [
+            jobs.get(victim, session, job), *jobs.page(victim, session)[0], *jobs.events(victim, session, job)[0],
+            *jobs.checkpoints(victim, session, job)[0], files.get(victim, session, file),
+            files.chunk(victim, session, file, 0), *files.page(victim, session)[0], *files.read(session, file),
+            adapters.get(victim, session, adapter), *adapters.page(victim, session)[0],
+        ]  # fmt: skip
+
+    with security.transaction(as_api, victim) as session:
+        assert None not in found(session)
+    for name in (other, "", None):
+        with as_api.begin() as session:
+            if name is not None:
+                security.enter(session, name)
+            assert set(found(session)) == {None}
 
 
 def test_a_key_shows_itself_and_its_tenant_and_nothing_else(factory, as_api, tenants):
