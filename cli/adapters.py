@@ -72,6 +72,8 @@ def rebuilt(adapter: str) -> "Verified":
         raise Failure(f"a replay needs what is not here: {error.name}", "run it in the worker's image") from None
 
     settings = admin.settings()
+    with admin.database():
+        pass  # raises where this is no operator's role
     try:
         return replayed(settings.database_url, settings.home, adapter)
     except NoSuchAdapter:

@@ -7,11 +7,15 @@ ends with its transaction: a connection that goes back to its pool is nobody's.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 API, WORKER = "onward_api", "onward_worker"  # the roles that processes log in as
 SCHEDULER = "onward_scheduler"  # what both may become for a transaction across tenants: columns that tell no content
+
+log = structlog.get_logger("db.security")
 
 TENANT = "onward.tenant"  # the setting that policies read; unset, or empty, is nobody
 KEY = "onward.key"  # the SHA-256 (hex) of the key that was sent: it shows the key's own row and its tenant
@@ -26,6 +30,10 @@ _UNBOUND = text(
     "SELECT CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS'"
     " WHEN pg_has_role(c.relowner, 'MEMBER') THEN 'is, or may become, the owner of the tables' END"
     " FROM pg_roles r, pg_class c WHERE r.rolname = session_user AND c.oid = to_regclass('jobs')"
+)
+
+_OPERATES = text(
+    "SELECT coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('jobs')), true)"
 )
 
 
@@ -65,3 +73,19 @@ def unbound(session: Session) -> str | None:
     are no tables yet."""
     found: str | None = session.scalar(_UNBOUND)
     return found
+
+
+def operates(session: Session) -> bool:
+    """Whether this connection's role is the owner of the tables, or one with all its rights: an operator's."""
+    return bool(session.scalar(_OPERATES))
+
+
+def warn_unbound(factory: sessionmaker[Session]) -> None:
+    """A line in the log where policies do not bind this process. Silent where the database is away."""
+    try:
+        with factory.begin() as session:
+            why = unbound(session)
+    except SQLAlchemyError:
+        return
+    if why is not None:
+        log.warning("row-level security does not bind this process", because=f"its role {why}", roles=[API, WORKER])

@@ -77,6 +77,7 @@ def set_passwords(owner_url: str, passwords: Mapping[str, str]) -> None:
             driver = connection.connection.driver_connection
             assert isinstance(driver, PgConnection)
             for role, password in passwords.items():
+                password = password.rstrip("\r\n")  # a file's last newline is no part of it
                 hashed = driver.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
                 driver.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed)))
     finally:

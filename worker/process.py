@@ -17,7 +17,7 @@ from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import queue, workers
+from db import queue, security, workers
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -38,6 +38,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
     base = base_model.load(settings.model, settings)
     factory = sessions(settings.database_url)
+    security.warn_unbound(factory)
     with factory.begin() as session:
         worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())
     app = tasks.listener(settings.redis_url)

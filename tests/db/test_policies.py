@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Table, insert, literal_column, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
+from structlog.testing import capture_logs
 
 from db import files, security
 from db.security import API, SCHEDULER, WORKER
@@ -250,10 +251,13 @@ def test_the_setting_is_read_once_a_statement(as_api, tenants):
     assert "SubPlan" not in plan.replace("InitPlan", "")
 
 
-def test_a_role_says_whether_it_is_bound(factory, as_api, as_worker):
+def test_a_role_says_whether_it_is_bound_and_a_process_that_is_not_warns(factory, as_api, as_worker):
     for sessions, why in ((as_api, None), (as_worker, None), (factory, "is a superuser")):
         with sessions.begin() as session:
             assert security.unbound(session) == why
+        with capture_logs() as lines:
+            security.warn_unbound(sessions)
+        assert [line["because"] for line in lines] == ([f"its role {why}"] if why else [])
 
 
 def test_tables_without_tenants_are_known(session):
