@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from db import files, security
 from db.security import API, SCHEDULER, WORKER
 from db.session import make_engine
-from db.tables import Base, Job
+from db.tables import ApiKey, Base, Job, Tenant
 from db.tenant import adapters, jobs, keys
 from tests.db.owned import TABLES, a_row_everywhere, owner_of
 
@@ -153,6 +153,14 @@ def test_what_was_accepted_is_rewritten_by_no_process(as_api, as_worker, tenants
             may = set(columns_with(session, Job.__table__, "UPDATE"))
         assert may.isdisjoint({"id", "tenant_id", "model", "spec", "request", "training_file", "price_tokens"})
         assert {"state", "wish"} <= may
+
+
+def test_no_process_that_serves_changes_a_tenants_limits_or_its_keys(as_api, as_worker, tenants):
+    limits = {"name", "tenant_class", "weight", "token_quota", "max_jobs"}
+    for sessions in (as_api, as_worker):
+        with security.transaction(sessions, tenants[0]) as session:
+            assert limits.isdisjoint(columns_with(session, Tenant.__table__, "UPDATE"))
+            assert {"tenant_id", "hash"}.isdisjoint(columns_with(session, ApiKey.__table__, "UPDATE"))
 
 
 def test_a_scheduler_sees_whose_turn_it_is_and_no_content(as_api, as_worker, tenants):

