@@ -13,7 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 API, WORKER = "onward_api", "onward_worker"  # the roles that processes log in as
-SCHEDULER = "onward_scheduler"  # what both may become for a transaction across tenants: columns that tell no content
+# What they may become for one transaction across tenants, neither of which can log in:
+SCHEDULER = "onward_scheduler"  # both; columns that tell no content
+RETENTION = "onward_retention"  # a worker; deletes what has ended and nothing needs
 
 log = structlog.get_logger("db.security")
 
@@ -22,7 +24,7 @@ KEY = "onward.key"  # the SHA-256 (hex) of the key that was sent: it shows the k
 
 _SET = text("SELECT set_config(:name, :value, true)")
 # Whoever owns the tables sees them all without changing its role, and may lack the right to change it.
-_ACROSS = text(
+_BECOME = text(
     "SELECT set_config('role', :role, true) FROM pg_class"
     " WHERE oid = to_regclass('jobs') AND NOT pg_has_role(relowner, 'USAGE')"
 )
@@ -53,6 +55,14 @@ def across(factory: sessionmaker[Session]) -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def forgetting(factory: sessionmaker[Session]) -> Iterator[Session]:
+    """One transaction that may delete what every tenant's ended jobs have left, and reads no more than it takes."""
+    with factory.begin() as session:
+        _become(session, RETENTION)
+        yield session
+
+
 def enter(session: Session, tenant: str) -> None:
     """From here to the end of its transaction `session` is on the rows of `tenant`."""
     session.execute(_SET, {"name": TENANT, "value": tenant})
@@ -65,7 +75,11 @@ def present(session: Session, digest: bytes) -> None:
 
 def look_across(session: Session) -> None:
     """From here to the end of its transaction `session` is the scheduler's, unless its role owns the tables anyway."""
-    session.execute(_ACROSS, {"role": SCHEDULER})
+    _become(session, SCHEDULER)
+
+
+def _become(session: Session, role: str) -> None:
+    session.execute(_BECOME, {"role": role})
 
 
 def unbound(session: Session) -> str | None:

@@ -9,19 +9,22 @@ from psycopg import Connection as PgConnection
 from psycopg import sql
 from sqlalchemy import Connection, text
 
-from db.security import API, SCHEDULER, WORKER
+from db.security import API, RETENTION, SCHEDULER, WORKER
 from db.session import make_engine
 
 LOGINS = (API, WORKER)
 BOUND = "NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
-# NOINHERIT: the scheduler's rights, and its policies, hold only where a transaction has become it.
+# NOINHERIT: the rights of the first two, and their policies, hold only where a transaction has become one of them.
 MAKE = {
     SCHEDULER: f"CREATE ROLE {SCHEDULER} NOLOGIN {BOUND}",
+    RETENTION: f"CREATE ROLE {RETENTION} NOLOGIN {BOUND}",
     API: f"CREATE ROLE {API} LOGIN NOINHERIT {BOUND}",
     WORKER: f"CREATE ROLE {WORKER} LOGIN NOINHERIT {BOUND}",
 }
-BELONG = {login: f"GRANT {SCHEDULER} TO {login}" for login in LOGINS}
-BY_HAND = ";\n".join([*MAKE.values(), f"GRANT {SCHEDULER} TO {', '.join(LOGINS)}"]) + ";"
+BELONG = {
+    pair: f"GRANT {pair[0]} TO {pair[1]}" for pair in ((SCHEDULER, API), (SCHEDULER, WORKER), (RETENTION, WORKER))
+}
+BY_HAND = "".join(f"{statement};\n" for statement in (*MAKE.values(), *BELONG.values()))
 _TRY = "DO $$ BEGIN {}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
 
 
@@ -46,11 +49,11 @@ def create(connection: Connection) -> None:
     for name in missing:
         connection.execute(text(_TRY.format(MAKE[name])))
     # Looked for only now: who waited above finds what the other has made, and may have no right to make it again.
-    apart = [name for name in LOGINS if not _belongs(connection, name)]
-    if apart and not _may_grant(connection):
-        raise MissingRoles(apart)
-    for name in apart:
-        connection.execute(text(_TRY.format(BELONG[name])))
+    apart = [pair for pair in BELONG if not _belongs(connection, *pair)]
+    if not all(_may_grant(connection, role) for role, _ in apart):
+        raise MissingRoles([login for _, login in apart])
+    for pair in apart:
+        connection.execute(text(_TRY.format(BELONG[pair])))
     wrong = connection.scalar(
         text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:names) AND (rolsuper OR rolbypassrls OR"
              " (rolinherit AND rolcanlogin))"),
@@ -91,10 +94,10 @@ def _exists(connection: Connection, name: str) -> bool:
     return connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}) is not None
 
 
-def _belongs(connection: Connection, login: str) -> bool:
-    found = text("SELECT pg_has_role(l.oid, s.oid, 'MEMBER') FROM pg_roles l, pg_roles s"
-                 " WHERE l.rolname = :login AND s.rolname = :scheduler")  # fmt: skip
-    return bool(connection.scalar(found, {"login": login, "scheduler": SCHEDULER}))
+def _belongs(connection: Connection, role: str, login: str) -> bool:
+    found = text("SELECT pg_has_role(l.oid, r.oid, 'MEMBER') FROM pg_roles l, pg_roles r"
+                 " WHERE l.rolname = :login AND r.rolname = :role")  # fmt: skip
+    return bool(connection.scalar(found, {"login": login, "role": role}))
 
 
 def _may_create(connection: Connection) -> bool:
@@ -102,9 +105,9 @@ def _may_create(connection: Connection) -> bool:
     return bool(connection.scalar(own))
 
 
-def _may_grant(connection: Connection) -> bool:
-    own = text("SELECT pg_has_role(:scheduler, 'MEMBER WITH ADMIN OPTION')")
-    return bool(connection.scalar(own, {"scheduler": SCHEDULER})) or (_is_old(connection) and _may_create(connection))
+def _may_grant(connection: Connection, role: str) -> bool:
+    own = text("SELECT pg_has_role(:role, 'MEMBER WITH ADMIN OPTION')")
+    return bool(connection.scalar(own, {"role": role})) or (_is_old(connection) and _may_create(connection))
 
 
 def _is_old(connection: Connection) -> bool:

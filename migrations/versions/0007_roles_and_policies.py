@@ -19,35 +19,42 @@ depends_on = None
 
 TENANT = "(SELECT NULLIF(current_setting('onward.tenant', true), ''))"  # sub-selects: evaluated once a statement
 KEY = "(SELECT decode(NULLIF(current_setting('onward.key', true), ''), 'hex'))"
-ALL = "onward_api, onward_worker, onward_scheduler"
+ALL = "onward_api, onward_worker, onward_scheduler, onward_retention"
 
 # What was accepted, which nobody rewrites, and of it what a scheduler has no business to know.
 FIXED = {
     "id", "tenant_id", "model", "spec", "request", "request_hash", "idempotency_key", "training_file",
-    "validation_file", "total_steps", "price_tokens", "created_at", "traceparent", "spec_version",
+    "validation_file", "total_steps", "price_tokens", "created_at", "traceparent",
 }  # fmt: skip
 CONTENT = {
     "spec", "request", "request_hash", "idempotency_key", "training_file", "validation_file", "error", "best_step",
     "best_loss", "traceparent",
 }  # fmt: skip
 ONLY, BUT = True, False  # these columns, or all but these
+USED = {"SELECT": None, "INSERT": None, "UPDATE": None}
 
 # table -> privilege -> columns: None for the whole row, (ONLY, …) or (BUT, …); names that are not there are passed over.
 GRANTS = {
     "onward_api": {
         "tenants": {"SELECT": None, "UPDATE": (ONLY, {"spent_tokens"})},
         "api_keys": {"SELECT": None, "UPDATE": (ONLY, {"last_used_at"})},
-        "files": {"SELECT": None, "INSERT": None, "UPDATE": (ONLY, {"deleted_at"}), "DELETE": None},
+        "audit": {"SELECT": None, "INSERT": None},
+        "files": {"SELECT": None, "INSERT": None, "UPDATE": (ONLY, {"deleted_at"})},
         "file_chunks": {"SELECT": None, "INSERT": None, "DELETE": None},
         "jobs": {"SELECT": None, "INSERT": None, "UPDATE": (BUT, FIXED)},
         "leases": {"SELECT": None, "DELETE": None},
         "events": {"SELECT": None, "INSERT": None},
         "evaluations": {"SELECT": None},
-        "adapters": {"SELECT": None, "DELETE": None},
+        "adapters": {"SELECT": None, "UPDATE": (ONLY, {"deleted_at"})},
         "workers": {"SELECT": None},
+        "clocks": {"SELECT": None},
+        "shares": {"SELECT": None},
+        "usage": {"SELECT": None},
+        "usage_days": {"SELECT": None},
     },
     "onward_worker": {
         "tenants": {"SELECT": (BUT, {"name"}), "UPDATE": (ONLY, {"spent_tokens"})},
+        "audit": {"SELECT": (ONLY, {"id", "at"}), "INSERT": None},
         "files": {"SELECT": None, "INSERT": None},
         "file_chunks": {"SELECT": None, "INSERT": None, "DELETE": None},
         "jobs": {"SELECT": None, "UPDATE": (BUT, FIXED)},
@@ -56,7 +63,11 @@ GRANTS = {
         "journal": {"SELECT": None, "INSERT": None},
         "evaluations": {"SELECT": None, "INSERT": None},
         "adapters": {"SELECT": None, "INSERT": None},
-        "workers": {"SELECT": None, "INSERT": None, "UPDATE": None},
+        "workers": USED,
+        "clocks": {"SELECT": None},
+        "shares": USED,
+        "usage": USED,
+        "usage_days": USED,
     },
     "onward_scheduler": {
         "tenants": {"SELECT": (BUT, {"name"})},
@@ -64,9 +75,32 @@ GRANTS = {
         "leases": {"SELECT": None, "UPDATE": (ONLY, {"expires_at"})},
         "journal": {"SELECT": (ONLY, {"tenant_id", "tokens", "created_at"})},
         "evaluations": {"SELECT": (ONLY, {"tenant_id", "tokens", "created_at"})},
+        "adapters": {"SELECT": (ONLY, {"job_id", "deleted_at"})},
         "workers": {"SELECT": None},
+        "clocks": USED,
+        "shares": {"SELECT": None, "UPDATE": (ONLY, {"finish"})},
+        "usage": {"SELECT": None},
+        "usage_days": {"SELECT": None},
+    },
+    "onward_retention": {
+        "jobs": {"SELECT": (ONLY, {"id", "model", "tenant_id", "state", "finished_at"})},
+        "leases": {"SELECT": (ONLY, {"job_id", "worker_id"})},
+        "adapters": {"SELECT": (ONLY, {"job_id", "id"})},
+        "events": {"SELECT": (ONLY, {"id", "job_id"}), "DELETE": None},
+        "journal": {"SELECT": (ONLY, {"job_id", "step"}), "DELETE": None},
+        "evaluations": {"SELECT": (ONLY, {"job_id", "step"}), "DELETE": None},
+        "workers": {"SELECT": None, "DELETE": None},
+        "clocks": {"SELECT": None},
+        "pruned": USED,
+        "shares": {"SELECT": None, "UPDATE": (ONLY, {"finish"}), "DELETE": None},
+        "usage": {"SELECT": None, "DELETE": None},
+        "usage_days": {"SELECT": None, "DELETE": None},
     },
 }
+# Of a job that has ended, and its journal only where it is nobody's receipt.
+OVER = "EXISTS (SELECT FROM jobs WHERE jobs.id = {}.job_id AND jobs.finished_at IS NOT NULL)"
+NO_RECEIPT = f"{OVER} AND NOT EXISTS (SELECT FROM adapters WHERE adapters.job_id = {{0}}.job_id)".replace("{}", "{0}")
+GONE = {"events": OVER, "journal": NO_RECEIPT, "evaluations": NO_RECEIPT}
 LOCK_TRIES, LOCK_PAUSE = 100, 0.1  # seconds
 
 
@@ -82,6 +116,9 @@ def upgrade() -> None:
         op.execute(f"CREATE POLICY tenant ON {table} TO onward_api, onward_worker USING ({whose} = {TENANT})")
         if table in GRANTS["onward_scheduler"]:
             op.execute(f"CREATE POLICY scheduler ON {table} TO onward_scheduler USING (true)")
+        if table in GRANTS["onward_retention"]:
+            which = GONE.get(table, "true").format(table)
+            op.execute(f"CREATE POLICY retention ON {table} TO onward_retention USING ({which})")
     # Who has a key's hash sees that key, and through it its tenant: before that nobody knows whose request it is.
     op.execute(f"CREATE POLICY key ON api_keys TO onward_api USING (hash = {KEY})")
     mine = f"id = (SELECT tenant_id FROM api_keys WHERE hash = {KEY})"

@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Table, insert, literal_column, select, text
+from sqlalchemy import Table, delete, insert, literal_column, select, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 from structlog.testing import capture_logs
 
 from db import files, security
-from db.security import API, SCHEDULER, WORKER
+from db.security import API, RETENTION, SCHEDULER, WORKER
 from db.session import make_engine
-from db.tables import ApiKey, Base, Job, Tenant
+from db.tables import ApiKey, Base, Evaluation, Event, Job, JournalStep, Tenant
 from db.tenant import adapters, jobs, keys
+from db.worker import journal
+from db.worker.journal import Evaluated, Step
+from tests.db.inserted import a_claim, a_job
 from tests.db.owned import TABLES, a_row_everywhere, owner_of
 
 REFUSED = "42501"  # insufficient_privilege: no grant, or a row that no policy lets be
@@ -22,8 +25,9 @@ CONTENT = {
     "tenants": {"name"},
     "journal": {"losses", "job_id", "step"},
     "evaluations": {"loss", "accuracy", "job_id"},
+    "adapters": {"id", "name", "path", "sha256", "file_id"},
 }
-HIDDEN = ("files", "file_chunks", "events", "adapters", "api_keys")  # a scheduler sees none of their columns
+HIDDEN = ("files", "file_chunks", "events", "api_keys", "audit")  # a scheduler sees none of their columns
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,8 @@ def test_the_roles_own_nothing_and_are_bound(session):
     )
     for role in (API, WORKER):
         assert roles[role] == (False, False, False, False, True, False)
-    assert roles[SCHEDULER][:5] == (False, False, False, False, False)
+    for role in (SCHEDULER, RETENTION):
+        assert roles[role][:5] == (False, False, False, False, False)
     owned = text("SELECT count(*) FROM pg_class WHERE pg_get_userbyid(relowner) LIKE 'onward\\_%'")
     assert session.scalar(owned) == 0
 
@@ -173,7 +178,7 @@ def test_a_scheduler_sees_whose_turn_it_is_and_no_content(as_api, as_worker, ten
                 assert seen.isdisjoint(CONTENT.get(table.name, ())), table.name
                 assert not (table.name in HIDDEN and seen), table.name
                 changed = set(columns_with(session, table, "UPDATE"))
-                assert changed <= {"rung_at", "expires_at"}, table.name
+                assert changed <= {"rung_at", "expires_at", "finish"}, table.name
                 for verb in ("INSERT", "DELETE"):
                     may = text("SELECT has_table_privilege(current_user, :table, :verb)")
                     assert not session.scalar(may, {"table": table.name, "verb": verb}), (table.name, verb)
@@ -200,6 +205,38 @@ def test_a_condition_on_the_tenant_that_is_wrong_or_forgotten_finds_nothing(fact
             if name is not None:
                 security.enter(session, name)
             assert set(found(session)) == {None}
+
+
+def test_what_forgets_deletes_of_ended_jobs_only_and_no_receipt(factory, as_api, as_worker, tenants):
+    """Whatever it is told to delete: here everything."""
+    with factory.begin() as session:
+        running = session.scalars(select(Job.id).where(Job.tenant_id == tenants[0], Job.state == "running")).one()
+        failed = a_job(session, tenants[0], steps=1)
+        claim = a_claim(session, failed)
+        journal.flush(session, claim, [Step(0, [0.5], 7)], [Evaluated(0, 0.5, 1.0, 1, 3)])
+        journal.fail(session, claim, "x", "no adapter")
+    kinds = (Event, JournalStep, Evaluation)
+
+    def left() -> dict[str, set[str]]:
+        with factory.begin() as session:
+            return {kind.__tablename__: set(session.scalars(select(kind.job_id))) for kind in kinds}
+
+    before = left()
+    with security.forgetting(as_worker) as session:
+        assert session.scalar(text("SELECT current_user")) == RETENTION
+        for table in TABLES:
+            assert set(columns_with(session, table, "SELECT")).isdisjoint(
+                CONTENT.get(table.name, set()) - {"job_id", "step", "id"}
+            )
+        for kind in kinds:
+            session.execute(delete(kind))
+    after = left()
+    assert after["journal"] == before["journal"] - {failed.id}
+    assert after["evaluations"] == before["evaluations"] - {failed.id}
+    assert running in after["events"]
+    assert failed.id not in after["events"]
+    with pytest.raises(ProgrammingError, match="permission denied"), security.forgetting(as_api):
+        pass
 
 
 def test_a_key_shows_itself_and_its_tenant_and_nothing_else(factory, as_api, tenants):
@@ -271,4 +308,4 @@ def test_a_role_says_whether_it_is_bound_and_a_process_that_is_not_warns(factory
 def test_tables_without_tenants_are_known(session):
     """A new one must be thought about: nothing in it may be a tenant's."""
     rest = {t.name for t in Base.metadata.sorted_tables} - {t.name for t in TABLES}
-    assert rest == {"workers"}
+    assert rest <= {"workers", "clocks", "pruned"}

@@ -17,7 +17,7 @@ from sqlalchemy.orm import sessionmaker
 
 from cli.local.embedded import Embedded
 from db import security
-from db.security import API, SCHEDULER, WORKER
+from db.security import API, WORKER
 from db.session import as_role, make_engine
 from db.tables import Job
 from db.tenant import keys
@@ -64,6 +64,10 @@ def execute(url: str, *statements: str) -> list:
     return rows
 
 
+def statements(sql: str) -> list[str]:
+    return [one for one in sql.split(";") if one.strip()]
+
+
 def owned(cluster: Embedded, name: str, rights: str = "") -> str:
     """The URL of a new database that a role of the same name owns, which is no superuser and has `rights`."""
     execute(
@@ -81,7 +85,7 @@ def test_who_may_not_create_roles_is_told_the_sql_and_goes_on_once_it_was_run(cl
     with pytest.raises(MissingRoles, match="Let a superuser run once") as told:
         upgrade(url)
     assert made(url) == set()
-    execute(cluster.postgres.url, *str(told.value).partition("\n")[2].split(";")[:-1])
+    execute(cluster.postgres.url, *statements(str(told.value).partition("\n")[2]))
     upgrade(url)
     with pytest.raises(InsufficientPrivilege):
         set_passwords(url, {API: "x"})
@@ -114,7 +118,7 @@ def test_who_may_not_create_roles_is_told_the_sql_and_goes_on_once_it_was_run(cl
 
 def restored(dump: Path, cluster: Embedded, tenants: set[str]) -> None:
     """As docs/operations.md says: roles, pg_restore by an owner of another name, migrate."""
-    execute(cluster.postgres.url, *roles.BY_HAND.split(";")[:-1], "CREATE ROLE house NOLOGIN")
+    execute(cluster.postgres.url, *statements(roles.BY_HAND), "CREATE ROLE house NOLOGIN")
     url = owned(cluster, "elsewhere")
     to = url.replace("+psycopg", "")
     subprocess.run([BIN / "pg_restore", "--no-owner", "--exit-on-error", f"--dbname={to}", dump], check=True)
@@ -141,10 +145,10 @@ def test_databases_of_one_cluster_may_be_migrated_at_once_by_owners_that_create_
     processes = [subprocess.Popen([sys.executable, "-c", act, url], stderr=subprocess.PIPE) for url in urls]
     said = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, said
-    assert made(urls[0]) == {API, WORKER, SCHEDULER}
+    assert made(urls[0]) == set(roles.MAKE)
 
     downgrade(urls[0], "0006")  # the others go on
-    assert made(urls[0]) == {API, WORKER, SCHEDULER}
+    assert made(urls[0]) == set(roles.MAKE)
     assert execute(urls[0], "SELECT tablename FROM pg_policies") == []
     assert execute(urls[0], f"SELECT 1 WHERE has_table_privilege('{API}', 'jobs', 'SELECT')") == []
     assert execute(urls[1], f"SELECT 1 WHERE has_table_privilege('{API}', 'jobs', 'SELECT')") != []
