@@ -24,6 +24,7 @@ from api.ops import health, metrics
 from api.rates import Rates
 from api.settings import Settings, get_settings
 from api.token_counts import TokenCounts
+from db import security
 from db.queue import celery_app, ringer
 from db.session import sessions
 from db.telemetry import logs, traces
@@ -85,6 +86,8 @@ def main() -> None:
     app = create_app(settings)
     if settings.api_metrics_port:
         start_http_server(settings.api_metrics_port, registry=app.state.registry)
+    # Beside, as the database may be away and nothing waits for it.
+    threading.Thread(target=security.warn_unbound, args=(app.state.context.sessions,), daemon=True).start()
     log.info("serving", host=settings.host, port=settings.port, models=sorted(settings.models), version=VERSION)
     # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
     # spans are sent.

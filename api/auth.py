@@ -43,7 +43,7 @@ def known(
         raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
     rates.good_key(digest)
     audit.current().actor = found.key
-    context.last_use.note(context.sessions, found.key, found.tenant.id if found.tenant else None)
+    context.last_use.note(context.sessions, found.key, found.tenant.id if found.tenant else None, digest)
     if found.scope == "read" and request.method not in READS:
         raise insufficient("This key may only read")
     return found

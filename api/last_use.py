@@ -24,20 +24,21 @@ class LastUse:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, "last-use")
 
-    def note(self, sessions: sessionmaker[Session], key: str, tenant: str | None) -> bool:
-        """`key`, of `tenant`, is used now. Returns at once; False: it was noted a moment ago."""
+    def note(self, sessions: sessionmaker[Session], key: str, tenant: str | None, digest: bytes = b"") -> bool:
+        """`key`, of `tenant` or with this SHA-256, is used now. Returns at once; False: it was noted a moment ago."""
         now = time.monotonic()
         with self._lock:
             if now - self._noted.get(key, -self.every) < self.every:
                 return False
             self._noted[key] = now
-        self._pool.submit(_write, sessions, key, tenant)
+        self._pool.submit(_write, sessions, key, tenant, digest)
         return True
 
 
-def _write(sessions: sessionmaker[Session], key: str, tenant: str | None) -> None:
+def _write(sessions: sessionmaker[Session], key: str, tenant: str | None, digest: bytes) -> None:
     try:
         with security.transaction(sessions, tenant or "") as session:
+            security.present(session, digest)  # an operator's key is no tenant's row
             keys.mark_used(session, key)
     except SQLAlchemyError as error:
         log.warning("last use not written", key=key, error=type(error).__name__)

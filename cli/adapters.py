@@ -101,6 +101,8 @@ def rebuilt(adapter: str, store: bool = False) -> "Verified":
         raise Failure(f"a replay needs what is not here: {error.name}", "run it in the worker's image") from None
 
     settings = admin.settings()
+    with admin.database():
+        pass  # raises where this is no operator's role
     try:
         act = replays.rebuild if store else replays.verify
         return act(settings.database_url, settings.home, adapter)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from psycopg.errors import InsufficientPrivilege
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from sqlalchemy import select, text
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from cli import show
 from cli.client import Failure, home, service
-from db import tables
+from db import security, tables
 from db.session import sessions
 from db.settings import Settings
 from db.tenant import keys as rows
@@ -46,8 +47,13 @@ def settings() -> Settings:
 
 @contextmanager
 def database() -> Iterator[Session]:
-    """One transaction on the database of `settings()`."""
+    """One transaction on the database of `settings()`. Raises Failure where policies would hide what it asks."""
     with sessions(settings().database_url).begin() as session:
+        if not security.operates(session):
+            hint = (
+                "set ONWARD_DATABASE_URL to the role that migrates: those of API and workers see one tenant at a time"
+            )
+            raise Failure("this is an operator's command: it needs the role that owns the tables", hint)
         yield session
 
 
@@ -74,9 +80,18 @@ def tenant_of(session: Session, name: str) -> tables.Tenant:
 
 def migrate(as_json: show.Json = False) -> None:
     """Bring the database to this version's tables."""
+    from migrations.roles import MissingRoles, UnsafeRoles, set_passwords
     from migrations.run import upgrade  # alembic, only here
 
-    upgrade(settings().database_url)
+    at = settings()
+    given = {security.API: at.api_database_password, security.WORKER: at.worker_database_password}
+    try:
+        upgrade(at.database_url)
+        set_passwords(at.database_url, {role: secret.get_secret_value() for role, secret in given.items() if secret})
+    except (MissingRoles, UnsafeRoles) as error:
+        raise Failure(str(error), "docs/operations.md says who may be what") from None
+    except InsufficientPrivilege as error:  # whoever made the roles gave them theirs
+        show.err.print(f"passwords of {security.API} and {security.WORKER} left as they are: {error}", markup=False)
     with database() as session:
         version = session.scalar(text("SELECT version_num FROM alembic_version"))
     return show.as_json({"version": version}) if as_json else show.out.print(f"the database is at {version}")

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from cli import show
 from cli.admin import settings
+from db import security
 from db.contract.tokens import base_model
 from db.contract.tokens.architectures import ARCHITECTURES
 from db.hidden import redacted
@@ -160,10 +161,21 @@ def _database(session: Session, at: Settings) -> Iterator[Finding]:
             return
     else:
         yield Finding("migrations", "ok", f"at {now}")
+    yield _bound(session)
+    security.look_across(session)
     seen = overview(session, sorted(at.models))
     checks: tuple[Callable[[Session, Overview], Iterator[Finding]], ...] = (_clock, _workers, _queue)
     for check in checks:
         yield from check(session, seen)
+
+
+def _bound(session: Session) -> Finding:
+    """Operators' own commands run as the owner: only a process that serves tenants has to be bound."""
+    role, why = session.scalar(text("SELECT session_user")), security.unbound(session)
+    if why is None:
+        return Finding("isolation", "ok", f"row-level security binds the role {role}")
+    todo = f"right for an operator; give API and workers the roles {security.API} and {security.WORKER}"
+    return Finding("isolation", "warn", f"row-level security does not bind the role {role}: it {why}", todo)
 
 
 def _clock(_: Session, seen: Overview) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, Select, func, insert, select, tuple_
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
-from db import audit
 from db.ids import new_id
 from db.tables import File, FileChunk, Job
 
@@ -107,7 +106,6 @@ def delete(tenant: str, session: Session, file_id: str) -> bool:
     if file is None:
         return False
     file.deleted_at = func.now()
-    audit.write(session, tenant, "file.delete", file_id)
     session.flush()
     purge(session, [file_id])
     return True

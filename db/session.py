@@ -16,6 +16,12 @@ def normal_url(url: str) -> str:
     return url
 
 
+def as_role(url: str, role: str, password: str, database: str | None = None) -> str:
+    """`url` for another role, percent-encoded where its password needs it, and for another `database` where given."""
+    other = make_url(normal_url(url)).set(username=role, password=password)
+    return (other.set(database=database) if database else other).render_as_string(hide_password=False)
+
+
 def make_engine(url: str, pool_size: int = 10) -> Engine:
     """A pooled engine that notices connections a database restart has cut, before a transaction is put on one."""
     return create_engine(

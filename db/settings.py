@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     redis_url: hidden.Url = REDIS_URL  # redis-py's forms: redis://, rediss://, unix:///path.sock?db=0
     database_password: SecretStr | None = None
     redis_password: SecretStr | None = None
+    api_database_password: SecretStr | None = None  # these two are for `onward migrate`: it gives the roles
+    worker_database_password: SecretStr | None = None  # onward_api and onward_worker their passwords
     log_format: Literal["auto", "json", "console"] = "auto"  # auto: for people on a terminal, JSON elsewhere
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     home: Path = Path(".onward")

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import func, literal, select, update
 from sqlalchemy.orm import Session
 
 from db import workers
@@ -20,11 +20,10 @@ def sweep(session: Session, ring: Ring, every: float = 5.0) -> int:
     for model in sorted(workers.served_models(session)):
         waiting = select(Job.id).where(Job.model == model, Job.state.in_(("queued", "running")), ~held.exists())
         first = waiting.order_by(Job.tenant_id, Job.created_at, Job.id).limit(1).scalar_subquery()
-        due = select(Job).where(Job.id == first, Job.rung_at < overdue)
+        due = select(Job.id).where(Job.id == first, Job.rung_at < overdue)
         job = session.scalar(due.with_for_update(skip_locked=True, key_share=True))
         if job is not None:
-            job.rung_at = func.clock_timestamp()
-            session.flush()
+            session.execute(update(Job).where(Job.id == job).values(rung_at=func.clock_timestamp()))
             ring(model)
             rung += 1
     return rung

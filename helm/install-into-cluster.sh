@@ -65,16 +65,21 @@ VALUES
 helm test "$release" -n "$namespace"
 
 api=$(kubectl get deployment -n "$namespace" -l "app.kubernetes.io/instance=$release,app.kubernetes.io/component=api" -o name)
+maker=$(kubectl get cronjob -n "$namespace" -l "app.kubernetes.io/instance=$release,app.kubernetes.io/component=operator" -o name)
 tenant="smoke-$(date +%s)"
-kubectl -n "$namespace" exec "$api" -- onward tenants create "$tenant" > /dev/null
-# The key stays in the pod: the request is sent from there, and only its answer is printed.
-kubectl -n "$namespace" exec -i "$api" -- python - "$tenant" <<'PYTHON'
-import subprocess
+kubectl -n "$namespace" create job "$tenant" --from "$maker"
+trap 'kubectl -n "$namespace" delete job "$tenant"' EXIT
+kubectl -n "$namespace" wait --for=jsonpath='{.status.ready}'=1 "job/$tenant" --timeout "$timeout"
+kubectl -n "$namespace" exec "job/$tenant" -- onward tenants create "$tenant" > /dev/null
+# The key goes from one pod to the other, and only the answer to a request with it is printed.
+ask='
 import sys
 import urllib.request
 
-key = subprocess.run(["onward", "keys", "create", sys.argv[1]], check=True, capture_output=True, text=True).stdout.strip()
+key = sys.stdin.read().strip()
 ask = urllib.request.Request("http://127.0.0.1:8000/v1/models", headers={"Authorization": f"Bearer {key}"})
 print(urllib.request.urlopen(ask, timeout=10).read().decode())
-PYTHON
+'
+kubectl -n "$namespace" exec "job/$tenant" -- onward keys create "$tenant" |
+  kubectl -n "$namespace" exec -i "$api" -- python -c "$ask"
 helm get notes "$release" -n "$namespace"

@@ -9,6 +9,8 @@ context.configure(
     target_metadata=Base.metadata,
     compare_type=True,
     compare_server_default=True,
+    # Locks that a revision took are let go before the next wants others: old code goes on meanwhile.
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from sqlalchemy.orm import Session, sessionmaker
 import db.session
 from cli.local import ownership
 from cli.local import servers as servers_of_wheels
-from cli.local.embedded import Embedded
+from cli.local.embedded import Embedded, Urls
 from db.ids import new_id
 from db.session import make_engine
+from migrations.roles import set_passwords
 from migrations.run import upgrade
 from tests.capability import pytest_terminal_summary
 from tests.waiting import HANG
@@ -37,7 +39,9 @@ def servers() -> Iterator[Embedded]:
     embedded = Embedded(home, durable=False)
     embedded.start()
     _execute(embedded, f"CREATE DATABASE {TEMPLATE}")
-    upgrade(embedded.postgres.url_of(TEMPLATE))
+    urls = embedded.urls_of(TEMPLATE)
+    upgrade(urls.database_url)
+    set_passwords(urls.database_url, urls.passwords)
     yield embedded
     embedded.stop()
     shutil.rmtree(home)
@@ -46,13 +50,21 @@ def servers() -> Iterator[Embedded]:
 @pytest.fixture(scope="module")
 def empty_database_url(servers: Embedded) -> Iterator[str]:
     """A database without one table."""
-    yield from _database(servers, "template1")
+    with _database(servers, "template1") as urls:
+        yield urls.database_url
 
 
 @pytest.fixture(scope="module")
-def database_url(servers: Embedded) -> Iterator[str]:
-    """This module's own migrated database, without one row."""
-    yield from _database(servers, TEMPLATE)
+def urls(servers: Embedded) -> Iterator[Urls]:
+    """This module's own migrated database, without one row, as each role reaches it."""
+    with _database(servers, TEMPLATE) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def database_url(urls: Urls) -> str:
+    """The owner's: for what a test sets up and looks at, not for what it tests."""
+    return urls.database_url
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +80,22 @@ def factory(database_url: str) -> Iterator[sessionmaker[Session]]:
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def as_api(urls: Urls) -> Iterator[sessionmaker[Session]]:
+    """Sessions as the API's own."""
+    engine = make_engine(urls.api_url)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def as_worker(urls: Urls) -> Iterator[sessionmaker[Session]]:
+    """Sessions as a worker's own."""
+    engine = make_engine(urls.worker_url)
+    yield sessionmaker(engine, expire_on_commit=False)
+    engine.dispose()
+
+
 @pytest.fixture
 def session(factory: sessionmaker[Session]) -> Iterator[Session]:
     """A transaction that is never committed."""
@@ -75,10 +103,11 @@ def session(factory: sessionmaker[Session]) -> Iterator[Session]:
         yield opened
 
 
-def _database(servers: Embedded, template: str) -> Iterator[str]:
+@contextmanager
+def _database(servers: Embedded, template: str) -> Iterator[Urls]:
     name = new_id("test_")
     _execute(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield servers.postgres.url_of(name)
+    yield servers.urls_of(name)
     _execute(servers, f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -17,7 +17,7 @@ from celery.worker import state
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import queue, workers
+from db import queue, security, workers
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -41,6 +41,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
     base = base_model.load(settings.model, settings)
     factory = sessions(settings.database_url)
+    security.warn_unbound(factory)
     with factory.begin() as session:
         worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())
     app = tasks.listener(settings.redis_url)
@@ -83,7 +84,7 @@ def _reap(settings: WorkerSettings, factory: sessionmaker[Session]) -> None:
     """What a killed worker was writing goes, except where a lease says that its writer lives."""
 
     def unheld(job_ids: Collection[str]) -> Collection[str]:
-        with factory.begin() as session:
+        with security.across(factory) as session:
             return leases.unheld(session, job_ids)
 
     count = disk.reap(settings.home, unheld)

@@ -7,7 +7,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.errors import reachable
-from db import queue
+from db import queue, security
 from db.overview import Overview, overview
 from migrations import run as migrations
 
@@ -31,7 +31,7 @@ class Gauges(Collector):
                 current.append(migrations.current(session.connection()) == migrations.head())
 
         def rows() -> None:
-            with self.sessions.begin() as session:
+            with security.across(self.sessions) as session:
                 found.append(overview(session, self.models))
 
         up = reachable(schema)

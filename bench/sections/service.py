@@ -153,7 +153,7 @@ def api_under_load(stack: Stack, client: OpenAI, base: Base, jobs: int, threads:
         port = probe.getsockname()[1]
     env = {
         "ONWARD_HOME": str(stack.home),
-        "ONWARD_DATABASE_URL": stack.database_url,
+        "ONWARD_DATABASE_URL": stack.urls.api_url,
         "ONWARD_REDIS_URL": stack.redis_url,
         "ONWARD_MODELS": json.dumps({UNSERVED: str(base.source)}),
         "ONWARD_PORT": str(port),

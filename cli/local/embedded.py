@@ -10,11 +10,14 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from cli.local.servers import Postgres, Valkey
+from db.security import API, WORKER
+from db.session import as_role
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +28,17 @@ class AlreadyRunning(RuntimeError):
 
 @dataclass(frozen=True)
 class Urls:
-    """Where the servers answer, in SQLAlchemy's and in redis-py's spelling. They carry the passwords."""
+    """Where the servers answer, in SQLAlchemy's and in redis-py's spelling. They carry the passwords.
+
+    `database_url` is the owner's. `api_url` and `worker_url` are of roles that a migration makes, and that have a
+    password once they were given those in `passwords`.
+    """
 
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
+    api_url: str = field(repr=False)
+    worker_url: str = field(repr=False)
+    passwords: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Embedded:
@@ -44,6 +54,7 @@ class Embedded:
         self._lock: TextIO | None = None
         self._postgres: Postgres | None = None
         self._valkey: Valkey | None = None
+        self._passwords: dict[str, str] = {}  # of the database's roles
 
     @property
     def postgres(self) -> Postgres:
@@ -57,7 +68,13 @@ class Embedded:
 
     @property
     def urls(self) -> Urls:
-        return Urls(self.postgres.url, self.valkey.url)
+        return self.urls_of("postgres")
+
+    def urls_of(self, database: str) -> Urls:
+        """The same with another database of this PostgreSQL."""
+        owner = self.postgres.url_of(database)
+        api, worker = (as_role(owner, role, self._passwords[role]) for role in (API, WORKER))
+        return Urls(owner, self.valkey.url, api, worker, self._passwords)
 
     def start(self) -> Urls:
         """Returns when both servers answer: seconds the first time, then tenths. Raises AlreadyRunning, ServerError."""
@@ -108,12 +125,13 @@ class Embedded:
         file = self.home / "servers.json"
         known = json.loads(file.read_text()) if file.exists() else {}
         passwords = known.get("passwords") or [secrets.token_urlsafe(24) for _ in range(2)]
+        self._passwords = {role: secrets.token_urlsafe(24) for role in (API, WORKER)} | known.get("roles", {})
         wanted = known.get("ports") or [0, 0]
         with socket.socket() as first, socket.socket() as second:  # held together, so that they differ
             ports = [_bind(probe, port) for probe, port in zip((first, second), wanted, strict=True)]
         handle, scratch = tempfile.mkstemp(dir=self.home)  # mode 600
         with os.fdopen(handle, "w") as out:
-            json.dump({"ports": ports, "passwords": passwords}, out)
+            json.dump({"ports": ports, "passwords": passwords, "roles": self._passwords}, out)
         os.replace(scratch, file)
         return (ports[0], ports[1]), (passwords[0], passwords[1])
 

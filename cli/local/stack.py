@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,11 +19,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from cli import show
 from cli.client import SERVICE, Failure, service
-from cli.local.embedded import AlreadyRunning, Embedded
+from cli.local.embedded import AlreadyRunning, Embedded, Urls
 from cli.local.processes import Process, start, wait_ready, waiting
 from cli.local.servers import ServerError
 from db.session import sessions
 from db.tables import Worker
+from migrations.roles import set_passwords
 from migrations.run import upgrade
 
 API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0
@@ -31,14 +32,22 @@ API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A running service. `models` maps public names to folders or hub ids."""
+    """A running service. `models` maps public names to folders or hub ids; the URLs are the owner's, for operators, and
+    those of the roles that its processes log in as."""
 
     home: Path
     base_url: str
-    database_url: str = field(repr=False)
-    redis_url: str = field(repr=False)
+    urls: Urls
     models: Mapping[str, str]
     processes: tuple[Process, ...]
+
+    @property
+    def database_url(self) -> str:
+        return self.urls.database_url
+
+    @property
+    def redis_url(self) -> str:
+        return self.urls.redis_url
 
     @property
     def sessions(self) -> sessionmaker[Session]:
@@ -98,40 +107,43 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
         started.callback((home / SERVICE).unlink, missing_ok=True)
         os.environ["ONWARD_HOME"] = str(home)  # what this process asks of itself (verify) is this service too
         base_url = f"http://127.0.0.1:{_free(port)}"
-        database_url, redis_url = started.enter_context(_servers(home))
+        urls = started.enter_context(_servers(home))
         env = {
             "ONWARD_HOME": str(home),
-            "ONWARD_DATABASE_URL": database_url,
-            "ONWARD_REDIS_URL": redis_url,
+            "ONWARD_REDIS_URL": urls.redis_url,
             "ONWARD_MODELS": json.dumps(dict(models)),
             "ONWARD_HOST": "127.0.0.1",
             "ONWARD_PORT": base_url.rpartition(":")[2],
             "PYTHONUNBUFFERED": "1",
         }
         with waiting("migrating the database"):
-            upgrade(database_url)
+            upgrade(urls.database_url)
+            set_passwords(urls.database_url, urls.passwords)
 
         def run(name: str, module: str, extra: Mapping[str, str]) -> Process:
             process = start(name, [sys.executable, "-m", module], {**env, **extra}, home / "logs")
             started.callback(process.stop, STOP_SECONDS)
             return process
 
-        api = run("api", "api", {"ONWARD_DRAIN_SECONDS": "0"})  # there is no other process for clients to go to
-        workers = {name: run(f"worker-{name}", "worker", {"ONWARD_MODEL": name}) for name in models}
+        # There is no other process for clients to go to: no drain.
+        api = run("api", "api", {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0"})
+        bound = {"ONWARD_DATABASE_URL": urls.worker_url}
+        workers = {name: run(f"worker-{name}", "worker", bound | {"ONWARD_MODEL": name}) for name in models}
         wait_ready(api, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
         for name, worker in workers.items():
             what = f"loading {name} into the engine"
-            wait_ready(worker, lambda pid=worker.popen.pid: _ready(database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
+            wait_ready(worker, lambda pid=worker.popen.pid: _ready(urls.database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
         started.callback(show.err.print, "stopping ...")  # the first of the callbacks to run
-        yield Stack(home, f"{base_url}/v1", database_url, redis_url, models, (api, *workers.values()))
+        yield Stack(home, f"{base_url}/v1", urls, models, (api, *workers.values()))
 
 
 @contextmanager
-def _servers(home: Path) -> Iterator[tuple[str, str]]:
-    """ONWARD_DATABASE_URL and ONWARD_REDIS_URL where both are set; otherwise embedded servers in `home`."""
-    given = [os.environ.get(name) for name in ("ONWARD_DATABASE_URL", "ONWARD_REDIS_URL")]
-    if given[0] and given[1]:
-        yield given[0], given[1]
+def _servers(home: Path) -> Iterator[Urls]:
+    """ONWARD_DATABASE_URL, one role for all, and ONWARD_REDIS_URL where both are set; otherwise embedded servers in
+    `home`."""
+    database, broker = (os.environ.get(name) for name in ("ONWARD_DATABASE_URL", "ONWARD_REDIS_URL"))
+    if database and broker:
+        yield Urls(database, broker, database, database)
         return
     embedded = Embedded(home)
     try:
@@ -142,7 +154,9 @@ def _servers(home: Path) -> Iterator[tuple[str, str]]:
     except ServerError as error:
         raise Failure(str(error), f"the servers are kept in {embedded.home}") from None
     try:
-        yield given[0] or urls.database_url, given[1] or urls.redis_url
+        if database:
+            urls = Urls(database, urls.redis_url, database, database)
+        yield replace(urls, redis_url=broker or urls.redis_url)
     finally:
         embedded.stop()
 

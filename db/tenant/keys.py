@@ -9,7 +9,7 @@ from typing import Literal, cast
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from db import audit
+from db import audit, security
 from db.ids import KEY_PREFIX, new_id, new_key
 from db.tables import ApiKey, Tenant
 
@@ -117,6 +117,7 @@ def authenticate(session: Session, secret: str) -> Known | None:
     The lookup is by hash of a 256-bit random secret, so its timing tells nothing of any other key.
     """
     digest = _hash(secret)
+    security.present(session, digest)
     found = session.execute(
         select(ApiKey.hash, ApiKey.id, ApiKey.scope, Tenant)
         .outerjoin(Tenant, Tenant.id == ApiKey.tenant_id)

@@ -44,20 +44,32 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* The files under /run/secrets/onward: of the existing Secret, or of the trial's generated one. */}}
+{{/* (root, component): the files under /run/secrets/onward: of the existing Secret, or of the trial's generated one. */}}
 {{- define "onward.secretVolume" -}}
+{{- $component := index . 1 }}
+{{- with index . 0 }}
+{{- $keys := .Values.secrets.keys }}
+{{- $trial := include "onward.name" (list . "trial") }}
+{{- $secret := ternary $trial .Values.secrets.existingSecret .Values.trial.database.enabled }}
+{{- $url := $keys.databaseUrl }}{{ $password := $keys.databasePassword }}
+{{- $api := $keys.apiDatabasePassword }}{{ $worker := $keys.workerDatabasePassword }}
+{{- if .Values.trial.database.enabled }}
+{{- $url = "" }}{{ $password = "databasePassword" }}{{ $api = "apiDatabasePassword" }}{{ $worker = "workerDatabasePassword" }}
+{{- end }}
+{{- if eq $component "api" }}{{ $url = $keys.apiDatabaseUrl | default $url }}{{ $password = $api | default $password }}{{ end }}
+{{- if eq $component "worker" }}{{ $url = $keys.workerDatabaseUrl | default $url }}{{ $password = $worker | default $password }}{{ end }}
 - name: secrets
   projected:
     defaultMode: 0440
     sources:
-{{- $keys := .Values.secrets.keys }}
-{{- $trial := include "onward.name" (list . "trial") }}
-{{- if .Values.trial.database.enabled }}
-      - secret: {name: {{ $trial }}, items: [{key: databasePassword, path: onward_database_password}]}
-{{- else if $keys.databaseUrl }}
-      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.databaseUrl }}, path: onward_database_url}]}
-{{- else if $keys.databasePassword }}
-      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.databasePassword }}, path: onward_database_password}]}
+{{- if $url }}
+      - secret: {name: {{ $secret }}, items: [{key: {{ $url }}, path: onward_database_url}]}
+{{- else if $password }}
+      - secret: {name: {{ $secret }}, items: [{key: {{ $password }}, path: onward_database_password}]}
+{{- end }}
+{{- if and $api (eq $component "migrate") }}
+      - secret: {name: {{ $secret }}, items: [{key: {{ $api }}, path: onward_api_database_password}]}
+      - secret: {name: {{ $secret }}, items: [{key: {{ $worker }}, path: onward_worker_database_password}]}
 {{- end }}
 {{- if .Values.trial.broker.enabled }}
       - secret: {name: {{ $trial }}, items: [{key: redisPassword, path: onward_redis_password}]}
@@ -65,6 +77,7 @@ topologySpreadConstraints:
       - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.redisUrl }}, path: onward_redis_url}]}
 {{- else if $keys.redisPassword }}
       - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.redisPassword }}, path: onward_redis_password}]}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -6,18 +6,33 @@ postgresql+psycopg://onward@{{ include "onward.name" (list . "postgres") }}:5432
 {{- else }}{{ .Values.database.url }}{{ end }}
 {{- end }}
 
+{{/* Whether API and workers have roles of their own: "yes" or nothing */}}
+{{- define "onward.roles" -}}
+{{- $keys := .Values.secrets.keys }}
+{{- if or .Values.trial.database.enabled $keys.apiDatabaseUrl $keys.apiDatabasePassword }}yes{{ end }}
+{{- end }}
+
+{{/* (root, component) -> an item of its environment; none where the mounted secret has the URL whole */}}
+{{- define "onward.databaseEnv" -}}
+{{- $root := index . 0 }}{{ $component := index . 1 }}
+{{- with include "onward.databaseUrl" $root }}
+{{- $url := . }}
+{{- if and (include "onward.roles" $root) (has $component (list "api" "worker")) }}
+{{- $url = regexReplaceAll "://[^@/]*@" . (printf "://onward_%s@" $component) }}
+{{- end }}
+- {name: ONWARD_DATABASE_URL, value: {{ $url | quote }}}
+{{- end }}
+{{- end }}
+
 {{- define "onward.brokerUrl" -}}
 {{- if .Values.trial.broker.enabled -}}
 redis://{{ include "onward.name" (list . "valkey") }}:6379/0
 {{- else }}{{ .Values.broker.url }}{{ end }}
 {{- end }}
 
-{{/* Environment of every process of ours; URLs are empty where the mounted secret has them whole. */}}
+{{/* Environment of every process of ours beside the database URL; URLs are empty where the mounted secret has them whole. */}}
 {{- define "onward.sharedEnv" -}}
 ONWARD_SECRETS_DIR: /run/secrets/onward
-{{- with include "onward.databaseUrl" . }}
-ONWARD_DATABASE_URL: {{ . | quote }}
-{{- end }}
 {{- with include "onward.brokerUrl" . }}
 ONWARD_REDIS_URL: {{ . | quote }}
 {{- end }}
@@ -42,6 +57,15 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
 {{- else if or $v.database.url $keys.databaseUrl }}
 {{- fail "database.url and secrets.keys.databaseUrl must be empty where trial.database is on" }}
+{{- end }}
+{{- if or (ne (empty $keys.apiDatabaseUrl) (empty $keys.workerDatabaseUrl)) (ne (empty $keys.apiDatabasePassword) (empty $keys.workerDatabasePassword)) }}
+{{- fail "secrets.keys: apiDatabaseUrl and workerDatabaseUrl, apiDatabasePassword and workerDatabasePassword are given in pairs" }}
+{{- end }}
+{{- if and (or $keys.apiDatabaseUrl $keys.apiDatabasePassword) $v.trial.database.enabled }}
+{{- fail "secrets.keys: the trial database makes the passwords of API and workers itself" }}
+{{- end }}
+{{- if ne (empty $keys.apiDatabaseUrl) (or (empty $keys.databaseUrl) (empty (include "onward.roles" .))) }}
+{{- fail "secrets.keys.apiDatabaseUrl: it goes with databaseUrl, and apiDatabasePassword with database.url" }}
 {{- end }}
 {{- if not $v.trial.broker.enabled }}
 {{- if eq (empty $v.broker.url) (empty $keys.redisUrl) }}

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations.locks import lock_all
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -18,6 +20,7 @@ STATES_AND_OUT = "state IN ('starting', 'ready', 'out', 'draining', 'gone')"
 
 
 def upgrade() -> None:
+    lock_all(op.get_bind())
     op.execute("SET LOCAL lock_timeout = '5s'")  # waiting for the lock would hold up everyone behind it
     op.add_column("jobs", sa.Column("deaths", postgresql.JSONB(), server_default=sa.text("'[]'"), nullable=False))
     op.add_column("jobs", sa.Column("suspect", sa.Boolean(), server_default=sa.text("false"), nullable=False))

@@ -7,6 +7,8 @@ whose job waits has a share.
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.locks import lock_all
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -50,6 +52,7 @@ CREATE TRIGGER share_of_resumed AFTER UPDATE OF state ON jobs FOR EACH ROW
 
 
 def upgrade() -> None:
+    lock_all(op.get_bind())
     op.execute("SET LOCAL lock_timeout = '5s'")  # waiting for the locks would hold up everyone behind it
     _tables()
     op.add_column("tenants", sa.Column("max_running", sa.Integer(), nullable=True))

@@ -7,6 +7,8 @@ until it is deleted. Adapters whose file the code before has deleted are deleted
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.locks import lock_all
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -14,6 +16,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    lock_all(op.get_bind())
     op.execute("SET LOCAL lock_timeout = '5s'")  # waiting for a lock would hold up everyone behind it
     op.add_column("tenants", sa.Column("max_bytes", sa.BigInteger(), nullable=True))
     op.create_check_constraint(op.f("ck_tenants_max_bytes"), "tenants", "max_bytes >= 0")

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations.locks import lock_all
+
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
@@ -15,6 +17,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    lock_all(op.get_bind())
     op.execute("SET LOCAL lock_timeout = '5s'")  # waiting for the lock would hold up everyone behind it
     op.add_column("api_keys", sa.Column("scope", sa.String(), server_default="tenant", nullable=False))
     op.add_column("api_keys", sa.Column("name", sa.String(), nullable=True))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api import connections
 from api.app import create_app
 from api.settings import Settings
+from cli.local.embedded import Urls
 from db.tenant import keys
 from tests.bases import tiny
 from tests.waiting import HANG, until
@@ -61,9 +62,9 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(database_url: str, redis_url: str, base_folder: Path) -> Settings:
+def settings(urls: Urls, redis_url: str, base_folder: Path) -> Settings:
     return Settings(
-        database_url=database_url,
+        database_url=urls.api_url,
         redis_url=redis_url,
         models={MODEL: str(base_folder)},
         max_file_bytes=60 << 20,

@@ -1,6 +1,11 @@
 """The operator's commands against the real database."""
 
+from sqlalchemy import make_url, text
+
+from db.security import API, WORKER
+from db.session import make_engine
 from db.tenant import keys
+from migrations.run import head
 from tests.cli.conftest import complaint, read
 
 
@@ -65,6 +70,31 @@ def test_a_tenants_storage_is_limited_and_freed_again(shell):
     assert read(shell("tenants", "set", "gil", "--max-bytes", "12345", "--json"))["max_bytes"] == 12345
     assert read(shell("tenants", "set", "gil", "--json"))["max_bytes"] == 12345, "what is not given stays"
     assert "12.3k" in shell("tenants", "list").stdout
-    assert "a whole number, or none" in complaint(shell("tenants", "set", "gil", "--max-bytes", "-1", ok=False))
-    assert read(shell("tenants", "set", "gil", "--max-bytes", "none", "--json"))["max_bytes"] is None
+    assert read(shell("tenants", "set", "gil", "--unlimited", "max-bytes", "--json"))["max_bytes"] is None
     assert "there is no tenant 'who'" in complaint(shell("tenants", "set", "who", ok=False))
+
+
+def test_migrate_gives_the_roles_their_passwords(shell, urls, monkeypatch):
+    """Those they have: the tests beside this one use them."""
+    for role, name in ((API, "API"), (WORKER, "WORKER")):
+        monkeypatch.setenv(f"ONWARD_{name}_DATABASE_PASSWORD", urls.passwords[role] + "\n")
+    assert read(shell("migrate", "--json"))["version"] == head()
+    for url in (urls.api_url, urls.worker_url):
+        engine = make_engine(url, pool_size=1)
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT current_user")) == make_url(url).username
+        engine.dispose()
+
+
+def test_a_role_that_sees_one_tenant_at_a_time_is_no_operators(shell, urls, monkeypatch):
+    """Instead of an empty list: `onward tenants list` in a container of the API."""
+    monkeypatch.setenv("ONWARD_DATABASE_URL", urls.api_url)
+    for words in (("tenants", "list"), ("tenants", "create", "x"), ("keys", "list", "x"), ("adapters", "verify", "x")):
+        assert "it needs the role that owns the tables" in complaint(shell(*words, ok=False))
+
+
+def test_the_doctor_works_in_the_name_of_the_api(shell, urls, monkeypatch):
+    monkeypatch.setenv("ONWARD_DATABASE_URL", urls.api_url)
+    found = {f["part"]: f for f in read(shell("doctor", "--json"))["findings"]}
+    assert found["isolation"]["mark"] == "ok"
+    assert "queue" in found

@@ -41,7 +41,7 @@ def test_a_healthy_installation(shell, ready):
     report = read(shell("doctor", "--json"))
     assert report["healthy"]
     assert {f["part"] for f in report["findings"]} == {
-        "models", "store", "processor", "broker", "database", "migrations", "clock", "engine", "queue",
+        "models", "store", "processor", "broker", "database", "migrations", "isolation", "clock", "engine", "queue",
     }  # fmt: skip
     assert [f for f in report["findings"] if f["mark"] == "fail"] == []
     (engine,) = (f for f in report["findings"] if f["part"] == "engine")

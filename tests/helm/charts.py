@@ -45,8 +45,11 @@ def pods(objects: list[Object]) -> Iterator[tuple[str, dict[str, str], Object]]:
         name = f"{found['kind']}/{found['metadata']['name']}"
         if found["kind"] == "Pod":
             yield name, found["metadata"]["labels"], found["spec"]
-        elif "template" in found.get("spec", {}):
-            made = found["spec"]["template"]
+            continue
+        spec = found.get("spec", {})
+        spec = spec.get("jobTemplate", {}).get("spec", spec)
+        if "template" in spec:
+            made = spec["template"]
             yield name, made["metadata"]["labels"], made["spec"]
 
 

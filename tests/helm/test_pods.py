@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -51,7 +52,7 @@ def test_accounts_have_no_token(objects):
 
 def test_what_serves_has_probes_on_its_named_ports(objects):
     for name, _, spec in pods(objects):
-        if name.startswith(("Job/", "Pod/")):
+        if name.startswith(("CronJob/", "Job/", "Pod/")):
             continue
         container = only(spec["containers"])
         ports = {port["name"] for port in container["ports"]}
@@ -109,6 +110,40 @@ def test_environment_is_what_the_settings_know(objects):
         assert files
         assert files <= {f"onward_{f}" for f in fields["api"]}
         assert all(isinstance(value, str) for value in given.values())
+
+
+def login(name, component):
+    """(role in the URL or None, {file of its secrets: key}) of what a component's pod logs in to the database with."""
+    ((spec, objects),) = {
+        what: (spec, rendered(name))
+        for what, labels, spec in pods(rendered(name))
+        if labels["app.kubernetes.io/component"] == component
+    }.values()
+    url = environment(spec, objects).get("ONWARD_DATABASE_URL")
+    volume = only([v for v in spec["volumes"] if v["name"] == "secrets"])
+    items = [item for source in volume["projected"]["sources"] for item in source["secret"]["items"]]
+    files = {i["path"].removeprefix("onward_"): i["key"] for i in items if "database" in i["path"]}
+    return url and urlsplit(url).username, files
+
+
+def test_each_process_logs_in_as_its_role():
+    owner = {"database_password": "databasePassword"}
+    for component in ("api", "worker", "migrate"):  # one URL for all, as before there were roles
+        assert login("external", component) == ("onward", owner)
+        assert login("urls-from-secret", component) == (None, {"database_url": "url"})
+    for name, (api, worker) in {
+        "roles": ("api", "worker"),
+        "trial": ("apiDatabasePassword", "workerDatabasePassword"),
+    }.items():
+        passwords = {"api_database_password": api, "worker_database_password": worker}
+        assert login(name, "api") == ("onward_api", {"database_password": api})
+        assert login(name, "worker") == ("onward_worker", {"database_password": worker})
+        assert login(name, "migrate") == ("onward", owner | passwords)
+        assert login(name, "operator") == ("onward", owner)
+    for component, key in {"api": "api-url", "worker": "worker-url", "migrate": "url", "operator": "url"}.items():
+        assert login("roles-urls", component) == (None, {"database_url": key})
+    assert of_kind(rendered("external"), "CronJob") == []
+    assert only(of_kind(rendered("roles"), "CronJob"))["spec"]["suspend"] is True
 
 
 def test_worker_settings_are_accepted(objects, monkeypatch):

@@ -42,6 +42,8 @@ TABLE = [
     ("secrets: {password: x}", "password"),
     ("secrets: {keys: {databasePassword: '', redisPassword: ''}}", "secrets.keys"),
     ("secrets: {keys: {databaseUrl: url}}", "database.url"),
+    ("secrets: {keys: {apiDatabasePassword: a}}", "secrets.keys"),
+    ("secrets: {keys: {apiDatabaseUrl: a, workerDatabaseUrl: b}}", "secrets.keys.apiDatabaseUrl"),
     ("trial: {database: {enabled: true}}", "trial.database"),
     ("networkPolicy: {database: {to: []}}", "networkPolicy.database.to"),
     ("networkPolicy: {broker: {to: []}}", "networkPolicy.broker.to"),

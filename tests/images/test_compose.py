@@ -17,7 +17,7 @@ PROFILES: dict[str, list[str]] = {"default": [], "gpu": ["--profile", "gpu"]}
 PARTS = {"postgres", "valkey", "migrate", "api", "worker", "prometheus", "grafana"}
 OURS = ("migrate", "api", "worker", "worker-gpu")
 ONE_SHOT = {"migrate"}
-PASSWORDS = ("postgres_password", "valkey_password", "grafana_password")
+PASSWORDS = tuple(f"{name}_password" for name in ("postgres", "api", "worker", "valkey", "grafana"))
 
 
 @pytest.fixture(scope="module", params=PROFILES)
@@ -108,11 +108,19 @@ def test_no_password_is_in_a_variable(tmp_path: Path) -> None:
 
 def test_a_password_is_one_file_for_the_server_and_for_us(whole: dict[str, Any]) -> None:
     given = {name: {s["source"]: s["target"] for s in part.get("secrets", [])} for name, part in whole.items()}
-    for name in OURS:
-        assert given[name] == {
+    valkey = {"valkey_password": "onward_redis_password"}
+    for name in ("worker", "worker-gpu"):
+        assert given[name] == {"worker_password": "onward_database_password"} | valkey
+    assert given["api"] == {"api_password": "onward_database_password"} | valkey
+    assert (
+        given["migrate"]
+        == {
             "postgres_password": "onward_database_password",
-            "valkey_password": "onward_redis_password",
+            "api_password": "onward_api_database_password",
+            "worker_password": "onward_worker_database_password",
         }
+        | valkey
+    )
     assert set(given["postgres"]) == {"postgres_password"}
     assert set(given["valkey"]) == {"valkey_password"}
     assert set(given["grafana"]) == {"grafana_password"}
@@ -131,7 +139,8 @@ def test_our_processes_read_what_is_set(whole: dict[str, Any], tmp_path: Path, m
                 field = key.removeprefix("ONWARD_").lower()
                 assert not key.startswith("ONWARD_") or key == "ONWARD_SECRETS_DIR" or field in kind.model_fields, key
             read = kind()
-            assert read.database_url == "postgresql+psycopg://onward:one%2Ftwo@postgres:5432/onward"
+            role = "onward_api" if name == "api" else "onward_worker"
+            assert read.database_url == f"postgresql+psycopg://{role}:one%2Ftwo@postgres:5432/onward"
             assert read.redis_url == "redis://:three@valkey:6379/0"
             assert read.models == {"my-model": "/models/base"}
 
@@ -190,7 +199,12 @@ def test_own_servers_can_be_named() -> None:
     url = "postgresql+psycopg://me@db.example:5432/onward?sslmode=require"
     own = composed(ONWARD_BUNDLED_SERVERS="0", ONWARD_BACK_INTERNAL="false", ONWARD_DATABASE_URL=url)
     assert own["services"]["postgres"]["scale"] == own["services"]["valkey"]["scale"] == 0
-    assert own["services"]["api"]["environment"]["ONWARD_DATABASE_URL"] == url
+    roles = composed(ONWARD_DATABASE_URL=url, ONWARD_API_DATABASE_URL="as-api", ONWARD_WORKER_DATABASE_URL="as-worker")
+    for name, wanted in {"migrate": url, "api": "as-api", "worker": "as-worker", "worker-gpu": "as-worker"}.items():
+        environment = composed("--profile", "*", ONWARD_DATABASE_URL=url)["services"][name]["environment"]
+        assert environment["ONWARD_DATABASE_URL"] == url, "one URL for all, where no other is given"
+        if name in roles["services"]:
+            assert roles["services"][name]["environment"]["ONWARD_DATABASE_URL"] == wanted
     assert not own["networks"]["back"].get("internal")
 
 

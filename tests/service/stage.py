@@ -19,6 +19,7 @@ from db.session import sessions
 from db.tables import Adapter, Evaluation, Job, JournalStep, Lease
 from db.tables import Worker as WorkerRow
 from db.tenant import keys
+from migrations.roles import set_passwords
 from migrations.run import upgrade
 from tests.ports import free_port
 from tests.service.processes import Forked, Process, started
@@ -58,9 +59,10 @@ class Stage:
     def start(self) -> None:
         os.environ["OMP_NUM_THREADS"] = HASTE["OMP_NUM_THREADS"]  # what the fork server imports reads it
         self.embedded = Embedded(self.home, durable=False)
-        urls = self.embedded.start()
+        self.urls = urls = self.embedded.start()
         self.database_url, self.redis_url = urls.database_url, urls.redis_url
         upgrade(self.database_url)
+        set_passwords(self.database_url, urls.passwords)
         self.factory = sessions(self.database_url)
         port = free_port()
         api = self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port)})
@@ -76,7 +78,7 @@ class Stage:
     def process(self, module: str, env: dict[str, str], fork: bool = False) -> Process:
         """`python -m MODULE`, or with `fork` a worker from the fork server, whose `main` may be another module's."""
         common = {
-            "ONWARD_DATABASE_URL": self.database_url,
+            "ONWARD_DATABASE_URL": self.urls.api_url if module == "api" else self.urls.worker_url,
             "ONWARD_REDIS_URL": self.redis_url,
             "ONWARD_HOME": str(self.home),
             "ONWARD_MODELS": json.dumps({name: str(self.base) for name in self.models}),

@@ -44,7 +44,9 @@ def test_a_restored_backup_verifies_and_goes_on(stage, steady, harmed, client, s
     assert verify.verify(restored, home, kept.id).ok
 
     about = {"ONWARD_MODEL": "harmed", "ONWARD_SCORER": "torch", "ONWARD_HOME": str(home)}
-    other = stage.process("worker", about | {"ONWARD_DATABASE_URL": restored}, fork=True)
+    other = stage.process(
+        "worker", about | {"ONWARD_DATABASE_URL": stage.embedded.urls_of("restored").worker_url}, fork=True
+    )
 
     def done() -> str | None:
         with sessions(restored).begin() as session:

@@ -61,11 +61,11 @@ def lines() -> Iterator[list[Any]]:
 
 
 @pytest.fixture
-def settings(tmp_path, database_url, redis_url) -> WorkerSettings:
+def settings(tmp_path, urls, redis_url) -> WorkerSettings:
     """Of a model of this test alone. Its heartbeats' rhythms are long: what happens is not theirs."""
     model = new_id("m-")
     return WorkerSettings(
-        model=model, models={model: str(base_folder(tmp_path))}, database_url=database_url, redis_url=redis_url,
+        model=model, models={model: str(base_folder(tmp_path))}, database_url=urls.worker_url, redis_url=redis_url,
         home=tmp_path / "home", slice_seconds=60, lease_seconds=60, sweep_seconds=60,
     )  # fmt: skip
 

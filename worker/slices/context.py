@@ -51,6 +51,10 @@ class Context:
         """One transaction on the rows of the tenant with this id."""
         return security.transaction(self.factory, tenant)
 
+    def across(self) -> AbstractContextManager[Session]:
+        """One transaction on what a scheduler may know of every tenant's jobs."""
+        return security.across(self.factory)
+
     @property
     def snapshots(self) -> Snapshots:
         return Snapshots(self.settings.home / "snapshots")

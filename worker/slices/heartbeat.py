@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import outlook, workers
+from db import audit, outlook, security, workers
 from db.retention import Keep, prune
 from db.sweep import sweep
 from db.transitions import Wish
@@ -122,7 +122,7 @@ class Heartbeat(threading.Thread):
         claims, before = self._claims(), time.monotonic()
         if not claims:
             return
-        with self._factory.begin() as session:
+        with security.across(self._factory) as session:
             still = leases.renew(session, claims, self._settings.lease_seconds)
         with self._lock:
             for claim in claims:
@@ -138,7 +138,7 @@ class Heartbeat(threading.Thread):
         claims = self._claims()
         if not claims:
             return
-        with self._factory.begin() as session:
+        with security.across(self._factory) as session:
             wishes = leases.wishes(session, claims)
         with self._lock:
             for claim in claims:
@@ -174,11 +174,13 @@ class Heartbeat(threading.Thread):
         from this disk what tenants have deleted."""
         own = self._settings
         keep = Keep(own.keep_events_days, own.keep_journal_days, own.keep_usage_days, own.keep_workers_days)
-        with self._factory.begin() as session:
+        with security.across(self._factory) as session:
             sweep(session, self._ring, own.sweep_seconds)
             outlook.note(session, own.model, own.cohort, own.slice_seconds)
-            prune(session, keep)
             gone = self._tidy.gone(session)
+        with security.forgetting(self._factory) as session:
+            prune(session, keep)
+            audit.prune(session, own.audit_days)
         self._tidy.remove(gone)
 
     def _try(self, act: Callable[[], None]) -> None:

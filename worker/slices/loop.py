@@ -25,7 +25,7 @@ def run_slice(context: Context) -> bool:
 
     Whatever happens in it, no claim is held when it is over. Raises OperationalError where the database is away.
     """
-    with context.factory.begin() as session:
+    with context.across() as session:
         limit, most = context.settings.cohort, context.settings.max_tokens
         waiting = candidates(session, context.model, limit, wide.of(context.residents.values(), most))
         waiting = wide.fit(waiting, context.residents, limit, most)
@@ -49,7 +49,7 @@ def run_slice(context: Context) -> bool:
             context.heartbeat.drop_all()
     if stuck or leaving.told_to(context):
         return False
-    with context.factory.begin() as session:
+    with context.across() as session:
         return bool(candidates(session, context.model, limit=1))
 
 

@@ -14,7 +14,7 @@ from tests.quantised import quantised
 
 
 @pytest.fixture
-def ended(factory, database_url, redis_url, tmp_path):
+def ended(factory, urls, redis_url, tmp_path):
     """`python -m worker` on a tiny base, from start to its own end: (status, standard error)."""
 
     def run(method, **settings):
@@ -25,7 +25,7 @@ def ended(factory, database_url, redis_url, tmp_path):
             config["quantization_config"]["quant_method"] = method
             (path / "config.json").write_text(json.dumps(config))
         environment = os.environ | {
-            "ONWARD_DATABASE_URL": database_url,
+            "ONWARD_DATABASE_URL": urls.worker_url,
             "ONWARD_REDIS_URL": redis_url,
             "ONWARD_HOME": str(tmp_path / "home"),
             "ONWARD_MODEL": "tiny",

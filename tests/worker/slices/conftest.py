@@ -37,11 +37,11 @@ def given_up() -> threading.Event:
 
 
 @pytest.fixture
-def context(factory, database_url, tmp_path, base, rung, given_up) -> Iterator[Context]:
+def context(factory, as_worker, urls, tmp_path, base, rung, given_up) -> Iterator[Context]:
     model = new_id("m-")
     settings = WorkerSettings(
         model=model,
-        database_url=database_url,
+        database_url=urls.worker_url,
         home=tmp_path,
         slice_seconds=AGES,
         flush_seconds=0.01,
@@ -49,11 +49,12 @@ def context(factory, database_url, tmp_path, base, rung, given_up) -> Iterator[C
     )
     with factory.begin() as session:
         worker_id = workers.register(session, model=model, host="here", pid=1)
-    beats = Heartbeat(factory, settings, worker_id, rung.append)  # not started: leases are long
+    beats = Heartbeat(as_worker, settings, worker_id, rung.append)  # not started: leases are long
     made = Context(
-        settings, open_base(model, str(base)), Bowl(), factory, worker_id, beats, rung.append, given_up.set,
+        settings, open_base(model, str(base)), Bowl(), as_worker, worker_id, beats, rung.append, given_up.set,
         Progress(HANG),
     )  # fmt: skip
+    made.rows = factory  # the owner's sessions: for what a test sets up and looks at
     yield made
     made.pool.shutdown()
 

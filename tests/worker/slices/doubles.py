@@ -185,7 +185,7 @@ def counted(series: Counter | Histogram) -> float:
 
 def leased(context: Context, job_id: str) -> LeasedRun | None:
     """The job, acquired by this worker."""
-    with context.factory.begin() as session:
+    with context.across() as session:
         (waiting,) = [w for w in candidates(session, context.model) if w.job_id == job_id]
     return acquire(context, waiting)
 

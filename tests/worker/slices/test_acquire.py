@@ -30,7 +30,7 @@ def expire(factory, job_id: str) -> None:
 
 def elsewhere(context, job_id: str, losses, give_back: bool = True) -> None:
     """Another worker takes the job's next steps."""
-    with context.factory.begin() as session:
+    with context.rows.begin() as session:
         other = workers.register(session, model=context.model, host="there", pid=2)
         claim = leases.claim(session, job_id, other, 60, 5)
         journal.flush(session, claim, [Step(claim.step + i, row, 7) for i, row in enumerate(losses)])
@@ -81,7 +81,7 @@ def test_a_resident_run_that_another_worker_took_further_is_replayed(context, su
     assert again.writer is not first.writer
     assert (again.run.step, again.claim.token) == (3, 3)
     assert events(lines) == ["started", "replayed"]
-    with context.factory.begin() as session:
+    with context.rows.begin() as session:
         whole = rebuilt(again.claim.spec, context.base, journal.read(session, again.claim))
     assert again.run.params.tobytes() == whole.params.tobytes()
 
@@ -102,7 +102,7 @@ def test_a_snapshot_on_the_journal_is_used(context, submit, taken):
     job_id = submit()
     elsewhere(context, job_id, MANY)
     spec = leased(context, job_id).claim.spec
-    expire(context.factory, job_id)
+    expire(context.rows, job_id)
     settle.drop(context, job_id)
     start = rebuilt(spec, context.base, MANY[:taken])
     marked = Point(start.params + np.float32(1.0), start.state)
@@ -117,7 +117,7 @@ def test_a_snapshot_of_another_journal_is_not_used(context, submit):
     job_id = submit()
     elsewhere(context, job_id, MANY)
     spec = leased(context, job_id).claim.spec
-    expire(context.factory, job_id)
+    expire(context.rows, job_id)
     settle.drop(context, job_id)
     other = rebuilt(spec, context.base, [[9.0, 1.0]])
     context.snapshots.write(job_id, other, Prefix(spec, [[9.0, 1.0]]).hex())
@@ -143,7 +143,7 @@ def test_held_out_rows_are_read_where_there_are_any(context, submit):
 def test_a_job_of_a_dead_worker_is_taken_over_and_counted(context, submit):
     job_id = submit()
     elsewhere(context, job_id, MANY, give_back=False)
-    expire(context.factory, job_id)
+    expire(context.rows, job_id)
     before = counted(metrics.lease_expiries.labels(context.model))
     run = leased(context, job_id)
     assert (run.run.step, run.claim.took_over) == (3, True)
@@ -162,7 +162,7 @@ def test_where_another_worker_was_faster_there_is_no_run(context, submit, row):
 def test_a_poisonous_job_ends_and_gives_no_run(context, submit, row):
     job_id = submit()
     for _ in range(context.settings.max_attempts):
-        with context.factory.begin() as session:
+        with context.rows.begin() as session:
             leases.blame(session, leased(context, job_id).claim)
     assert leased(context, job_id) is None
     assert row(job_id).error["code"] == "poison"

@@ -62,13 +62,13 @@ def unknown(context, job_id: str) -> bool:
 
 def test_a_finished_run_is_committed_published_and_let_go(context, run, row, lines):
     settle.settle(context, run, Finished())
-    assert committed(context.factory, run.job_id) == list(range(STEPS))
+    assert committed(context.rows, run.job_id) == list(range(STEPS))
     assert (row(run.job_id).state, row(run.job_id).step) == ("succeeded", STEPS)
-    made = adapter(context.factory, run.job_id)
+    made = adapter(context.rows, run.job_id)
     assert made.step == STEPS
     assert (context.settings.home / "adapters" / run.job_id / "adapter_model.safetensors").is_file()
     assert unknown(context, run.job_id)
-    assert lease(context.factory, run.job_id) is None
+    assert lease(context.rows, run.job_id) is None
     assert ended(context, "succeeded") == 1
     assert [x["event"] for x in lines] == ["started", "finished"]
 
@@ -87,7 +87,7 @@ def test_the_best_step_is_published_from_where_it_is_known(context, run, tmp_pat
         context.snapshots.write(run.job_id, marked, Prefix(spec, losses[:1]).hex())
         best = rebuilt(spec, context.base, losses[:2], marked)
     settle.settle(context, run, Finished())
-    made = adapter(context.factory, run.job_id)
+    made = adapter(context.rows, run.job_id)
     wanted = publish(tmp_path / "elsewhere", run.job_id, made.name, spec, context.base, best)
     assert (made.step, made.sha256) == (2, wanted.sha256)
     assert not (context.settings.home / "snapshots" / run.job_id).exists()
@@ -98,7 +98,7 @@ def test_a_failed_run_says_why_and_has_no_adapter_without_a_best(context, half, 
     job = row(half.job_id)
     assert (job.state, job.step) == ("failed", STEPS // 2)
     assert job.error == {"code": "nonfinite_loss", "message": "no loss was finite", "param": None}
-    assert adapter(context.factory, half.job_id) is None
+    assert adapter(context.rows, half.job_id) is None
     assert unknown(context, half.job_id)
     assert ended(context, "nonfinite_loss") == 1
     assert lines[-1]["event"] == "failed"
@@ -107,16 +107,16 @@ def test_a_failed_run_says_why_and_has_no_adapter_without_a_best(context, half, 
 def test_a_failed_run_keeps_its_best(context, half):
     half.resident.run = replace(half.run, best=(1, 0.25))
     settle.settle(context, half, Failed("nonfinite_loss", "no loss was finite"))
-    assert adapter(context.factory, half.job_id).step == 1
+    assert adapter(context.rows, half.job_id).step == 1
 
 
 @pytest.mark.parametrize("wish, state, outcome", [("pause", "paused", "paused"), ("cancel", "cancelled", "cancelled")])
 def test_a_wish_is_obeyed_with_every_scored_step_committed(context, half, row, lines, wish, state, outcome):
-    with context.factory.begin() as session:
+    with context.rows.begin() as session:
         getattr(jobs, wish)(half.claim.tenant_id, session, half.job_id)
     settle.settle(context, half, Obeyed(wish))
     assert (row(half.job_id).state, row(half.job_id).step) == (state, STEPS // 2)
-    assert lease(context.factory, half.job_id) is None
+    assert lease(context.rows, half.job_id) is None
     assert context.heartbeat.until(half.job_id) == 0.0
     assert (half.job_id in context.residents) == (wish == "pause"), "only what is paused will go on"
     assert ended(context, outcome) == 1
@@ -124,7 +124,7 @@ def test_a_wish_is_obeyed_with_every_scored_step_committed(context, half, row, l
 
 
 def test_a_pause_that_was_taken_back_since_it_was_seen_gives_the_job_back(context, half, row):
-    with context.factory.begin() as session:
+    with context.rows.begin() as session:
         jobs.pause(half.claim.tenant_id, session, half.job_id)
         jobs.resume(half.claim.tenant_id, session, half.job_id)
     settle.settle(context, half, Obeyed("pause"))
@@ -134,12 +134,12 @@ def test_a_pause_that_was_taken_back_since_it_was_seen_gives_the_job_back(contex
 @pytest.mark.parametrize("how", [Finished(), Failed("a_code", "a reason"), Obeyed("cancel"), Lost()])
 def test_a_run_whose_lease_is_lost_writes_nothing(context, run, row, how):
     before = counted(metrics.fenced_writes.labels(context.model))
-    lose(context.factory, run.job_id)
+    lose(context.rows, run.job_id)
     with pytest.raises(LeaseLost):
         settle.settle(context, run, how)
-    assert committed(context.factory, run.job_id) == []
+    assert committed(context.rows, run.job_id) == []
     assert (row(run.job_id).state, row(run.job_id).error) == ("running", None)
-    assert adapter(context.factory, run.job_id) is None
+    assert adapter(context.rows, run.job_id) is None
     assert counted(metrics.fenced_writes.labels(context.model)) == before + 1
 
 
@@ -154,7 +154,7 @@ def test_a_lease_lost_between_the_last_step_and_the_end_is_refused_and_counted(c
     """The steps are in; the end is not, though the adapter's files lie there for whoever takes over."""
     run.writer.flush(lambda: 0.0)
     before = counted(metrics.fenced_writes.labels(context.model))
-    lose(context.factory, run.job_id)
+    lose(context.rows, run.job_id)
     with pytest.raises(LeaseLost):
         settle.settle(context, run, Finished())
     assert row(run.job_id).state == "running"
@@ -207,7 +207,7 @@ def test_a_run_that_went_far_enough_leaves_a_snapshot(context, half):
 
 
 def test_a_release_that_is_refused_drops_the_run_and_raises_nothing(context, half, lines):
-    lose(context.factory, half.job_id)
+    lose(context.rows, half.job_id)
     settle.release(context, half)
     assert unknown(context, half.job_id)
     assert lines[-1]["event"] == "lease lost"
