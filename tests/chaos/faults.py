@@ -32,18 +32,16 @@ def kill_worker(fleet: Fleet, post: Post, progress: Progress) -> None:
 
 
 def freeze_worker(fleet: Fleet, post: Post, progress: Progress) -> None:
-    """SIGSTOP until every lease it had is over, then SIGCONT: what it wrote meanwhile is for the database to refuse."""
+    """SIGSTOP while it has a lease, where it gets one soon, until all it had are over; then SIGCONT: what it wrote
+    meanwhile is for the database to refuse."""
     worker = _working(fleet, post)
+    ends = time.monotonic() + AWAY + LEASE
+    while not _leases(fleet, worker) and time.monotonic() < ends:
+        time.sleep(0.01)
     worker.send(signal.SIGSTOP)
     worker.stopped()
-    held = (
-        select(func.count())
-        .select_from(Lease)
-        .join(WorkerRow, WorkerRow.id == Lease.worker_id)
-        .where(WorkerRow.pid == worker.pid, Lease.expires_at > func.clock_timestamp())
-    )
     try:
-        until(lambda: fleet.answered(lambda session: session.scalar(held)) == 0, "its leases are over")
+        until(lambda: _leases(fleet, worker) == 0, "its leases are over")
     finally:
         worker.send(signal.SIGCONT)
 
@@ -163,6 +161,13 @@ def full_disk(folder: Path) -> Iterator[Path]:
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+def _leases(fleet: Fleet, worker: Process) -> int | None:
+    """How many leases in force it has; None where the database does not say."""
+    held = select(func.count()).select_from(Lease).join(WorkerRow, WorkerRow.id == Lease.worker_id)
+    mine = held.where(WorkerRow.pid == worker.pid, Lease.expires_at > func.clock_timestamp())
+    return fleet.answered(lambda session: session.scalar(mine))
 
 
 def _working(fleet: Fleet, post: Post) -> Process:

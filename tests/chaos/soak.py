@@ -20,12 +20,14 @@ from tests.chaos.fleet import Fleet, Post, fleet
 from tests.chaos.plan import plan
 from tests.chaos.storm import tenant_of
 from tests.chaos.traffic import Entry, Traffic
+from tests.waiting import alive
 
 MODELS = {"engine": 1, "plain": 2}
 TENANTS, UNFINISHED = 6, 8  # how many jobs are kept going
 WARM = 0.25  # of the time is not judged
 EVERY = 60.0  # seconds from fault to fault
 FLAT = 2.0  # per cent an hour
+GROWTH, GAINED = "growth (% an hour)", "handles gained"
 JUDGED = 30.0  # minutes from which on a slope is more than noise
 GENTLE = (
     "postgres killed", "postgres restarted", "connections cut in mid-transaction", "valkey killed", "valkey flushed",
@@ -42,8 +44,13 @@ class Series:
     at: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
+    died: bool = False
 
     def sample(self, at: float) -> None:
+        """One that is gone is noted: nobody was to kill it."""
+        self.died = self.died or not alive(self.pid)
+        if self.died:
+            return
         status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         self.at.append(at)
         self.resident.append(next(int(x.split()[1]) * 1024 for x in status if x.startswith("VmRSS:")))
@@ -53,10 +60,11 @@ class Series:
         """After the first `warm` seconds: growth in per cent an hour, and handles gained between the quarters."""
         first = next((i for i, at in enumerate(self.at) if at >= warm), 0)
         return {
-            "MiB": round(median(self.resident[first:]) / 2**20, 1),
-            "growth (% an hour)": round(growth(self.at[first:], self.resident[first:]), 2),
-            "handles": int(median(self.handles[first:])),
-            "handles gained": gained(self.handles[first:]),
+            "lived": not self.died,
+            "MiB": round(median(self.resident[first:] or [0]) / 2**20, 1),
+            GROWTH: round(growth(self.at[first:], self.resident[first:]), 2),
+            "handles": int(median(self.handles[first:] or [0])),
+            GAINED: gained(self.handles[first:]),
             "samples": len(self.at) - first,
         }
 
@@ -70,6 +78,8 @@ def growth(at: Sequence[float], values: Sequence[float]) -> float:
 
 def gained(values: Sequence[int]) -> float:
     """By how much the median of the last quarter lies above that of the first."""
+    if not values:
+        return 0.0
     quarter = max(1, len(values) // 4)
     return float(median(values[-quarter:]) - median(values[:quarter]))
 
@@ -85,18 +95,19 @@ def soaked(minutes: float, logs: Path | None = None, seed: int = 1) -> dict[str,
         load = Load(made, seed)
         load.run(60 * minutes, watched)
         found = {name: one.told(WARM * 60 * minutes) for name, one in watched.items()}
+        wrong = [x for x in broken(found) if minutes >= JUDGED or x.endswith("died")]
         return {
             "minutes": minutes, "processes": found, "jobs": load.jobs(), "steps": load.steps(),
-            "faults": dict(sorted(load.injected.items())), "broken": broken(found) if minutes >= JUDGED else [],
+            "faults": dict(sorted(load.injected.items())), "broken": wrong,
         }  # fmt: skip
 
 
 def broken(found: dict[str, dict[str, Any]]) -> list[str]:
-    out = [f"{name} grows by {x['growth (% an hour)']} % an hour" for name, x in found.items()
-           if x["growth (% an hour)"] > FLAT]  # fmt: skip
-    return out + [
-        f"{name} gained {x['handles gained']} handles" for name, x in found.items() if x["handles gained"] > 2
-    ]
+    out = [f"{name} died" for name, x in found.items() if not x["lived"]]
+    for name, x in found.items():
+        out += [f"{name} grows by {x[GROWTH]} % an hour"] if x[GROWTH] > FLAT else []
+        out += [f"{name} gained {x[GAINED]} handles"] if x[GAINED] > 2 else []
+    return out
 
 
 class Load:

@@ -1,8 +1,10 @@
 """A leak is told from noise: slopes and handles of made-up series."""
 
+import os
+
 import pytest
 
-from tests.chaos.soak import broken, gained, growth
+from tests.chaos.soak import Series, broken, gained, growth
 
 
 def test_growth_is_told_in_per_cent_an_hour():
@@ -19,6 +21,15 @@ def test_handles_are_counted_between_the_first_quarter_and_the_last():
 
 
 def test_what_leaks_is_named():
-    fine = {"growth (% an hour)": 1.0, "handles gained": 1}
-    leaky = {"growth (% an hour)": 3.0, "handles gained": 9}
+    fine = {"lived": True, "growth (% an hour)": 1.0, "handles gained": 1}
+    leaky = {"lived": True, "growth (% an hour)": 3.0, "handles gained": 9}
     assert broken({"api": fine, "worker": leaky}) == ["worker grows by 3.0 % an hour", "worker gained 9 handles"]
+    assert broken({"api": fine | {"lived": False}}) == ["api died"]
+
+
+def test_a_process_that_is_gone_is_noted_and_no_other():
+    here, gone = Series(os.getpid()), Series(2**22 + 1)  # beyond the highest id that a process can have
+    for one in (here, gone):
+        one.sample(0.0)
+    assert (here.died, len(here.resident), here.handles[0] > 0) == (False, 1, True)
+    assert (gone.died, gone.resident) == (True, [])
