@@ -52,7 +52,7 @@ GRANTS = {
     },
     "onward_worker": {
         "tenants": {"SELECT": (BUT, {"name"}), "UPDATE": (ONLY, {"spent_tokens"})},
-        "audit": {"SELECT": (ONLY, {"id", "at"}), "INSERT": None},
+        "audit": {"SELECT": (ONLY, {"id", "at", "tenant_id"}), "INSERT": None},
         "files": {"SELECT": None, "INSERT": None},
         "file_chunks": {"SELECT": None, "INSERT": None, "DELETE": None},
         "jobs": {"SELECT": None, "UPDATE": (BUT, FIXED)},

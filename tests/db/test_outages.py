@@ -94,8 +94,6 @@ def test_a_valkey_that_restarts_in_order_keeps_its_doorbells(servers, factory, r
 
 @pytest.mark.parametrize("how", ["down", "hung"])
 def test_a_job_is_accepted_while_valkey_is_away_and_rung_for_later(servers, factory, redis_url, model, ring, how):
-    ring(model)
-    before = length(redis_url, model)
     hasty = queue.ringer(queue.celery_app(redis_url))  # as the API's
     server = servers.valkey.popen
     if how == "hung":
@@ -113,6 +111,7 @@ def test_a_job_is_accepted_while_valkey_is_away_and_rung_for_later(servers, fact
     assert made.seconds + queue.SOCKET_SECONDS < 1.5, "the answer must not wait for the broker"
     with factory.begin() as session:
         assert session.scalars(select(Job.state).where(Job.id == job)).one() == "queued"
-    reached = length(redis_url, model)
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete(queue.queue_name(model))  # where the broker was only slow it may have heard all the same
     assert sweep_when_due(factory, model, ring) >= 1
-    assert length(redis_url, model) == reached + 1 > before
+    assert length(redis_url, model) == 1

@@ -243,7 +243,7 @@ def test_a_key_shows_itself_and_its_tenant_and_nothing_else(factory, as_api, ten
     with factory.begin() as session:
         _, secret = keys.create_key(session, tenants[0])
     with as_api.begin() as session:
-        assert keys.authenticate(session, secret).id == tenants[0]
+        assert keys.authenticate(session, secret).tenant.id == tenants[0]
         assert len(session.execute(text("SELECT id FROM api_keys")).all()) == 1
         assert session.scalars(text("SELECT id FROM tenants")).all() == [tenants[0]]
         for table in TABLES:

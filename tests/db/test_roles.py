@@ -98,12 +98,12 @@ def test_who_may_not_create_roles_is_told_the_sql_and_goes_on_once_it_was_run(cl
             secret = keys.create_key(session, tenant)[1]
         with owner.begin() as session:  # forced, and yet an operator sees and does what it did
             assert set(session.scalars(select(Job.tenant_id))) == {tenant, other}
-            assert keys.authenticate(session, secret).id == tenant
+            assert keys.authenticate(session, secret).tenant.id == tenant
         with security.across(owner) as session:
             assert {spec["model"] for spec in session.scalars(select(Job.spec))} == {"tiny"}
     with sessions(as_role(url, API, AWKWARD)) as api:
         with api.begin() as session:
-            assert keys.authenticate(session, secret).id == tenant
+            assert keys.authenticate(session, secret).tenant.id == tenant
             assert session.scalars(select(Job.id)).all() == []
         with security.transaction(api, tenant) as session:
             assert set(session.scalars(select(Job.tenant_id))) == {tenant}

@@ -20,6 +20,7 @@ from worker import metrics
 from worker.adapters import disk
 from worker.settings import WorkerSettings
 from worker.slices.ending import Out
+from worker.slices.persist import UNREACHABLE
 from worker.slices.tidy import Tidy
 
 log = structlog.get_logger("worker.slices.heartbeat")
@@ -189,7 +190,8 @@ class Heartbeat(threading.Thread):
             self._down = False
         except SQLAlchemyError as error:
             if not self._down:  # one line an outage, not one a turn
-                log.warning("database unreachable", doing=act.__name__, error=str(error).partition("\n")[0])
+                what = "database unreachable" if isinstance(error, UNREACHABLE) else "the database refused"
+                log.warning(what, doing=act.__name__, error=str(error).partition("\n")[0])
             self._down = True
 
     def _claims(self) -> list[Claim]:
