@@ -189,7 +189,7 @@ def _clock(_: Session, seen: Overview) -> Iterator[Finding]:
 
 def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
     fresh = select(Worker).where(
-        Worker.state.in_(("starting", "ready", "draining")),
+        Worker.state.in_(("starting", "ready", "out", "draining")),
         Worker.heartbeat_at > text(f"clock_timestamp() - interval '{FRESH}'"),
     )
     builds = set()
@@ -200,7 +200,10 @@ def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
         said = f"self-check {checked:.1e} nats" if checked is not None else "no self-check"
         said = f"{worker.model} on {worker.host}: {worker.state}, {about.get('dtype', '?')}, {said}"
         said += f", {about['processor']}" if "processor" in about else ""
-        if worker.state != "starting" and about.get("scorer") == "vllm" and checked is None:
+        if worker.state == "out":
+            todo = "docs/runbooks/worker.md#onwardworkeroutofservice; its jobs went to others"
+            yield Finding("engine", "fail", f"{said}: {worker.reason}", todo)
+        elif worker.state != "starting" and about.get("scorer") == "vllm" and checked is None:
             yield Finding("engine", "warn", said, "start it with ONWARD_SELF_CHECK=true: its losses are unproven")
         else:
             yield Finding("engine", "ok", said)

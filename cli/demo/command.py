@@ -76,13 +76,13 @@ def demo(
                 show.err.print(f"set-up took {show.span(time.monotonic() - begun)}")
                 entries = [submit(stack, task, data, steps) for task in TASKS]
                 trained = time.monotonic()
-                watch.follow([entry.followed for entry in entries], alive=stack.alive)
+                watch.follow([entry.followed for entry in entries], alive=stack.tend)
                 show.out.print(f"training took {show.span(time.monotonic() - trained)}")
                 for entry in entries:
                     examine(stack, entry, folder)
                 report(entries, folder, presets=steps is None)
                 while keep:
-                    stack.alive()
+                    stack.tend()
                     time.sleep(0.5)
         except KeyboardInterrupt:
             raise Failure("interrupted: everything was stopped") from None

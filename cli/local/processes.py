@@ -46,7 +46,7 @@ def start(name: str, command: Sequence[str], env: Mapping[str, str], logs: Path)
     """Starts `command` with `env` added to this environment, both outputs appended to logs/<name>.log."""
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
-    with log.open("wb") as stream:
+    with log.open("ab") as stream:
         popen = subprocess.Popen(
             list(command),
             env={**os.environ, **env},

@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from cli import show
 from cli.client import SERVICE, Failure, service
 from cli.local.embedded import AlreadyRunning, Embedded, Urls
-from cli.local.processes import Process, start, wait_ready, waiting
+from cli.local.processes import start, wait_ready, waiting
 from cli.local.servers import ServerError
+from cli.local.supervision import Supervised
 from db.session import sessions
 from db.tables import Worker
 from migrations.roles import set_passwords
@@ -39,7 +40,7 @@ class Stack:
     base_url: str
     urls: Urls
     models: Mapping[str, str]
-    processes: tuple[Process, ...]
+    processes: tuple[Supervised, ...]  # the API first
 
     @property
     def database_url(self) -> str:
@@ -53,14 +54,15 @@ class Stack:
     def sessions(self) -> sessionmaker[Session]:
         return sessions(self.database_url)
 
-    def alive(self) -> None:
-        """Raises Failure when a process of the service has ended."""
+    def tend(self) -> None:
+        """Start again what has ended; to be called a few times a second. A worker that was given up leaves the others at
+        work. Raises Failure where the API, or every worker, was."""
         for process in self.processes:
-            if not process.alive:
-                code = process.popen.returncode
-                raise Failure(
-                    f"{process.name} ended (exit {code})\n{process.last_lines()}", f"its log is {process.log}"
-                )
+            process.tend()
+        api, *workers = self.processes
+        if api.given_up is not None or all(worker.given_up is not None for worker in workers):
+            lost = api if api.given_up is not None else workers[-1]
+            raise Failure(str(lost.given_up), f"its log is {lost.process.log}")
 
     def publish(self, api_key: str | None = None) -> None:
         """Writes what the commands typed beside this service need, readable by its owner only."""
@@ -120,19 +122,21 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             upgrade(urls.database_url)
             set_passwords(urls.database_url, urls.passwords)
 
-        def run(name: str, module: str, extra: Mapping[str, str]) -> Process:
-            process = start(name, [sys.executable, "-m", module], {**env, **extra}, home / "logs")
-            started.callback(process.stop, STOP_SECONDS)
-            return process
+        def run(name: str, module: str, extra: Mapping[str, str]) -> Supervised:
+            (home / "logs" / f"{name}.log").unlink(missing_ok=True)  # of an earlier service; lives of this one share it
+            command = [sys.executable, "-m", module]
+            child = Supervised(name, lambda: start(name, command, {**env, **extra}, home / "logs"))
+            started.callback(child.stop, STOP_SECONDS)
+            return child
 
         # There is no other process for clients to go to: no drain.
         api = run("api", "api", {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0"})
         bound = {"ONWARD_DATABASE_URL": urls.worker_url}
         workers = {name: run(f"worker-{name}", "worker", bound | {"ONWARD_MODEL": name}) for name in models}
-        wait_ready(api, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
+        wait_ready(api.process, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
         for name, worker in workers.items():
-            what = f"loading {name} into the engine"
-            wait_ready(worker, lambda pid=worker.popen.pid: _ready(urls.database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
+            what, pid = f"loading {name} into the engine", worker.process.popen.pid
+            wait_ready(worker.process, lambda pid=pid: _ready(urls.database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
         started.callback(show.err.print, "stopping ...")  # the first of the callbacks to run
         yield Stack(home, f"{base_url}/v1", urls, models, (api, *workers.values()))
 

@@ -57,7 +57,7 @@ def up(
                 stack.publish(key)
                 _announce(stack, key)
                 while True:
-                    stack.alive()
+                    stack.tend()
                     time.sleep(0.5)
         except KeyboardInterrupt:
             show.err.print("stopped")

@@ -37,6 +37,14 @@ def there() -> list[Built]:
             width=12,
             alerts=["OnwardWorkerStale", "OnwardQueueWithoutWorker"],
         ),
+        curve(
+            "Workers out of service, by reason",
+            "Workers whose disk refuses, or whose engine is not to be trusted; good is none.",
+            "short",
+            (f"sum by (reason) (onward_worker_out_of_service{{{OF}}})", "{{reason}}"),
+            limits=[(1, "red")],
+            alerts=["OnwardWorkerOutOfService"],
+        ),
     ]
 
 

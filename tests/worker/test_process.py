@@ -164,7 +164,7 @@ def test_a_drain_ends_the_step_gives_the_job_back_and_signs_off(factory, setting
     assert process.run(settings, opened(scorer)) == 0
     assert len(calls) == 2, "no step is begun after the signal"
     left = job(factory, job_id)
-    assert (left.state, left.step, left.attempts) == ("queued", 2, 0)
+    assert (left.state, left.step, left.deaths) == ("queued", 2, [])
     assert worker().state == "gone"
 
 
@@ -174,11 +174,11 @@ def test_an_engine_that_cannot_be_trusted_ends_the_process(factory, settings, su
     def broken(_: Any) -> None:
         raise RuntimeError("engine core died")
 
-    scorer.sees = broken
+    scorer.sees, scorer.whole = broken, False
     assert process.run(settings, opened(scorer)) == 1
     assert "the engine cannot be trusted: this worker ends" in [x["event"] for x in lines]
-    assert (job(factory, job_id).state, job(factory, job_id).attempts) == ("running", 1)
-    assert worker().state == "gone"
+    assert (job(factory, job_id).state, len(job(factory, job_id).deaths)) == ("queued", 1)
+    assert (worker().state, worker().reason) == ("gone", "engine: RuntimeError: engine core died")
 
 
 def test_a_worker_told_to_end_while_it_loads_signs_off(settings, worker):

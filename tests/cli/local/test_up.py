@@ -58,6 +58,13 @@ def descendants(pid: int) -> list[int]:
     return [d for child in map(int, children) for d in (child, *descendants(child))]
 
 
+def running(pid: int, module: str) -> list[int]:
+    """Children of the process that run `python -m MODULE`."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    wanted = f"-m\0{module}\0"
+    return [int(child) for child in children if wanted in Path(f"/proc/{child}/cmdline").read_text()]
+
+
 def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home):
     process, log = service
     said = log.read_text()
@@ -80,6 +87,14 @@ def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home)
 
     started = descendants(process.pid)
     assert len(started) >= 4  # PostgreSQL, Valkey, API, worker
+    for module in ("api", "worker"):
+        (killed,) = running(process.pid, module)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda module=module, killed=killed: running(process.pid, module) not in ([], [killed]), log.read_text)
+    assert "started again" in log.read_text()
+    assert process.poll() is None
+    assert set(started) & set(descendants(process.pid)), "the database was not taken down"
+    started += descendants(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait(HANG) == 0, log.read_text()
     assert all(gone(pid) for pid in started)

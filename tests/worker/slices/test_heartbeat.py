@@ -222,7 +222,12 @@ def test_a_database_that_is_away_is_one_line_an_outage(database, heartbeat, clai
 def test_each_act_has_its_own_rhythm(database, heartbeat, claim):
     heartbeat.hold(claim, 100.0)
     begun = []
-    for now in (1.0, 1.5, 2.0, 21.0):  # all of four, of which one takes two; none; all but renewing, every third of 60 s; all
+    for now in (
+        1.0,
+        1.5,
+        2.0,
+        21.0,
+    ):  # all of four, of which one takes two; none; all but renewing, every third of 60 s; all
         heartbeat.turn(now)
         begun.append(database.begun)
     assert begun == [5, 5, 9, 14]
