@@ -4,19 +4,17 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from api import errors, files, models
 from api.context import Context
+from api.description import described
 from api.jobs import routes
-from api.jobs.request import JobCreate
 from api.middleware import Requests
 from api.ops import health, metrics
 from api.settings import Settings, get_settings
@@ -55,17 +53,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     inside = app.build_middleware_stack
     app.build_middleware_stack = lambda: Requests(inside(), context.draining)  # type: ignore[method-assign]
     return app
-
-
-def described(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI, with the schemas of the bodies that routes read themselves."""
-    if app.openapi_schema is None:
-        page = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema = JobCreate.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas = page["components"]["schemas"]
-        schemas |= schema.pop("$defs", {}) | {"JobCreate": schema}
-        app.openapi_schema = page
-    return app.openapi_schema
 
 
 def main() -> None:
