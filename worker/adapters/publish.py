@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, poi
                 os.fsync(out.fileno())
         scratch.chmod(0o755)
         _sync(scratch)
+        if target.is_symlink() or target.is_file():
+            target.unlink()  # what it points at is not ours to remove
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
         _sync(folder)
@@ -44,9 +47,15 @@ def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, poi
 
 def _holds(target: Path, files: dict[str, bytes]) -> bool:
     try:
-        return all((target / name).read_bytes() == data for name, data in files.items())
+        return not target.is_symlink() and all(_is(target / name, data) for name, data in files.items())
     except OSError:
         return False
+
+
+def _is(file: Path, data: bytes) -> bool:
+    """Whether a plain file holds these bytes; one of another size, a link or a pipe is not read."""
+    about = file.lstat()
+    return stat.S_ISREG(about.st_mode) and about.st_size == len(data) and file.read_bytes() == data
 
 
 def _sync(directory: Path) -> None:
