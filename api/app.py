@@ -4,21 +4,19 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from api import audit, connections, errors, files, models
 from api.context import Context
+from api.description import described
 from api.flights import Flights
 from api.jobs import routes
-from api.jobs.request import JobCreate
 from api.middleware import AtOnce, Requests
 from api.ops import health, metrics
 from api.rates import Rates
@@ -61,17 +59,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     inside = app.build_middleware_stack
     app.build_middleware_stack = lambda: Requests(AtOnce(inside(), settings.max_requests), context.draining)  # type: ignore[method-assign]
     return app
-
-
-def described(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI, with the schemas of the bodies that routes read themselves."""
-    if app.openapi_schema is None:
-        page = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema = JobCreate.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas = page["components"]["schemas"]
-        schemas |= schema.pop("$defs", {}) | {"JobCreate": schema}
-        app.openapi_schema = page
-    return app.openapi_schema
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ UPLOAD: dict[str, Any] = {
         },
     }
 }
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+CONTENT: dict[str, Any] = {"application/jsonl": BYTES, "application/x-tar": BYTES}
 
 
 class FileObject(Entry):
@@ -176,7 +178,7 @@ def retrieve(file_id: str, tenant: Tenant, context: Ctx) -> FileObject:
         return view(errors.found(files.get(tenant.id, session, file_id), missing.file(file_id)))
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse)
+@router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: {"content": CONTENT}})
 def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
     """The bytes as they were uploaded; of a result file, a tar of the adapter's PEFT directory."""
     with context.transaction(tenant.id) as session:

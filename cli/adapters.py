@@ -128,8 +128,11 @@ def fetch(client: "OpenAI", job: "FineTuningJob", folder: Path) -> str:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         archive = Path(scratch) / "adapter.tar"
         save(client, job.result_files[0], archive)
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")  # refuses names that lead out of the folder
+        try:
+            with tarfile.open(archive, "r:") as tar:  # never compressed: what is unpacked is no larger than what came
+                tar.extractall(folder, filter="data")  # refuses names and links that lead out of the folder
+        except tarfile.TarError as error:
+            raise Failure(f"what came is no adapter: {error}") from None
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 

@@ -55,8 +55,8 @@ class Stack:
         return sessions(self.database_url)
 
     def tend(self) -> None:
-        """Start again what has ended; to be called a few times a second. A worker that was given up leaves the others at
-        work. Raises Failure where the API, or every worker, was."""
+        """Start again what has ended; to be called a few times a second. Without a worker that was given up the others
+        go on. Raises Failure where the API, or every worker, was."""
         for process in self.processes:
             process.tend()
         api, *workers = self.processes

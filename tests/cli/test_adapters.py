@@ -1,11 +1,17 @@
 """`onward adapters`: what was published comes back whole, and its journal vouches for it."""
 
+import gzip
 import hashlib
+import io
 import shutil
+import tarfile
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import update
 
+from cli import adapters
+from cli.client import Failure
 from db.tables import JournalStep
 from tests.cli.conftest import complaint, read
 from tests.cli.trained import train
@@ -82,3 +88,35 @@ def test_an_adapter_whose_journal_has_changed_is_not_rebuilt(shell, anna, factor
 
 def test_verify_of_nothing(shell):
     assert "there is no adapter 'ft:nothing'" in complaint(shell("adapters", "verify", "ft:nothing", ok=False))
+
+
+def packed(name: str, link: str | None = None, **kind: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        for field, value in kind.items():
+            setattr(entry, field, value)
+        entry.linkname = link or ""
+        archive.addfile(entry)
+    return out.getvalue()
+
+
+TRICKS = {
+    "a name that leads out": packed("../out"),
+    "a link that leads out": packed("in", "../../out", type=tarfile.SYMTYPE),
+    "a hard link that leads out": packed("in", "../../out", type=tarfile.LNKTYPE),
+    "a device": packed("in", type=tarfile.CHRTYPE),
+    "compressed": gzip.compress(packed(WEIGHTS)),
+    "no tar": b"x" * 2000,
+}
+
+
+@pytest.mark.parametrize("data", TRICKS.values(), ids=TRICKS)
+def test_an_archive_that_is_a_trick_is_not_unpacked(monkeypatch, tmp_path, data):
+    """What a server sends is no more to be trusted than what a tenant does."""
+    monkeypatch.setattr(adapters, "save", lambda _client, _file, path: path.write_bytes(data))
+    job = SimpleNamespace(id="ftjob-a", status="succeeded", result_files=["file-a"])
+    folder = tmp_path / "deep" / "adapter"
+    with pytest.raises(Failure, match="no adapter"):
+        adapters.fetch(None, job, folder)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() or p.is_symlink()]

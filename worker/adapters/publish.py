@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, poi
         scratch = Path(tempfile.mkdtemp(prefix=f".{job_id}.", dir=folder))
         try:
             _fill(scratch, files)
+            if target.is_symlink() or target.is_file():
+                target.unlink()  # what it points at is not ours to remove
             shutil.rmtree(target, ignore_errors=True)
             scratch.rename(target)
         except OSError:
@@ -52,9 +55,15 @@ def _fill(scratch: Path, files: dict[str, bytes]) -> None:
 
 def _holds(target: Path, files: dict[str, bytes]) -> bool:
     try:
-        return all((target / name).read_bytes() == data for name, data in files.items())
+        return not target.is_symlink() and all(_is(target / name, data) for name, data in files.items())
     except OSError:
         return False
+
+
+def _is(file: Path, data: bytes) -> bool:
+    """Whether a plain file holds these bytes; one of another size, a link or a pipe is not read."""
+    about = file.lstat()
+    return stat.S_ISREG(about.st_mode) and about.st_size == len(data) and file.read_bytes() == data
 
 
 def _sync(directory: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +22,12 @@ from worker.zo.method import State
 
 log = structlog.get_logger("worker.adapters.snapshots")
 KEPT = 2  # snapshots of a job
+DIGITS = 9  # of a step in a file's name
+MOST_HEADER = 64 << 20  # bytes: names, shapes and scalars; a truncation error a window is most of the largest
+# What a file that is no snapshot, or a damaged one, is noticed by, whatever stands in it.
+REFUSED = (
+    OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError,
+)  # fmt: skip
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -59,7 +66,7 @@ class Snapshots:
         scratch = own / f".{os.getpid()}"
         try:
             scratch.write_bytes(data)
-            scratch.rename(own / f"{point.state.step:09d}.safetensors")
+            scratch.rename(own / f"{point.state.step:0{DIGITS}d}.safetensors")
         except OSError:
             scratch.unlink(missing_ok=True)
             raise
@@ -69,13 +76,13 @@ class Snapshots:
     def newest(self, job_id: str, spec: JobSpec, journal: Sequence[Sequence[float]], kind: type[State]) -> Point | None:
         """The furthest point that lies on this journal, its state of this `kind`; None where there is none that can
         be read and trusted."""
-        for path in sorted((self.folder / job_id).glob("*.safetensors"), reverse=True):
+        for path in sorted((self.folder / job_id).glob(f"{'[0-9]' * DIGITS}.safetensors"), reverse=True):
             step = int(path.stem)
             if step > len(journal):
                 continue
             try:
                 return _read(path, Prefix(spec, journal[:step]).hex(), kind)
-            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            except REFUSED as error:
                 log.warning("snapshot ignored", job=job_id, step=step, error=str(error))
         return None
 
@@ -84,17 +91,30 @@ class Snapshots:
 
 
 def _read(path: Path, prefix: str, kind: type[State]) -> Point:
+    """The header says whose it is, and is read first: what is another's takes no memory."""
+    _plain(path)
     with safe_open(path, framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = file.metadata()
-    if about["prefix"] != prefix:
-        raise ValueError("it belongs to another journal")
+        if about["prefix"] != prefix:
+            raise ValueError("it belongs to another journal")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if about["sha256"] != _digest(about["state"], tensors):
         raise ValueError("its bytes have changed")
     kept = json.loads(about["state"])
     if set(kept) != {f.name for f in fields(kind)}:
         raise ValueError("its state has other fields")
     return Point(tensors["params"], kind(**{name: _unpacked(value, tensors) for name, value in kept.items()}))
+
+
+def _plain(path: Path) -> None:
+    """Raises ValueError for a link, a pipe, and a header that is longer than the file or than any we write."""
+    about = path.lstat()
+    if not stat.S_ISREG(about.st_mode) or path.parent.is_symlink():
+        raise ValueError("it is no plain file of its job's folder")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > min(MOST_HEADER, about.st_size):
+        raise ValueError(f"its header is said to have {header} bytes")
 
 
 def _packed(name: str, value: object, tensors: Tensors) -> object:
