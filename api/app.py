@@ -76,11 +76,12 @@ def main() -> None:
     # Beside, as the database may be away and nothing waits for it.
     threading.Thread(target=security.warn_unbound, args=(app.state.context.sessions,), daemon=True).start()
     log.info("serving", host=settings.host, port=settings.port, models=sorted(settings.models), version=VERSION)
-    # uvicorn sends itself the signal again once it has stopped; by itself that would end the process before the last
-    # spans are sent.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    server = Server(connections.config(app, settings), app.state.context, settings.drain_seconds)
+    # Before uvicorn has its own handler a signal must not be lost; and once it has stopped it sends itself the signal
+    # again, which by itself would end the process before the last spans are sent.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     try:
-        Server(connections.config(app, settings), app.state.context, settings.drain_seconds).run()
+        server.run()
     finally:
         finish()
 

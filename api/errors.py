@@ -3,18 +3,16 @@
 Knows errors, no resource.
 """
 
-import difflib
 import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
@@ -31,7 +29,6 @@ from db.transitions import WrongState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 INVALID = "invalid_request_error"
 # The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
 FINAL = {"x-should-retry": "false"}
@@ -75,14 +72,6 @@ def found(value: T | None, otherwise: ApiError) -> T:
     return value
 
 
-def validated(model: type[M], raw: bytes) -> M:
-    """JSON text as `model`; raises ApiError 400 naming the field."""
-    try:
-        return model.model_validate_json(raw)
-    except ValidationError as error:
-        refuse(error, model)
-
-
 def accepted(value: T | Refusal) -> T:
     """What the contract decided; the one place where a refusal of its becomes an answer."""
     if isinstance(value, Refusal):
@@ -90,48 +79,9 @@ def accepted(value: T | Refusal) -> T:
     return value
 
 
-def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
-    """The first thing pydantic found, with the path of the field in the request."""
-    known = _names(model)
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    param = _path(first, known)
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(param.rpartition(".")[2], sorted(known - {param.rpartition(".")[2]}), n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        raise invalid(f"Unrecognized request argument supplied: {param}.{hint}", param, "unknown_parameter")
-    if first["type"] == "missing":
-        raise invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
-    if first["type"] == "json_invalid":
-        raise invalid(f"We could not parse the JSON body of your request: {first['ctx']['error']}.")
-    reasons = " or ".join(dict.fromkeys(_sentence(e) for e in errors if _path(e, known) == param))
-    raise invalid(f"Invalid value for '{param}': {reasons}" if param else reasons, param or None, "invalid_value")
-
-
-def _sentence(error: Any) -> str:
+def sentence(error: Any) -> str:
+    """What pydantic says of an error, in our words where a rule of ours found it."""
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _names(model: type[BaseModel]) -> set[str]:
-    """Names of all fields of a model and of the models in it."""
-    names: set[str] = set()
-    for schema in (model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values()):
-        names |= set(schema.get("properties", {}))
-    return names
-
-
-def _path(error: Any, known: set[str]) -> str:
-    """Drops what pydantic adds to a location: the tags of a union's arms, behind which only names of fields count."""
-    keys: list[str] = []
-    tagged = False
-    for part in error["loc"]:
-        if part in known or not (tagged or isinstance(part, str)):
-            keys.append(str(part))
-        else:
-            tagged = True
-    if error["type"] == "extra_forbidden" and error["loc"][-1] not in known:
-        keys.append(str(error["loc"][-1]))
-    return ".".join(keys)
 
 
 def bad_row(row: BadRow, param: str) -> ApiError:
@@ -181,7 +131,7 @@ def _wrong_state(error: WrongState) -> ApiError:
 def _wrong_parameter(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
     param = str(first["loc"][-1])
-    return invalid(f"Invalid value for '{param}': {_sentence(first)}", param, "invalid_value")
+    return invalid(f"Invalid value for '{param}': {sentence(first)}", param, "invalid_value")
 
 
 def _http(error: HTTPException) -> ApiError:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api import body, errors, missing
+from api import body, errors, missing, validation
 from api.auth import Tenant
 from api.context import Context, Ctx
 from api.jobs import admission, response
@@ -103,7 +103,7 @@ async def create(
     is_retry = idempotency_key is None and x_stainless_retry_count not in ("", "0")
 
     def begin() -> tuple[Submission, JobObject | admission.Prepared]:
-        body = errors.validated(JobCreate, raw)
+        body = validation.validated(JobCreate, raw)
         submission = Submission(body, tenant.id, context, idempotency_key, is_retry)
         if (made := submission.earlier()) is not None:
             return submission, made

@@ -42,7 +42,6 @@ def create(
     `max_running` a cap on the jobs that run at one time (None: unlimited), `max_bytes` one on its files and results
     (None: the API's setting).
 
-
     Raises sqlalchemy's IntegrityError when the name is taken.
     """
     tenant = Tenant(

@@ -1,0 +1,60 @@
+"""A request's JSON body as one of the wire types, and what pydantic found in it in our words. Knows no resource."""
+
+import difflib
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from api import errors
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], raw: bytes) -> M:
+    """JSON text as `model`; raises ApiError 400 naming the field."""
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        refuse(error, model)
+
+
+def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
+    """The first thing pydantic found, with the path of the field in the request."""
+    known = _names(model)
+    found = error.errors(include_url=False)
+    first = found[0]
+    param = _path(first, known)
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(param.rpartition(".")[2], sorted(known - {param.rpartition(".")[2]}), n=1)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        raise errors.invalid(f"Unrecognized request argument supplied: {param}.{hint}", param, "unknown_parameter")
+    if first["type"] == "missing":
+        raise errors.invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    if first["type"] == "json_invalid":
+        raise errors.invalid(f"We could not parse the JSON body of your request: {first['ctx']['error']}.")
+    reasons = " or ".join(dict.fromkeys(errors.sentence(e) for e in found if _path(e, known) == param))
+    raise errors.invalid(
+        f"Invalid value for '{param}': {reasons}" if param else reasons, param or None, "invalid_value"
+    )
+
+
+def _names(model: type[BaseModel]) -> set[str]:
+    """Names of all fields of a model and of the models in it."""
+    names: set[str] = set()
+    for schema in (model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values()):
+        names |= set(schema.get("properties", {}))
+    return names
+
+
+def _path(error: Any, known: set[str]) -> str:
+    """Drops what pydantic adds to a location: the tags of a union's arms, behind which only names of fields count."""
+    keys: list[str] = []
+    tagged = False
+    for part in error["loc"]:
+        if part in known or not (tagged or isinstance(part, str)):
+            keys.append(str(part))
+        else:
+            tagged = True
+    if error["type"] == "extra_forbidden" and error["loc"][-1] not in known:
+        keys.append(str(error["loc"][-1]))
+    return ".".join(keys)
