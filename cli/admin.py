@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from cli import show
 from cli.client import Failure, home, service
-from db import security, tables
+from db import audit, security, tables
 from db.session import sessions
 from db.settings import Settings
 from db.tenant import keys as rows
@@ -142,9 +142,11 @@ def set_(
     try:
         with database() as session:
             found = tenant_of(session, tenant)
-            for column, value in given.items():
-                if value is not None or column in lifted:
-                    setattr(found, column, value)
+            changed = {column: value for column, value in given.items() if value is not None or column in lifted}
+            for column, value in changed.items():
+                setattr(found, column, value)
+            if changed:
+                audit.write(session, found.id, "tenant.change", found.id, changed)
     except IntegrityError as error:
         raise Failure(f"refused by the database: {str(error.orig).splitlines()[0]}") from None
     return show.as_json(_tenant(found)) if as_json else show.out.print(f"{found.id}  {found.name}")

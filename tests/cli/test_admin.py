@@ -25,13 +25,16 @@ def test_a_tenant_gets_a_key_that_works_until_it_is_revoked(shell, url, monkeypa
     assert key["id"] in complaint(shell("keys", "revoke", key["id"], ok=False))
 
 
-def test_a_tenants_share_and_limits_are_changed_and_lifted(shell):
+def test_a_tenants_share_and_limits_are_changed_and_lifted(shell, factory):
     made = read(shell("tenants", "create", "emil", "--max-running", "2", "--daily-tokens", "1000", "--json"))
     assert (made["max_running"], made["daily_tokens"]) == (2, 1000)
     changed = read(shell("tenants", "set", "emil", "--weight", "4", "--max-jobs", "7", "--max-running", "3", "--json"))
     assert changed == made | {"weight": 4.0, "max_jobs": 7, "max_running": 3}
     lifted = read(shell("tenants", "set", made["id"], "--unlimited", "daily-tokens", "--json"))
     assert lifted == changed | {"daily_tokens": None}
+    with factory.begin() as session:
+        entries = session.execute(text("SELECT data FROM audit WHERE action = 'tenant.change' ORDER BY at")).scalars()
+        assert list(entries) == [{"weight": 4.0, "max_jobs": 7, "max_running": 3}, {"daily_tokens": None}]
     assert "weight" in complaint(shell("tenants", "set", "emil", "--weight", "0", ok=False))
     assert "max-running" in complaint(shell("tenants", "set", "emil", "--unlimited", "weight", ok=False))
     assert "no tenant" in complaint(shell("tenants", "set", "nobody", "--weight", "1", ok=False))
