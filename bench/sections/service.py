@@ -37,7 +37,7 @@ def service(base: Base) -> Iterator[tuple[Stack, OpenAI]]:
         home = Path(started.enter_context(tempfile.TemporaryDirectory()))
         stack = started.enter_context(running(home, {base.name: str(base.source)}, 0))
         for process in stack.processes:
-            if (cores := os.sched_getaffinity(process.popen.pid)) != os.sched_getaffinity(0):
+            if (cores := os.sched_getaffinity(process.process.popen.pid)) != os.sched_getaffinity(0):
                 raise RuntimeError(f"{process.name} is bound to cores {cores}: set OMP_PROC_BIND=false")
         with stack.sessions.begin() as session:
             tenant = keys.create(session, "bench", max_jobs=100_000)
@@ -88,7 +88,7 @@ def wait_for(stack: Stack, job_id: str, reached: Callable[[Job], bool], every: f
 def seconds_a_step(stack: Stack, client: OpenAI, model: str, file: str, steps: int) -> tuple[float, float]:
     """Of one job alone on the worker: wall-clock seconds from its first journal flush to its last, and the processor
     seconds of the whole worker process from submission to the end, both by steps."""
-    (worker,) = [p.popen.pid for p in stack.processes if p.name.startswith("worker")]
+    (worker,) = [p.process.popen.pid for p in stack.processes if p.name.startswith("worker")]
     busy = processor_seconds(worker)
     job_id = submit(client, model, file, steps, 16)
     wait_for(stack, job_id, lambda job: job.state == "succeeded", every=1.0)

@@ -46,8 +46,8 @@ class Stack:
         return sessions(self.database_url)
 
     def tend(self) -> None:
-        """Start again what has ended; to be called a few times a second. A worker that was given up leaves the others at
-        work. Raises Failure where the API, or every worker, was."""
+        """Start again what has ended; to be called a few times a second. Without a worker that was given up the others
+        go on. Raises Failure where the API, or every worker, was."""
         for process in self.processes:
             process.tend()
         api, *workers = self.processes
@@ -124,10 +124,9 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
         workers = {name: run(f"worker-{name}", "worker", {"ONWARD_MODEL": name}) for name in models}
         wait_ready(api.process, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
         for name, worker in workers.items():
+            pid = worker.process.popen.pid
             what = f"loading {name} into the engine"
-            wait_ready(
-                worker.process, lambda pid=worker.process.popen.pid: _ready(database_url, pid), WORKER_SECONDS, what
-            )  # type: ignore[misc]
+            wait_ready(worker.process, lambda pid=pid: _ready(database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
         started.callback(show.err.print, "stopping ...")  # the first of the callbacks to run
         yield Stack(home, f"{base_url}/v1", database_url, redis_url, models, (api, *workers.values()))
 

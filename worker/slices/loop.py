@@ -158,7 +158,7 @@ def _step(context: Context, aboard: list[LeasedRun], stepping: list[LeasedRun]) 
             verdict = engine_raised(error, alone=len(aboard) == 1, sound=context.scorer.sound)
         _judge(context, aboard, stepping, verdict)
         return False
-    failpoints.point("after_score")
+    failpoints.point("after_score", *(leased.job_id for leased in stepping))
     for leased, (run, result) in zip(stepping, stepped, strict=True):
         _enter(context, leased, run, result)
     metrics.step_seconds.labels(context.model).observe(time.perf_counter() - started)
