@@ -7,16 +7,19 @@ from collections import Counter
 _passed: Counter[str] = Counter()
 
 
-def point(name: str) -> None:
+def point(name: str, *those: str) -> None:
     """Kill this process, with no clean-up, at the n-th pass of the point named in ONWARD_FAULT ("name" or "name:n").
 
-    With "name:n:stop" it is not killed but stopped (SIGSTOP), once, until somebody lets it go on (SIGCONT). A process
-    started without ONWARD_FAULT passes through; production never sets it.
+    With "name:n:stop" it is not killed but stopped (SIGSTOP), once, until somebody lets it go on (SIGCONT). With
+    "name:n:kill:id" only passes count in which `id` is one of `those` who pass. A process started without ONWARD_FAULT
+    passes through; production never sets it.
     """
     wanted, _, when = os.environ.get("ONWARD_FAULT", "").partition(":")
     if wanted != name:
         return
-    nth, _, how = when.partition(":")
+    nth, how, whose, *_ = [*when.split(":"), "", "", ""]
+    if whose and whose not in those:
+        return
     _passed[name] += 1
     if how == "stop":
         if _passed[name] == int(nth):

@@ -40,12 +40,34 @@ def test_death_between_scoring_and_journal_and_between_publishing_and_its_row(
 
 
 def test_a_job_that_kills_every_worker_ends_as_poison(stage, harmed, client, submit):
+    """Its first worker might have died of something else: the second has it alone, and the third does not take it up."""
     job = submit(client, "harmed")
-    (worker,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
-    assert worker.died() == 137
-    stage.lapse(job)
-    (second,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
+    for _ in range(2):
+        (worker,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
+        assert worker.died() == 137
+        stage.lapse(job)
+    (third,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
     until(lambda: stage.job(job).state == "failed", "failed")
     assert client.fine_tuning.jobs.retrieve(job).error.code == "poison"
+    (last,) = [e for e in client.fine_tuning.jobs.list_events(job).data if e.level == "error"]
+    assert [(death["step"], death["alone"]) for death in last.data["deaths"]] == [(0, True)]
     assert stage.job(job).step == 0
-    assert second.alive  # it never took the job up
+    assert third.alive
+
+
+def test_neighbours_of_a_job_that_kills_its_workers_finish_and_it_alone_ends_as_poison(stage, harmed, client, submit):
+    """The killer is told by its rows: whoever scores them dies. Everyone else loses company for a while, and no step."""
+    killer = submit(client, "harmed", steps=1_000)
+    good = [submit(client, "harmed", seed=seed) for seed in (1, 2)]
+    fault = {"ONWARD_FAULT": f"after_score:1:kill:{killer}", "ONWARD_MAX_ATTEMPTS": "2"}
+    for life in range(12):
+        (worker,) = harmed(**fault)
+        until(lambda worker=worker: not worker.alive or stage.job(killer).state == "failed", f"life {life} is over")
+        if worker.alive:
+            break
+        for job in (killer, *good):
+            stage.lapse(job)
+    assert client.fine_tuning.jobs.retrieve(killer).error.code == "poison"
+    for job in good:
+        stage.whole(client, job)
+        assert not any(death["alone"] for death in stage.job(job).deaths)

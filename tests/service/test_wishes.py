@@ -59,7 +59,7 @@ def test_sigterm_finishes_the_step_and_gives_everything_back(stage, harmed, clie
     left = stage.job(job)
     assert left.step == 30  # that one is finished, and no other was begun
     assert left.state == "queued"
-    assert left.attempts == 0
+    assert left.deaths == []
     assert worker.lines("ended")
     (other,) = harmed()
     stage.reached(job, left.step + 5)

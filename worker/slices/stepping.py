@@ -202,7 +202,7 @@ def _told(
     except Exception as error:
         _engine_failed(context, aboard, those, error)
         return None
-    failpoints.point("after_score")
+    failpoints.point("after_score", *(leased.job_id for leased in those))
     return told
 
 

@@ -54,15 +54,12 @@ def service(home, tmp_path):
 
 
 def descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [d for child in map(int, children) for d in (child, *descendants(child))]
+    return [d for child in children(pid) for d in (child, *descendants(child))]
 
 
-def running(pid: int, module: str) -> list[int]:
-    """Children of the process that run `python -m MODULE`."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    wanted = f"-m\0{module}\0"
-    return [int(child) for child in children if wanted in Path(f"/proc/{child}/cmdline").read_text()]
+def children(pid: int) -> list[int]:
+    """Of the process, in the order in which it began them."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home):
@@ -87,10 +84,11 @@ def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home)
 
     started = descendants(process.pid)
     assert len(started) >= 4  # PostgreSQL, Valkey, API, worker
-    for module in ("api", "worker"):
-        (killed,) = running(process.pid, module)
+    whole = children(process.pid)
+    for name, killed in (("api", whole[-2]), ("worker-tiny", whole[-1])):
         os.kill(killed, signal.SIGKILL)
-        until(lambda module=module, killed=killed: running(process.pid, module) not in ([], [killed]), log.read_text)
+        until(lambda name=name: f"{name} ended (exit -9)" in log.read_text(), log.read_text)
+        until(lambda: len(children(process.pid)) == len(whole), log.read_text)
     assert "started again" in log.read_text()
     assert process.poll() is None
     assert set(started) & set(descendants(process.pid)), "the database was not taken down"
