@@ -40,7 +40,7 @@ def test_death_between_scoring_and_journal_and_between_publishing_and_its_row(
 
 
 def test_a_job_that_kills_every_worker_ends_as_poison(stage, harmed, client, submit):
-    """Its first worker might have died of something else: the second has it alone, and the third does not take it up."""
+    """Its first worker might have died of something else: the second has it alone, the third leaves it."""
     job = submit(client, "harmed")
     for _ in range(2):
         (worker,) = harmed(ONWARD_FAULT="after_score", ONWARD_MAX_ATTEMPTS="1")
@@ -56,7 +56,7 @@ def test_a_job_that_kills_every_worker_ends_as_poison(stage, harmed, client, sub
 
 
 def test_neighbours_of_a_job_that_kills_its_workers_finish_and_it_alone_ends_as_poison(stage, harmed, client, submit):
-    """The killer is told by its rows: whoever scores them dies. Everyone else loses company for a while, and no step."""
+    """The killer is told by its rows: whoever scores them dies. The others lose company for a while, and no step."""
     killer = submit(client, "harmed", steps=1_000)
     good = [submit(client, "harmed", seed=seed) for seed in (1, 2)]
     fault = {"ONWARD_FAULT": f"after_score:1:kill:{killer}", "ONWARD_MAX_ATTEMPTS": "2"}
