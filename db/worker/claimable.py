@@ -1,4 +1,4 @@
-"""Whether a job may be claimed, and what is to be written of it first. Knows no token; a claim is its caller's to make."""
+"""Whether a job may be claimed, and what is to be written of it first. Knows no token: a claim is its caller's."""
 
 from datetime import datetime
 
