@@ -13,10 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from db import events, files, transitions
-from db.contract.spec import SPEC_VERSION, JobSpec, stored
-from db.tables import Job, Lease, Worker
+from db.contract.spec import JobSpec
+from db.tables import Job, Lease
 from db.transitions import Wish
-from db.worker import deaths, shares
+from db.worker import claimable, deaths, shares
 
 DAY = 86400.0  # seconds
 
@@ -59,9 +59,7 @@ def claim(
     with code `poison`. A spec that this code cannot read waits for a worker that can. At most one of any number of
     concurrent callers gets the claim.
     """
-    waiting = select(Job).where(Job.id == job_id, Job.state.in_(("queued", "running")))
-    locked = waiting.with_for_update(skip_locked=True, key_share=True).execution_options(populate_existing=True)
-    job = session.scalar(locked)
+    job = claimable.locked(session, job_id)
     if job is None:
         return None
     # A statement of its own, after the lock: in the same statement it would see leases as of before the lock.
@@ -72,12 +70,12 @@ def claim(
     if job.wish is None and not shares.has_room(session, job.tenant_id):
         return None
     if old is not None:
-        _take_over(session, job, old, worker_id, now)
+        claimable.take_over(session, job, old, worker_id, now)
     spec = None
     if job.wish is not None:
         transitions.obey(session, job, cast(Wish, job.wish))
-    elif not _poisonous(session, job, now, max_deaths, within):
-        spec = _readable(session, job)
+    elif not claimable.poisonous(session, job, now, max_deaths, within):
+        spec = claimable.readable(session, job)
     if spec is None:
         session.flush()
         return None
@@ -87,39 +85,6 @@ def claim(
     _lease(session, job, worker_id, seconds)
     counted = len(deaths.recent(job, now, within))
     return _claimed(job, spec, worker_id, took_over=old is not None, deaths=counted)
-
-
-def _take_over(session: Session, job: Job, old: Lease, worker_id: str, now: datetime) -> None:
-    """A holder that beats on, or has signed off, was kept from the database: that is nobody's death."""
-    holder = session.get_one(Worker, old.worker_id, populate_existing=True)
-    if old.worker_id == worker_id or holder.heartbeat_at > old.expires_at or holder.state == "gone":
-        events.write(
-            session, job, f"The lease of worker {old.worker_id} ran out: taken over at step {job.step}", "warn"
-        )
-        return
-    events.write(session, job, f"Worker {old.worker_id} fell silent: taken over at step {job.step}", "warn")
-    deaths.record(job, worker=old.worker_id, token=old.token, time=now, alone=old.alone)
-
-
-def _poisonous(session: Session, job: Job, now: datetime, max_deaths: int, within: float) -> bool:
-    """Whether it ends here, with the evidence."""
-    held_against = [death for death in deaths.recent(job, now, within) if death["alone"]]
-    if len(held_against) < max_deaths:
-        return False
-    transitions.fail(session, job, "poison", deaths.told(held_against), {"deaths": held_against})
-    return True
-
-
-def _readable(session: Session, job: Job) -> JobSpec | None:
-    """Its spec; None where this code cannot read it, which leaves the job to workers that know a later version."""
-    try:
-        return stored(job.spec)
-    except (ValueError, LookupError, TypeError, AttributeError):  # pydantic's is a ValueError
-        job.spec_version = SPEC_VERSION + 1
-        events.write(session, job, "Job waits for a newer worker: those that run now cannot read its spec", "warn")
-        if job.state == "running":
-            transitions.release(session, job)
-        return None
 
 
 def _lease(session: Session, job: Job, worker_id: str, seconds: float) -> None:

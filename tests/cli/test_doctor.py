@@ -111,3 +111,12 @@ def test_a_full_disk_and_a_broker_that_forgets(at, monkeypatch, tmp_path):
             )
         finally:
             client.config_set("maxmemory-policy", before)
+
+
+def test_a_worker_out_of_service_is_a_failure_with_its_reason(at, factory, ready):
+    with factory.begin() as session:
+        workers.out(session, ready, "disk: no space left")
+    (finding,) = [f for f in found(at, "engine") if f[0] == "fail"]
+    assert "out" in finding[1]
+    assert "disk: no space left" in finding[1]
+    assert "onwardworkeroutofservice" in finding[2]

@@ -17,7 +17,7 @@ try:
     for i in range(4):
         failpoints.point("a")
         print("a", i, flush=True)
-        failpoints.point("c", "always", f"only {i}")
+        failpoints.point("d", "always", f"only {i}")
         failpoints.point("b")
 finally:
     print("finally", flush=True)
@@ -36,7 +36,7 @@ def run(fault: str | None) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize(
     "fault, passed",
-    [("a", 0), ("a:1", 0), ("a:3", 2), ("b", 1), ("b:2", 2), ("c:2:kill:always", 2), ("c:1:kill:only 2", 3)],
+    [("a", 0), ("a:1", 0), ("a:3", 2), ("b", 1), ("b:2", 2), ("d:2:kill:always", 2), ("d:1:kill:only 2", 3)],
 )  # a's passes that were survived
 def test_a_process_dies_at_its_point_with_no_clean_up(fault, passed):
     assert run(fault) == (137, [f"a {i}" for i in range(passed)])

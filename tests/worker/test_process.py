@@ -264,3 +264,16 @@ def test_a_database_lost_at_the_end_is_a_line_and_hides_no_reason(factory, setti
     finally:
         rename("lost", "workers")
     assert [x["event"] for x in lines][-2:] == ["could not sign off", "ended"]
+
+
+def test_what_a_killed_worker_left_is_reaped_at_the_start(settings, submit, lines):
+    job_id = submit()
+    half = settings.home / "adapters" / f".{job_id}.a1b2"
+    strange = settings.home / "adapters" / ".ftjob-of-another-installation.a1b2"
+    for folder in (half, strange):
+        folder.mkdir(parents=True)
+    scorer, _ = stopped_at(1)
+    assert process.run(settings, opened(scorer)) == 0
+    assert not half.exists()
+    assert strange.exists(), "of what the database does not know, nobody knows who holds it"
+    assert [x["count"] for x in lines if x["event"] == "reaped what a worker left"] == [1]

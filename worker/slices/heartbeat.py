@@ -175,10 +175,13 @@ class Heartbeat(threading.Thread):
         from this disk what tenants have deleted."""
         own = self._settings
         keep = Keep(own.keep_events_days, own.keep_journal_days, own.keep_usage_days, own.keep_workers_days)
+        due: list[str] = []
         with security.across(self._factory) as session:
-            sweep(session, self._ring, own.sweep_seconds)
             outlook.note(session, own.model, own.cohort, own.slice_seconds)
             gone = self._tidy.gone(session)
+            sweep(session, due.append, own.sweep_seconds)  # last: it locks a job's row
+        for model in due:  # not before: a slow broker would keep the row locked before those who claim it
+            self._ring(model)
         with security.forgetting(self._factory) as session:
             prune(session, keep)
             audit.prune(session, own.audit_days)

@@ -6,13 +6,13 @@ from threading import Barrier, Thread
 import pytest
 from sqlalchemy import select, text, update
 
-from db.tables import Lease
+from db.tables import Job, Lease
 from db.tenant import jobs
-from db.worker import leases
+from db.worker import claimable, leases
 from db.worker.candidates import candidates
-from db.worker.leases import LeaseLost
+from db.worker.leases import Claim, LeaseLost
 from tests.db.inserted import MODEL, a_claim, a_job, a_tenant, a_worker
-from tests.waiting import HANG
+from tests.waiting import HANG, until
 
 
 @pytest.fixture
@@ -108,3 +108,41 @@ def test_many_workers_at_once_one_claim(factory):
         assert [claim.token for claim in won] == [round_]
         with factory.begin() as session:
             expire(session)
+
+
+def test_a_row_that_is_locked_for_a_moment_is_waited_for(factory, monkeypatch):
+    """A sweep writes when it rang: who claims meanwhile must not pass the job by, and part it from its cohort."""
+    monkeypatch.setattr(claimable, "PATIENCE", f"{HANG}s")
+    with factory.begin() as session:
+        job, worker = a_job(session, a_tenant(session)), a_worker(session)
+    claims: list[Claim | None] = []
+
+    def claim() -> None:
+        with factory.begin() as session:
+            claims.append(leases.claim(session, job.id, worker, HANG, 5))
+
+    with factory.begin() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(rung_at=text("clock_timestamp()")))
+        claimer = Thread(target=claim)
+        claimer.start()
+        until(lambda: waits_for_a_lock(factory), "the claim waits")
+    claimer.join()
+    assert claims[0] is not None
+
+
+def test_a_row_that_stays_locked_is_passed_by(factory):
+    with factory.begin() as session:
+        job, worker = a_job(session, a_tenant(session)), a_worker(session)
+    with factory.begin() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(rung_at=text("clock_timestamp()")))
+        with factory.begin() as other:
+            assert leases.claim(other, job.id, worker, HANG, 5) is None
+            assert other.scalar(select(Job.state).where(Job.id == job.id)) == "queued", "and its transaction goes on"
+
+
+def waits_for_a_lock(factory) -> bool:
+    found = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with factory.begin() as session:
+        return session.scalar(found) > 0

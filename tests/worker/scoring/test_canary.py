@@ -8,7 +8,7 @@ from tests.bases import tiny
 from worker.forwards import at_once
 from worker.oracle.torch_scorer import TorchScorer
 from worker.scoring.canary import Canary, trial
-from worker.types import Loss, Module
+from worker.types import EngineOff, Loss, Module
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +83,38 @@ def test_the_trial_is_the_same_at_every_start_and_fills_every_module(folder, can
     again = trial(tuple(Module(*m) for m in base.modules), base.context, base.vocab)
     assert np.array_equal(again.params, canary_trial.params)
     assert [m.name for m in again.layout.modules] == [name for name, _, _ in base.modules]
+
+
+def test_off_its_limit_no_loss_of_the_batch_is_returned(oracle, canary_trial):
+    crowded, seen = Crowded(oracle, 1e-3), []
+    canary = Canary(crowded, canary_trial, 0.0, seen.append, limit=1.5e-3)
+    assert len(canary.score([canary_trial])) == 1, "with one other it is off by 1e-3: within"
+    with pytest.raises(EngineOff, match=r"off by 0\.002 nats"):
+        canary.score([canary_trial] * 2)
+    assert seen == pytest.approx([1e-3, 2e-3])
+
+
+def test_what_is_not_a_number_is_off(oracle, canary_trial):
+    crowded = Crowded(oracle, 0.0)
+    canary = Canary(crowded, canary_trial, 0.0, lambda _: None, limit=1.0)
+    assert canary.sound()
+    crowded.by = float("nan")
+    with pytest.raises(EngineOff):
+        canary.score([canary_trial])
+
+
+def test_an_engine_is_sound_where_the_canary_alone_is_what_it_was(oracle, canary_trial):
+    class Worn:
+        capacity = 64
+        how = 0.0
+
+        def score(self, trials):
+            if self.how is None:
+                raise RuntimeError("illegal memory access")
+            return [Loss(x.total + self.how * x.count, x.count, x.hits, x.tokens) for x in oracle.score(trials)]
+
+    worn = Worn()
+    canary = Canary(worn, canary_trial, 3600.0, lambda _: None, limit=1e-4)
+    assert canary.sound()
+    for worn.how in (1e-3, float("nan"), float("inf"), None):
+        assert not canary.sound()

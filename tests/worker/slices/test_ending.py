@@ -4,7 +4,22 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from worker.slices.ending import Failed, Finished, Lost, Obeyed, ending
+from db.contract.rows.jsonl import BadRow
+from worker.slices.ending import (
+    Failed,
+    Finished,
+    Killed,
+    Lost,
+    Obeyed,
+    Out,
+    Released,
+    Suspected,
+    Verdict,
+    ending,
+    engine_raised,
+    run_raised,
+)
+from worker.types import EngineOff
 
 
 @dataclass(frozen=True)
@@ -47,3 +62,41 @@ DEAR = AsIf(spec=Budgeted(100))
 )
 def test_how_a_run_ends(run, lost, wish, scored, wanted):
     assert ending(run, lost=lost, wish=wish, scored=scored) == wanted
+
+
+def asks_nothing() -> bool:
+    raise AssertionError("the engine's canary need not be asked")
+
+
+@pytest.mark.parametrize(
+    "error, alone, sound, wanted",
+    [
+        (ValueError("rank"), True, asks_nothing, Verdict(Failed("engine_refused", "rank"))),
+        (ValueError("rank"), False, asks_nothing, Verdict(Suspected())),
+        (EngineOff("nan"), True, asks_nothing, Verdict(Released(), Out("canary", "nan"))),
+        (EngineOff("nan"), False, asks_nothing, Verdict(Released(), Out("canary", "nan"))),
+        (OSError("x\ny"), True, lambda: True, Verdict(Failed("engine_refused", "OSError: x"))),
+        (MemoryError(), False, lambda: True, Verdict(Suspected())),
+        (OSError("x"), True, lambda: False, Verdict(Killed(), Out("engine", "OSError: x"))),
+        (OSError("x"), False, lambda: False, Verdict(Suspected(), Out("engine", "OSError: x"))),
+    ],
+)
+def test_whose_fault_it_is_that_the_engine_raised(error, alone, sound, wanted):
+    assert engine_raised(error, alone=alone, sound=sound) == wanted
+
+
+@pytest.mark.parametrize(
+    "error, alone, code",
+    [
+        (BadRow(1, "no row"), False, "unreadable_rows"),
+        (MemoryError(), True, "out_of_memory"),
+        (MemoryError(), False, None),
+        (KeyError("x"), True, "internal_error"),
+        (KeyError("x"), False, None),
+    ],
+)
+def test_whose_fault_it_is_that_a_run_could_not_be_loaded(error, alone, code):
+    verdict = run_raised(error, alone=alone)
+    assert verdict.worker is None
+    assert (verdict.runs.code if isinstance(verdict.runs, Failed) else None) == code
+    assert code is not None or verdict.runs == Suspected()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.slices.scheduler import burst, pick
+from worker.slices.scheduler import Length, burst, length, pick
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -99,3 +99,15 @@ def test_the_answer_is_a_fair_subset_whatever_the_order(waiting: list[Job], limi
     for tenant in left:  # equal tenants differ by one place at most, unless one has run out of jobs
         if had[tenant] < left[tenant]:
             assert had[tenant] >= max(had.values(), default=0) - 1
+
+
+def test_a_probation_is_short_and_grows_with_deaths_to_no_more_than_a_slice():
+    assert length(4.0, False, 9) == Length(4.0, 1)
+    assert [length(4.0, True, deaths) for deaths in (0, 1, 2, 8)] == [
+        Length(1.0, 1), Length(1.0, 1), Length(2.0, 2), Length(4.0, 8),
+    ]  # fmt: skip
+    assert 8 * length(4.0, True, 1).seconds <= 2 * 4.0
+
+
+def test_a_slice_is_over_after_its_seconds_and_its_steps():
+    assert [Length(2.0, 3).over(*x) for x in ((1.9, 9), (2.0, 2), (2.0, 3))] == [False, False, True]
