@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
-from api import connections, errors, files, models
+from api import answers, connections, files, models
 from api.context import Context
 from api.flights import Flights
 from api.jobs import routes
@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.context = context
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
-    errors.install(app)
+    answers.install(app)
     for room in (files, routes, models, health):
         app.include_router(room.router)
     if not settings.api_metrics_port:

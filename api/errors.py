@@ -4,37 +4,20 @@ Knows errors, no resource.
 """
 
 import difflib
-import math
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import DataError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnection
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.requests import ClientDisconnect
 
-from api.flights import Crowded, Ending
-from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
-from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
-from db.tenant.storage import StorageExceeded
-from db.transitions import WrongState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 INVALID = "invalid_request_error"
-# The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
-FINAL = {"x-should-retry": "false"}
 
 
 class ApiError(Exception):
@@ -98,11 +81,11 @@ def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
         raise invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     if first["type"] == "json_invalid":
         raise invalid(f"We could not parse the JSON body of your request: {first['ctx']['error']}.")
-    reasons = " or ".join(dict.fromkeys(_sentence(e) for e in errors if _path(e, known) == param))
+    reasons = " or ".join(dict.fromkeys(sentence(e) for e in errors if _path(e, known) == param))
     raise invalid(f"Invalid value for '{param}': {reasons}" if param else reasons, param or None, "invalid_value")
 
 
-def _sentence(error: Any) -> str:
+def sentence(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
 
 
@@ -150,111 +133,3 @@ def reachable(probe: Callable[[], object]) -> bool:
         log.warning("part_away", error=repr(error))
         return False
     return True
-
-
-def _no_quota(error: QuotaExceeded) -> ApiError:
-    message = f"You exceeded your quota of {error}."
-    return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
-
-
-def _no_storage(error: StorageExceeded) -> ApiError:
-    message = f"Your files and results hold {error.used} of {error.limit} bytes, and {error.asked} more do not fit."
-    return ApiError(413, message, kind="insufficient_quota", code="storage_quota_exceeded", headers=FINAL)
-
-
-def _used_key(_: IdempotencyConflict) -> ApiError:
-    message = "This Idempotency-Key was used before with a different request body."
-    return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
-
-
-def _wrong_state(error: WrongState) -> ApiError:
-    message = f"The job is {error.state}: it cannot be {error.wanted}."
-    return ApiError(409, message, code="wrong_state", headers=FINAL)
-
-
-def _wrong_parameter(error: RequestValidationError) -> ApiError:
-    first = error.errors()[0]
-    param = str(first["loc"][-1])
-    return invalid(f"Invalid value for '{param}': {_sentence(first)}", param, "invalid_value")
-
-
-def _http(error: HTTPException) -> ApiError:
-    headers = dict(error.headers or {})
-    match error.status_code:
-        case 404:
-            return ApiError(404, "Unknown request URL.", code="unknown_url")
-        case 405:
-            return ApiError(405, "Not allowed: method.", code="method_not_allowed", headers=headers)
-    return ApiError(error.status_code, error.detail, headers=headers)
-
-
-def _crowded(error: Crowded) -> ApiError:
-    message = f"Too many requests of yours wait for their tokens to be counted (at most {error.most}): try again."
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
-
-
-def _exceeded(error: Exceeded) -> ApiError:
-    taken = error.taken
-    what = {"bytes": "bytes uploaded", "keys": "wrong API keys from your address"}.get(taken.kind, taken.kind)
-    seconds = math.ceil(taken.reset)
-    message = f"Rate limit reached: {taken.limit} {what} a minute. Try again in {seconds} s."
-    headers = {"retry-after": str(seconds)} | (taken.headers if taken.kind == "requests" else {})
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
-
-
-def _ending(_: Ending) -> ApiError:
-    message = "This process ends. Nothing was changed; try again."
-    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
-
-
-def _away(_: Exception) -> ApiError:
-    message = "The database is not available at the moment. Nothing was changed; try again."
-    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
-
-
-# The answer to each kind of exception that a request may end with, by the most exact class. Starlette is told of these.
-ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
-    ApiError: lambda error: error,
-    BadRow: lambda error: bad_row(error, "file"),
-    MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
-    QuotaExceeded: _no_quota,
-    StorageExceeded: _no_storage,
-    IdempotencyConflict: _used_key,
-    WrongState: _wrong_state,
-    Crowded: _crowded,
-    Ending: _ending,
-    Exceeded: _exceeded,
-    RequestValidationError: _wrong_parameter,
-    MultiPartException: lambda error: invalid(f"The multipart body could not be read: {error.message}", "file"),
-    ClientDisconnect: lambda _: invalid("The request ended before its body did."),
-    HTTPException: _http,
-    # A string PostgreSQL cannot hold (NUL) or a number out of its range, from a path or a query.
-    DataError: lambda _: invalid("A value in the request cannot be stored."),
-    OperationalError: _away,
-    InterfaceError: _away,
-    NoConnection: _away,
-    # Anything not foreseen says nothing of us.
-    Exception: lambda _: ApiError(500, "The server had an error while processing your request.", kind="server_error"),
-}
-
-
-def translate(error: Exception) -> ApiError:
-    """The answer to any exception a request ended with."""
-    return ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)](error)
-
-
-def answer(request: Request, error: Exception) -> JSONResponse:
-    known = translate(error)
-    if known.status >= 500:
-        # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
-        said = "".join(traceback.format_exception(error))
-        log.error("request_failed", method=request.method, status=known.status, exception=said)
-    body = {"message": known.message, "type": known.kind, "param": known.param, "code": known.code}
-    return JSONResponse({"error": body}, known.status, known.headers)
-
-
-def install(app: FastAPI) -> None:
-    """Starlette looks handlers up by class: HTTPException and RequestValidationError have defaults to replace, and
-    `Exception` is answered by the outermost middleware, which logs what it answers."""
-    for kind in ANSWERS:
-        app.add_exception_handler(kind, answer)
