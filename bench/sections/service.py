@@ -157,6 +157,8 @@ def api_under_load(stack: Stack, client: OpenAI, base: Base, jobs: int, threads:
         "ONWARD_REDIS_URL": stack.redis_url,
         "ONWARD_MODELS": json.dumps({UNSERVED: str(base.source)}),
         "ONWARD_PORT": str(port),
+        "ONWARD_REQUESTS_A_MINUTE": "0",  # the load is wanted
+        "ONWARD_JOBS_A_MINUTE": "0",
     }
     url = f"http://127.0.0.1:{port}"
     api = start("api-load", [sys.executable, "-m", "api"], env, stack.home / "logs")
