@@ -23,7 +23,6 @@ from sqlalchemy import select
 from db.session import sessions
 from db.tables import Adapter, Job
 from db.tables import Worker as WorkerRow
-from db.tenant import keys
 from migrations.run import current, head, upgrade
 from tests.bases import tiny
 from tests.ports import free_port
@@ -163,16 +162,25 @@ class Watcher(threading.Thread):
         until(lambda: len(self.jobs) >= want, f"{jobs} more jobs")
 
 
+BEGIN = """
+import sys
+from db.session import sessions
+from db.tenant import keys
+from migrations.run import upgrade
+upgrade(sys.argv[1])
+with sessions(sys.argv[1]).begin() as session:
+    print(keys.create_key(session, keys.create(session, "watcher").id)[1])
+"""  # of the old code, which knows the old schema
+
+
 def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, old_code, capsys, monkeypatch):
     url = rig.env["ONWARD_DATABASE_URL"]
-    subprocess.run(
-        [sys.executable, "-c", f"from migrations.run import upgrade; upgrade({url!r})"],
-        cwd=old_code, env=os.environ | {"PYTHONPATH": str(old_code)}, check=True,
-    )  # fmt: skip
+    secret = subprocess.run(
+        [sys.executable, "-c", BEGIN, url], cwd=old_code, env=os.environ | {"PYTHONPATH": str(old_code)}, check=True,
+        capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
     with sessions(url).begin() as session:
         assert current(session.connection()) == "0002"
-        tenant = keys.create(session, "watcher")
-        secret = keys.create_key(session, tenant.id)[1]
     old_api, port = rig.api(old_code)
     old_worker = rig.worker(old_code)
     front = Front(port)
