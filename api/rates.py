@@ -22,6 +22,7 @@ Kind = Literal["requests", "jobs", "bytes", "keys"]
 SOCKET_SECONDS = 0.2  # what a Valkey that does not answer costs one request, once in `retry_seconds`
 KNOWN = 4096  # keys that were good, remembered for when their address has sent too many wrong ones
 MINUTE = 60
+BLOCKS = 200  # in which a tenant's requests of a minute are drawn from Valkey, at most
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Exceeded(Exception):
 
 
 class Rates:
-    """Whole minutes of the clock, so that one command counts and tells what is left. A Valkey that fails or is slow is
+    """Whole minutes of the clock, so that one command counts and tells what is left. Requests are drawn in blocks, half
+    a hundredth of the limit each. A Valkey that fails or is slow is
     left alone for `retry_seconds`, then one request tries it."""
 
     def __init__(self, redis_url: str, retry_seconds: float, clock: Callable[[], float] = time.time) -> None:
@@ -67,6 +69,7 @@ class Rates:
         self._near = MemoryStorage()
         self._lock, self._away_until = threading.Lock(), 0.0
         self._closed: dict[str, float] = {}  # addresses, and when they may try keys again
+        self._blocks: dict[str, tuple[str, int, int]] = {}  # of a tenant: minute, last number given, end
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
     def take(self, kind: Kind, who: str, limit: int, amount: int = 1) -> Taken:
@@ -74,8 +77,27 @@ class Rates:
         now = self._clock()
         minute = int(now // MINUTE)
         item = RateLimitItemPerMinute(max(limit, 1), namespace="onward")
-        total = self._count(item.key_for(kind, who, str(minute)), amount)
+        key = item.key_for(kind, who, str(minute))
+        total = self._one(key, who, limit // BLOCKS) if kind == "requests" else self._count(key, amount)
         return Taken(kind, limit, total - amount, total, (minute + 1) * MINUTE - now)
+
+    def _one(self, key: str, who: str, size: int) -> int:
+        """The number of one request in its minute, from a block of `size` numbers that this process has drawn: a large
+        limit need not ask Valkey each time. Numbers are given once; what is left of a block at a minute's end is lost,
+        and so is part of one where two requests draw at once."""
+        if size <= 1:
+            return self._count(key, 1)
+        with self._lock:
+            drawn, last, end = self._blocks.get(who, ("", 0, 0))
+            if drawn == key and last < end:
+                self._blocks[who] = key, last + 1, end
+                return last + 1
+        end = self._count(key, size)
+        with self._lock:
+            if len(self._blocks) >= KNOWN:
+                self._blocks.clear()
+            self._blocks[who] = key, end - size + 1, end
+        return end - size + 1
 
     def charge(self, kind: Kind, who: str, limit: int, amount: int = 1, *, whole: bool = False) -> Taken | None:
         """As `take`; raises Exceeded. `whole`: one that begins within the limit passes, however large. A limit of 0 is

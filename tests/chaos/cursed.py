@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from worker.forwards import Scoring
 from worker.oracle import torch_scorer
 from worker.types import Loss, Trial
 
@@ -17,11 +18,14 @@ VARIABLE = "ONWARD_CHAOS_CURSE"
 class Cursed(torch_scorer.TorchScorer):
     """The oracle, until it meets the rank."""
 
-    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        begun = super().start(trials)
+        return begun.around(lambda act: act(), lambda: self._cursed(trials, begun.losses))
+
+    def _cursed(self, trials: Sequence[Trial], losses: list[Loss]) -> list[Loss]:
         rank, what, nth = (*os.environ[VARIABLE].split(":"), "1")[:3]
         met = any(t.layout is not None and t.layout.rank == int(rank) for t in trials)
         self.met = getattr(self, "met", 0) + met
-        losses = super().score(trials)
         if met and self.met >= int(nth):
             if what == "kill":
                 os._exit(137)

@@ -175,6 +175,22 @@ def test_a_valkey_that_comes_back_is_counted_in_again_and_tried_by_one_request_a
     assert Rates(redis_url, 1, clock=lambda: 1e9).take("requests", who, 9).now == 2
 
 
+def test_requests_are_drawn_in_blocks_and_each_has_its_own_number(redis_url):
+    """Two processes, of a limit of 1000: blocks of five. Valkey is asked once a block, and nobody beyond the limit is
+    let through."""
+    who, now = new_id("t-"), lambda: 1e9
+    processes = [Rates(redis_url, 1, clock=now) for _ in range(2)]
+    asked = []
+    for one in processes:
+        count = one._count
+        one._count = lambda key, amount, count=count: asked.append(amount) or count(key, amount)
+    numbers = [processes[i % 3 % 2].take("requests", who, 1000).now for i in range(60)]
+    assert len(set(numbers)) == 60
+    assert asked == [5] * 12
+    taken = [processes[0].take("requests", who, 1000) for _ in range(1000)]
+    assert sum(not one.over for one in taken) == 1000 - 60
+
+
 def test_a_minute_later_all_is_allowed_again(redis_url):
     now, who = [1e9], new_id("t-")
     rates = Rates(redis_url, 1, clock=lambda: now[0])

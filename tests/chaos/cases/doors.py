@@ -119,7 +119,7 @@ def counting(ground: Ground) -> Iterator[Claim]:
 def half_sent(ground: Ground) -> Iterator[Claim]:
     """8: who sends half a request is cut off, who sends too many is told to wait, others notice neither."""
     adversary, bystander = ground.tenant("adversary"), ground.tenant("bystander")
-    with ground.fleet.own_api() as (url, _):
+    with ground.fleet.own_api(ONWARD_REQUESTS_A_MINUTE="2000") as (url, _):
         with probed(url, bystander.api_key) as alone:
             time.sleep(1)
         port = int(url.rpartition(":")[2])
