@@ -1,7 +1,7 @@
 """Why a job waits and when it may begin, as its tenant may know it. Changes no row; names no other tenant."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -9,10 +9,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import outlook, usage, workers
+from db.contract.spec import SPEC_VERSION
 from db.outlook import Outlook
 from db.tables import Job, Lease, Tenant
 
-Reason = Literal["turn", "no_worker", "daily_tokens", "max_running", "paused"]
+Reason = Literal["turn", "no_worker", "newer_worker", "daily_tokens", "max_running", "suspect", "paused"]
 ASKED = ("queued", "paused")
 SLOWEST = 1e-6  # scored tokens a second below which nothing is foretold
 
@@ -41,10 +42,13 @@ class Queue:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What of a tenant's own goes before a job: `jobs` of them, whose price is `tokens` scored tokens."""
+    """What of a tenant's own goes before a job: `jobs` of them, whose price is `tokens` scored tokens. The job itself
+    may be `newer`, of a spec that no worker of this release reads, or a `suspect`, to be tried alone."""
 
     jobs: int = 0
     tokens: int = 0
+    newer: bool = False
+    suspect: bool = False
 
 
 def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Waits]:
@@ -54,7 +58,9 @@ def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Wai
     for model in {job.model for job in wanted}:
         ids = [job.id for job in wanted if job.model == model]
         ahead, queue = _ahead(tenant, session, model, ids), _queue(tenant, session, model)
-        found |= {job.id: why(job.state, queue, ahead.get(job.id, Ahead())) for job in wanted if job.model == model}
+        for job in (one for one in wanted if one.model == model):
+            held = {"newer": job.spec_version > SPEC_VERSION, "suspect": job.suspect}
+            found[job.id] = why(job.state, queue, replace(ahead.get(job.id, Ahead()), **held))
     return found
 
 
@@ -65,11 +71,16 @@ def why(state: str, queue: Queue, ahead: Ahead) -> Waits:
         return Waits("paused", "The job is paused: it waits until it is resumed.")
     if not queue.served:
         return Waits("no_worker", "No worker serves the model: the job waits until one starts.")
+    if ahead.newer:
+        return Waits("newer_worker", "The job was asked for in the words of a newer release: it waits for its worker.")
     if own.daily_tokens is not None and queue.today >= own.daily_tokens:
         text = f"The {own.daily_tokens} scored tokens of the day are used: the job goes on after midnight UTC."
         return Waits("daily_tokens", text, start)
     if own.max_running is not None and queue.running >= own.max_running:
         return Waits("max_running", f"{queue.running} jobs of {own.max_running} allowed at one time run now.", start)
+    if ahead.suspect:
+        text = "A worker ended while it had the job: it is tried alone, and soon goes on as before."
+        return Waits("suspect", text, start)
     return Waits("turn", f"The job waits for its turn: {ahead.jobs} of your jobs go before it.", start)
 
 

@@ -64,6 +64,11 @@ def test_reasons_in_the_order_in_which_they_hold():
     waits = why("queued", queue(max_running=1, running=1, **spent), Ahead())
     assert (waits.reason, waits.estimated_start) == ("daily_tokens", NOON + timedelta(hours=12, seconds=1.5))
     assert why("queued", queue(max_running=1, running=1, daily_tokens=10, today=9), Ahead()).reason == "max_running"
+    assert why("queued", queue(served=False), Ahead(newer=True)).reason == "no_worker"
+    newer = why("queued", queue(**spent), Ahead(newer=True))
+    assert (newer.reason, newer.estimated_start) == ("newer_worker", None)
+    assert why("queued", queue(max_running=1, running=1), Ahead(suspect=True)).reason == "max_running"
+    assert why("queued", queue(), Ahead(3, 30, suspect=True)).reason == "suspect"
     turn = why("queued", queue(max_running=2, running=1), Ahead(3, 30))
     assert (turn.reason, turn.message) == ("turn", "The job waits for its turn: 3 of your jobs go before it.")
 
@@ -103,6 +108,8 @@ def test_a_job_says_why_it_waits_until_it_runs(session, model):
     assert one(tenant, session, second).reason == "max_running"
     usage.charge(session, model, tenant, 100)
     assert one(tenant, session, second).reason == "daily_tokens"
+    second.spec_version += 1
+    assert one(tenant, session, second).reason == "newer_worker"
     jobs.pause(tenant, session, second.id)
     assert one(tenant, session, second).reason == "paused"
     jobs.cancel(tenant, session, second.id)
