@@ -27,7 +27,7 @@ def run_slice(context: Context) -> bool:
     """
     with context.across() as session:
         limit, most = context.settings.cohort, context.settings.max_tokens
-        waiting = candidates(session, context.model, limit, wide.of(context.residents.values(), most))
+        waiting = candidates(session, context.model, limit + 1, wide.of(context.residents.values(), most))
         waiting = wide.fit(waiting, context.residents, limit, most)
         under_way = {job_id for job_id, kept in context.residents.items() if kept.under_way is not None}
         picked = _apart(scheduler.pick(waiting, limit, context.quantum), under_way)
@@ -38,6 +38,8 @@ def run_slice(context: Context) -> bool:
     how: Leaving = Released()
     try:
         stuck = _board(context, picked, aboard)
+        if len(waiting) > len(picked) and not stuck:
+            context.ring(context.model)  # a worker that has nothing to do takes the others now, not after this slice
         if aboard:
             with _spans(aboard):
                 length = scheduler.length(context.settings.slice_seconds, picked[0].suspect, aboard[0].claim.deaths)

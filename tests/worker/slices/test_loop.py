@@ -32,6 +32,17 @@ def test_a_cohort_runs_to_its_end_in_one_slice(context, factory, submit):
     assert [state(factory, job) for job in made] == [("succeeded", STEPS)] * 2
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_worker_that_leaves_jobs_to_others_rings_for_them_before_it_steps(context, submit, rung, jobs):
+    context.settings = context.settings.model_copy(update={"cohort": 1})
+    for _ in range(jobs):
+        submit(2)
+    heard: list[int] = []
+    context.scorer.sees = lambda _: heard.append(len(rung))
+    run_slice(context)
+    assert set(heard) == {jobs - 1}
+
+
 def test_a_job_of_cheap_steps_is_not_held_back_by_one_of_dear_steps(context, factory, submit):
     """Steps of 2 rows beside steps of 64: the cheap job ends long before the other's sixth step, in the same slice."""
     dear, cheap = submit(2, batch_size=64), submit(3)

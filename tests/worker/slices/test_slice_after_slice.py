@@ -192,7 +192,8 @@ def test_in_any_window_no_two_tenants_are_further_apart_than_a_slice_each(weight
         for now in model.slices:  # the widest window is from the lowest to the highest point, or back
             ahead += now[one] / weights[one] - now[other] / weights[other]
             low, high = min(low, ahead), max(high, ahead)
-        assert high - low <= most / weights[one] + most / weights[other]
+        bound = most / weights[one] + most / weights[other]
+        assert high - low <= bound * (1 + 1e-9)  # sums of floats, which may meet it exactly
 
 
 @given(TENANTS, st.integers(0, 2**32))
