@@ -161,7 +161,7 @@ def _look(factory: sessionmaker[Session]) -> Callable[[int], None]:
 
 
 def main() -> None:
-    """`before` is the folder that the release before was unpacked in (tests/upgrade/before-0003.tar.xz), if given."""
+    """`before` is the folder that the release before was unpacked in (tests/upgrade/before-0008.tar.xz), if given."""
     codes = {"before": Path(sys.argv[1]).resolve()} if len(sys.argv) > 1 else {}
     with tempfile.TemporaryDirectory(prefix="onward-policies-") as folder, ExitStack() as last:
         home = Path(folder)

@@ -13,7 +13,7 @@ from db.contract.refusal import Unfit
 
 # Of the specs that this code writes. Raise it with whatever the release before cannot read, a field or a method: its
 # workers then leave the job to those that can.
-SPEC_VERSION: Final = 1
+SPEC_VERSION: Final = 2
 
 
 class AdapterSpec(Frozen):
@@ -34,6 +34,15 @@ class AdapterSpec(Frozen):
         if (self.activation == "answer") != bool(self.invocation):
             raise Unfit("invocation", "invocation belongs to activation 'answer', which needs it")
         return self
+
+
+class ParentSpec(Frozen):
+    """The adapter that a job goes on from: after `step` steps of the job `job` of the same tenant, with the SHA-256
+    (hex) `sha256` of its adapter_model.safetensors. Its layout is the child's."""
+
+    job: str
+    step: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 def _known(objective: str) -> str:
@@ -65,6 +74,7 @@ class JobSpec(Frozen):
     seed: int = Field(ge=0, lt=2**63)
     token_budget: int | None = Field(default=None, ge=1)
     suffix: str | None = Field(default=None, max_length=64)
+    parent: ParentSpec | None = None
 
     @model_validator(mode="after")
     def _method_fits(self) -> "JobSpec":

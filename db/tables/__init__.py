@@ -4,7 +4,7 @@ from db.columns import Base
 from db.tables.audit import Audit
 from db.tables.files import File, FileChunk
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
-from db.tables.journal import Adapter, Evaluation, JournalStep
+from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
 from db.tables.workers import Worker
@@ -13,6 +13,7 @@ __all__ = (
     "ENDED",
     "JOB_STATES",
     "KEY_SCOPES",
+    "RESULT_KINDS",
     "UNFINISHED",
     "WAITING",
     "Adapter",
@@ -29,6 +30,7 @@ __all__ = (
     "JournalStep",
     "Lease",
     "Pruned",
+    "Result",
     "Share",
     "Tenant",
     "Usage",

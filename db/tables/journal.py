@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Float, Index, Integer, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.columns import Base, now, of_tenant
+from db.columns import Base, now, of_tenant, one_of
 
 
 class JournalStep(Base):
@@ -44,6 +44,24 @@ class Evaluation(Base):
         of_tenant("job_id", "jobs", "fk_evaluations_job"),
         Index("ix_evaluations_tenant_id_created_at", "tenant_id", "created_at"),
         CheckConstraint("step >= 0 AND rows > 0", name="whole"),
+    )
+
+
+RESULT_KINDS = ("metrics", "adapter", "receipt")  # in the order in which a job's result files are listed
+
+
+class Result(Base):
+    """A result file of a job that has ended."""
+
+    __tablename__ = "results"
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    file_id: Mapped[str]
+    __table_args__ = (
+        of_tenant("job_id", "jobs", "fk_results_job"),
+        of_tenant("file_id", "files", "fk_results_file"),
+        CheckConstraint(one_of("kind", RESULT_KINDS), name="kind"),
     )
 
 

@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from db import audit, events, files, transitions, usage
+from db.contract.history import History
+from db.contract.spec import stored
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
 from db.worker.leases import Claim, lock
@@ -89,6 +91,20 @@ def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None
     if upto is not None:
         wanted = wanted.where(JournalStep.step < upto)
     return [list(losses) for losses in session.scalars(wanted)]
+
+
+def history(session: Session, job_id: str, upto: int | None = None) -> History:
+    """What the adapter of the job after `upto` steps, or after all that are committed, follows from. Raises LookupError
+    for a job that is not there, or whose journal or parent is not whole any more."""
+    row = session.scalars(select(Job.spec).where(Job.id == job_id)).one_or_none()
+    if row is None:
+        raise LookupError(f"there is no job {job_id}")
+    spec = stored(row)
+    losses = read(session, job_id, upto)
+    if upto is not None and len(losses) != upto:
+        raise LookupError(f"{job_id} has {len(losses)} of {upto} steps in its journal")
+    parent = None if spec.parent is None else history(session, spec.parent.job, spec.parent.step)
+    return History(spec, losses, parent=parent)
 
 
 def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:

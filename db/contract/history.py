@@ -1,0 +1,35 @@
+"""What an adapter follows from: a spec, the losses of its steps, and the history of the adapter it went on from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Optional
+
+from db.contract.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Before step number `at`, the run went back to the adapter after `origin` steps, at half its rate."""
+
+    at: int
+    origin: int
+
+
+@dataclass(frozen=True)
+class History:
+    """`losses` are of steps 0, 1, ... in the order the probes were asked, nats; `restarts` lie within them, in order.
+    `parent` is there exactly where `spec.parent` is, and ends at the step that it names."""
+
+    spec: JobSpec
+    losses: Sequence[Sequence[float]]
+    restarts: tuple[Restart, ...] = ()
+    parent: Optional["History"] = None
+
+    @property
+    def step(self) -> int:
+        """Steps that it tells of."""
+        return len(self.losses)
+
+    def upto(self, step: int) -> "History":
+        """The same up to the adapter after `step` steps."""
+        return replace(self, losses=self.losses[:step], restarts=tuple(r for r in self.restarts if r.at < step))

@@ -1,0 +1,17 @@
+"""Jobs that are being validated, and uploads
+
+Expands only.
+"""
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
