@@ -1,6 +1,9 @@
 # Thin on purpose: every target is one command. `make install` runs once a lock file; everything else asks for it.
 SHELL := /bin/bash
-VENV := .venv
+# `make test PYTHON=python3.12` has an environment of its own: the other stays.
+PYTHON ?=
+VENV := .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
+export PYTHON
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
@@ -53,7 +56,7 @@ bench-check: install  ## a quick bench, and whether a ratio is a quarter worse t
 	@$(BIN)/python -m bench.report.guard .onward/bench-check.json
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-  --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS)
+  --generate-hashes --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS)
 CPU = --overrides requirements/overrides.txt --no-emit-package torch
 
 lock:  ## pin every dependency again (torch on a CPU has its own file: see requirements/install.sh)

@@ -23,14 +23,14 @@ retry() { # the large wheels are hundreds of megabytes: a broken connection is n
 
 python_for_venv() {
   local name
-  for name in python3.11 python3.12 python3; do
+  for name in ${PYTHON:-python3.11 python3.12 python3}; do
     if command -v "$name" >/dev/null &&
       "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
       command -v "$name"
       return 0
     fi
   done
-  echo "install: Python 3.11 or 3.12 with venv is needed and none was found on PATH" >&2
+  echo "install: Python 3.11 or 3.12 with venv is needed, and ${PYTHON:-none on PATH} is not" >&2
   return 1
 }
 
@@ -48,8 +48,8 @@ uv() { VIRTUAL_ENV=$venv "$venv/bin/uv" "$@"; }
 
 say "torch (a few hundred megabytes when it is not cached)"
 retry "$venv/bin/pip" install --quiet --retries 5 --no-deps -r "$here/torch.lock"
-say "everything else ($(grep -c == "$here/all.lock") pinned packages)"
-retry uv pip install --quiet --no-deps -r "$here/all.lock"
+say "everything else ($(grep -c "==" "$here/all.lock") pinned packages)"
+retry uv pip install --quiet --no-deps --require-hashes -r "$here/all.lock"
 say "onward itself, editable"
 retry uv pip install --quiet --no-deps -e "$here/.."
 

@@ -4,9 +4,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from db.telemetry.version import VERSION
+
+disable_created_metrics()  # a series more for each counter, which nobody asks for
 
 MODEL = ("model",)
 TENANT = ("model", "tenant_class")
