@@ -37,6 +37,7 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,  # milliseconds; keepalives do not look while something sent is unanswered
             "application_name": "onward",
         },
     )

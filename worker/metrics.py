@@ -8,7 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from db.telemetry.version import VERSION
 
-disable_created_metrics()  # a series more for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, which nobody asks for
 
 MODEL = ("model",)
 TENANT = ("model", "tenant_class")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Engine, case, func, select
+from sqlalchemy import Engine, case, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -135,6 +135,11 @@ class Fleet(Stage):
         """As the server's owner, who may see every session and end it."""
         with Session(self._admin) as session, session.begin():
             return query(session)
+
+    def alone(self, statement: str) -> None:
+        """As the server's owner, in no transaction."""
+        with self._admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(statement))
 
     def done(self, jobs: Sequence[str]) -> int | None:
         """Steps of these jobs that need not be waited for any more: all of one that has ended."""

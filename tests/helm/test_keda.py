@@ -1,9 +1,12 @@
 """The rendered scaling query, asked of the real database: a busy worker is never scaled in."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session
 
 from db import workers
+from db.session import make_engine
 from db.tables import Worker
 from db.worker import leases
 from tests.db import inserted
@@ -63,6 +66,19 @@ def test_a_stale_worker_and_a_second_start_in_one_pod_do_not_count(session):
     )
     assert session.get(Worker, ids[1]) is not None
     assert wanted(session) == 1
+
+
+def test_the_role_of_a_worker_may_ask_as_the_scheduler(urls, factory):
+    """The login that helm/README.md gives KEDA: it reads no tenant's content, and nothing of the owner's."""
+    with factory.begin() as session:
+        stock(session, 5, 1)
+    options = {"options": "-c role=onward_scheduler"}
+    engine = make_engine(make_url(urls.worker_url).update_query_dict(options).render_as_string(hide_password=False))
+    with Session(engine) as session:
+        assert wanted(session) == 2
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            session.execute(text("SELECT spec FROM jobs"))
+    engine.dispose()
 
 
 def test_the_trigger_reads_its_password_from_the_secret():

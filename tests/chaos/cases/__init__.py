@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.chaos.cases import admitted, doors, shares, stores, workers
+from tests.chaos.cases import admitted, databases, doors, shares, stores, workers
 from tests.chaos.cases.ground import Claim, Ground, Held
 
 __all__ = ("CASES", "Case", "Claim", "Ground", "Held", "played")
@@ -41,6 +41,9 @@ CASES = tuple(
         (13, "weights across slices", shares.by_weight),
         (14, "a thousand jobs queued before", shares.behind_a_thousand),
         (15, "a lost adapter store", stores.lost_store),
+        (16, "a worker cut off from the database", databases.partition),
+        (17, "a database that fails over", databases.fail_over),
+        (18, "a database whose disk is full", databases.full_database),
     )
 )
 

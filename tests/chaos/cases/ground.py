@@ -210,6 +210,14 @@ class Ground:
     def tokens(self, jobs: Sequence[str]) -> int:
         return sum(self.fleet.job(job).scored_tokens for job in jobs)
 
+    def value(self, statement: str) -> Any:
+        """What a query says, as the database's owner."""
+        return self.fleet.admin(lambda session: session.scalar(text(statement)))
+
+    def execute_alone(self, statement: str) -> None:
+        """A statement that no transaction may hold, as the database's owner."""
+        self.fleet.alone(statement)
+
     def execute(self, statement: str, **values: Any) -> None:
         """SQL as the database's owner."""
         self.fleet.admin(lambda session: session.execute(text(statement), values))
