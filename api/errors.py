@@ -24,6 +24,7 @@ from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.restorations import TooManyAsked
 from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
 
@@ -158,6 +159,11 @@ def _exceeded(error: Exceeded) -> ApiError:
     return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
 
 
+def _too_many_asked(error: TooManyAsked) -> ApiError:
+    message = f"{error.most} steps of yours are being rebuilt, which is the most at one time: try again."
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
+
+
 def _ending(_: Ending) -> ApiError:
     message = "This process ends. Nothing was changed; try again."
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
@@ -176,6 +182,7 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     QuotaExceeded: _no_quota,
     StorageExceeded: _no_storage,
     IdempotencyConflict: _used_key,
+    TooManyAsked: _too_many_asked,
     WrongState: _wrong_state,
     Crowded: _crowded,
     Ending: _ending,

@@ -1,4 +1,4 @@
-"""What is dropped in time: events and journals of ended jobs, restored steps, old usage, workers long gone, idle shares.
+"""What is dropped in time: events and journals of ended jobs, restored steps, old usage, workers and idle shares.
 
 The journal of a published adapter is its receipt and is kept, as is that of a job that another goes on from, and
 everything of a job that has not ended. Knows no disk.

@@ -117,6 +117,12 @@ def get(tenant: str, session: Session, job_id: str) -> Job | None:
     return session.scalar(select(Job).where(Job.tenant_id == tenant, Job.id == job_id))
 
 
+def rows(tenant: str, session: Session, found: Sequence[Job]) -> dict[str, int]:
+    """Of these jobs' training files, deleted or not, how many rows they have."""
+    wanted = select(File.id, File.rows).where(File.tenant_id == tenant, File.id.in_({j.training_file for j in found}))
+    return dict(session.execute(wanted).tuples().all())
+
+
 def page(
     tenant: str,
     session: Session,

@@ -1,6 +1,6 @@
 """Steps of a job by number, as its tenant asks for them: every function takes the tenant first. Knows no journal.
 
-A worker rebuilds what is asked for (`db/worker/restorations.py`); what comes of it is a cache, which goes after a while.
+A worker rebuilds what is asked for (`db/worker/restorations.py`); what comes of it is a cache, which goes in time.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from db.ids import adapter_name, job_of, of_checkpoint
-from db.tables import Adapter, Job, RestoredChunk, Restoration
+from db.tables import Adapter, Job, Restoration, RestoredChunk
 from db.tenant import adapters
 
 MOST = 8  # asked for by a tenant at one time

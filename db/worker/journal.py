@@ -15,6 +15,7 @@ from db.contract.history import History
 from db.contract.spec import stored
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
+from db.worker import results
 from db.worker.leases import Claim, lock
 
 
@@ -40,13 +41,15 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Published:
-    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, and the directory as a tar."""
+    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, and the
+    receipt to be kept with it."""
 
     name: str
     step: int
     sha256: str
     path: str
     tar: bytes
+    receipt: bytes | None = None
 
 
 def flush(
@@ -112,6 +115,8 @@ def fail(session: Session, claim: Claim, code: str, message: str, best: Publishe
     job = lock(session, claim)
     if best is not None:
         _publish(session, job, claim, best)
+    else:
+        results.measure(session, job)
     transitions.fail(session, job, code, message)
     session.flush()
 
@@ -121,6 +126,7 @@ def finish(session: Session, claim: Claim, adapter: Published) -> bool:
     tenant was told that it would be. Raises LeaseLost, or ValueError: steps miss."""
     job = lock(session, claim)
     if job.wish == "cancel":
+        results.measure(session, job)
         transitions.cancel(session, job)
         session.flush()
         return False
@@ -138,15 +144,13 @@ def _record(session: Session, row: dict[str, Any]) -> bool:
 
 
 def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> None:
-    file = files.create(
-        job.tenant_id,
-        session,
-        filename=f"{job.id}.tar",
-        purpose="fine-tune-results",
-        format=None,
-        rows=0,
-        chunks=[adapter.tar],
-    )
+    results.measure(session, job)
+    about: dict[str, Any] = {"purpose": "fine-tune-results", "format": None, "rows": 0}
+    file = files.create(job.tenant_id, session, filename=f"{job.id}.tar", chunks=[adapter.tar], **about)
+    results.keep(session, job, "adapter", file.id)
+    if adapter.receipt is not None:
+        receipt = files.create(job.tenant_id, session, filename="receipt.json", chunks=[adapter.receipt], **about)
+        results.keep(session, job, "receipt", receipt.id)
     adapter_id = new_id("adpt-")
     session.add(
         Adapter(
@@ -162,8 +166,8 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
         )
     )
     events.write(session, job, f"Adapter of step {adapter.step} published as {adapter.name}")
-    about = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
-    audit.write(session, job.tenant_id, "adapter.create", adapter_id, about, claim.worker_id)
+    said = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
+    audit.write(session, job.tenant_id, "adapter.create", adapter_id, said, claim.worker_id)
 
 
 def _report(session: Session, job: Job, steps: Sequence[Step], evaluated: Evaluated | None) -> None:

@@ -1,4 +1,4 @@
-"""Steps that tenants have asked for, as a worker rebuilds them: one at a time, under its own heartbeat. Knows no replay.
+"""Steps that tenants have asked for, as a worker rebuilds them: one at a time, under its heartbeat. Knows no replay.
 
 A row is claimed with its worker's id and is another's once that worker's heartbeat is old: a kill costs the time that
 takes to be seen, and the adapter is the same bits whoever rebuilds it.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 
-from sqlalchemy import and_, func, insert, literal, select, text, update
+from sqlalchemy import ColumnElement, and_, func, insert, literal, select, text, update
 from sqlalchemy.orm import Session
 
 from db.contract.spec import SPEC_VERSION
@@ -58,7 +58,8 @@ def claim(session: Session, asked: Asked, worker_id: str) -> bool:
     """Whether it is this worker's to rebuild now. At most one of any number of concurrent callers has it."""
     fresh = func.clock_timestamp() - literal(timedelta(seconds=SILENT_SECONDS))
     lives = and_(Worker.id == Restoration.held_by, Worker.state != "gone", Worker.heartbeat_at > fresh)
-    free = select(Restoration).where(*_is(asked), Restoration.state == "asked", ~select(Worker.id).where(lives).exists())
+    held = select(Worker.id).where(lives).exists()
+    free = select(Restoration).where(*_is(asked), Restoration.state == "asked", ~held)
     row = session.scalar(free.with_for_update(skip_locked=True, key_share=True, of=Restoration))
     if row is None:
         return False
@@ -102,7 +103,6 @@ def _held(session: Session, asked: Asked, worker_id: str) -> Restoration | None:
     return session.scalar(mine.with_for_update(key_share=True).execution_options(populate_existing=True))
 
 
-def _is(asked: Asked):  # type: ignore[no-untyped-def]
-    return (
-        Restoration.tenant_id == asked.tenant_id, Restoration.job_id == asked.job_id, Restoration.step == asked.step,
-    )  # fmt: skip
+def _is(asked: Asked) -> tuple[ColumnElement[bool], ...]:
+    step = Restoration.job_id == asked.job_id, Restoration.step == asked.step
+    return Restoration.tenant_id == asked.tenant_id, *step

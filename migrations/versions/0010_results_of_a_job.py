@@ -46,9 +46,7 @@ def upgrade() -> None:
     _restorations()
     op.add_column("jobs", sa.Column("parent_id", sa.String(), nullable=True))
     op.create_foreign_key("fk_jobs_parent", "jobs", "jobs", ["tenant_id", "parent_id"], ["tenant_id", "id"])
-    op.create_index(
-        op.f("ix_jobs_parent_id"), "jobs", ["parent_id"], postgresql_where=sa.text("parent_id IS NOT NULL")
-    )
+    op.create_index(op.f("ix_jobs_parent_id"), "jobs", ["parent_id"], postgresql_where=sa.text("parent_id IS NOT NULL"))
     op.execute(PARENT)
     for table in ("results", "restorations", "restored_chunks"):
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
@@ -110,7 +108,9 @@ def _restorations() -> None:
         sa.CheckConstraint("state IN ('asked', 'ready', 'failed')", name=op.f("ck_restorations_state")),
         sa.CheckConstraint("(state = 'asked') = (expires_at IS NULL)", name=op.f("ck_restorations_over_has_an_end")),
         sa.CheckConstraint("(state = 'ready') = (sha256 IS NOT NULL)", name=op.f("ck_restorations_ready_has_a_hash")),
-        sa.CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name=op.f("ck_restorations_failed_has_a_reason")),
+        sa.CheckConstraint(
+            "(state = 'failed') = (error IS NOT NULL)", name=op.f("ck_restorations_failed_has_a_reason")
+        ),
         sa.CheckConstraint("step >= 0 AND bytes >= 0", name=op.f("ck_restorations_whole")),
     )
     asked, over = sa.text("state = 'asked'"), sa.text("expires_at IS NOT NULL")

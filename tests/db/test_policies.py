@@ -26,8 +26,9 @@ CONTENT = {
     "journal": {"losses", "job_id", "step"},
     "evaluations": {"loss", "accuracy", "job_id"},
     "adapters": {"id", "name", "path", "sha256", "file_id"},
+    "restorations": {"sha256", "error", "bytes"},
 }
-HIDDEN = ("files", "file_chunks", "events", "api_keys", "audit")  # a scheduler sees none of their columns
+HIDDEN = ("files", "file_chunks", "results", "restored_chunks", "events", "api_keys", "audit")  # a scheduler sees none of their columns
 
 
 @pytest.fixture(scope="module")
