@@ -52,6 +52,10 @@ class Published:
     receipt: bytes | None = None
 
 
+class NotWhole(LookupError):
+    """Steps of a journal are not there any more, or were never taken."""
+
+
 def flush(
     session: Session,
     claim: Claim,
@@ -98,14 +102,14 @@ def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None
 
 def history(session: Session, job_id: str, upto: int | None = None) -> History:
     """What the adapter of the job after `upto` steps, or after all that are committed, follows from. Raises LookupError
-    for a job that is not there, or whose journal or parent is not whole any more."""
+    for a job that is not there, NotWhole where its journal or its parent's is not."""
     row = session.scalars(select(Job.spec).where(Job.id == job_id)).one_or_none()
     if row is None:
         raise LookupError(f"there is no job {job_id}")
     spec = stored(row)
     losses = read(session, job_id, upto)
     if upto is not None and len(losses) != upto:
-        raise LookupError(f"{job_id} has {len(losses)} of {upto} steps in its journal")
+        raise NotWhole(f"{job_id} has {len(losses)} of {upto} steps in its journal")
     parent = None if spec.parent is None else history(session, spec.parent.job, spec.parent.step)
     return History(spec, losses, parent=parent)
 

@@ -28,7 +28,15 @@ CONTENT = {
     "adapters": {"id", "name", "path", "sha256", "file_id"},
     "restorations": {"sha256", "error", "bytes"},
 }
-HIDDEN = ("files", "file_chunks", "results", "restored_chunks", "events", "api_keys", "audit")  # a scheduler sees none of their columns
+HIDDEN = (
+    "files",
+    "file_chunks",
+    "results",
+    "restored_chunks",
+    "events",
+    "api_keys",
+    "audit",
+)  # a scheduler sees none of their columns
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ class Restorer(threading.Thread):
         return peft_files.sha256(files[peft_files.WEIGHTS]), peft_files.tar(files)
 
     def _refuse(self, asked: Asked, error: Exception) -> None:
-        gone = isinstance(error, LookupError)
+        gone = isinstance(error, journal.NotWhole)
         code = "journal_gone" if gone else "internal_error"
         message = "its journal is not kept any more" if gone else said(error)
         log.error("cannot be restored", job=asked.job_id, step=asked.step, code=code, error=str(error))
