@@ -116,11 +116,11 @@ def history(session: Session, job_id: str, upto: int | None = None) -> History:
 
 def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:
     """Ends the job as failed with the reason, keeping its best checkpoint when given. Raises LeaseLost."""
+    table = results.written(session, claim.job_id)
     job = lock(session, claim)
+    results.measured(session, job, table)
     if best is not None:
         _publish(session, job, claim, best)
-    else:
-        results.measure(session, job)
     transitions.fail(session, job, code, message)
     session.flush()
 
@@ -128,9 +128,10 @@ def fail(session: Session, claim: Claim, code: str, message: str, best: Publishe
 def finish(session: Session, claim: Claim, adapter: Published) -> bool:
     """Ends the job as succeeded with its adapter, in one transaction; or False: as cancelled and without, where its
     tenant was told that it would be. Raises LeaseLost, or ValueError: steps miss."""
+    table = results.written(session, claim.job_id)
     job = lock(session, claim)
+    results.measured(session, job, table)
     if job.wish == "cancel":
-        results.measure(session, job)
         transitions.cancel(session, job)
         session.flush()
         return False
@@ -148,7 +149,6 @@ def _record(session: Session, row: dict[str, Any]) -> bool:
 
 
 def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> None:
-    results.measure(session, job)
     about: dict[str, Any] = {"purpose": "fine-tune-results", "format": None, "rows": 0}
     file = files.create(job.tenant_id, session, filename=f"{job.id}.tar", chunks=[adapter.tar], **about)
     results.keep(session, job, "adapter", file.id)
