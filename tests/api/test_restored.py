@@ -1,4 +1,4 @@
-"""Steps by number where no worker is: what is told, what is bounded, and what a table of metrics looks like on its way."""
+"""Steps by number where no worker is: what is told, what is bounded; and how a table of metrics is sent."""
 
 import base64
 
