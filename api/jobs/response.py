@@ -105,23 +105,28 @@ def job(row: Job, beside: Beside, waits: Waits | None) -> JobObject:
         training_file=row.training_file,
         validation_file=row.validation_file,
         suffix=spec.suffix if spec else row.request.get("suffix"),
-        onward={
-            "price_tokens": row.price_tokens,
-            "price": row.request.get("price"),
-            "scored_tokens": row.scored_tokens,
-            "step": row.step,
-            "total_steps": row.total_steps,
-            "best_step": row.best_step,
-            "best_loss": row.best_loss,
-            "wish": row.wish,
-            "priority": row.priority,
-            "waiting": why(waits),
-            "adapter": about(adapter),
-            "epochs": figures.epochs(spec, beside.rows) if spec else None,
-            "invocation": row.request.get("invocation"),
-            "spec": row.spec,
-        },
+        onward=ours(row, beside, waits, spec),
     )
+
+
+def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) -> dict[str, Any]:
+    """What OpenAI's object has no place for."""
+    return {
+        "price_tokens": row.price_tokens,
+        "price": row.request.get("price"),
+        "scored_tokens": row.scored_tokens,
+        "step": row.step,
+        "total_steps": row.total_steps,
+        "best_step": row.best_step,
+        "best_loss": row.best_loss,
+        "wish": row.wish,
+        "priority": row.priority,
+        "waiting": why(waits),
+        "adapter": about(beside.adapter),
+        "epochs": figures.epochs(spec, beside.rows) if spec else None,
+        "invocation": row.request.get("invocation"),
+        "spec": row.spec,
+    }
 
 
 def about(adapter: Adapter | None) -> dict[str, Any] | None:
