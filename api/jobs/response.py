@@ -99,12 +99,12 @@ def job(row: Job, beside: Beside, waits: Waits | None) -> JobObject:
         model=row.model,
         organization_id=row.tenant_id,
         result_files=list(beside.results),
-        seed=spec.seed if spec else row.request.get("seed") or 0,
+        seed=(row.spec or row.request).get("seed") or 0,
         status=row.state,
         trained_tokens=row.scored_tokens if row.finished_at else None,
         training_file=row.training_file,
         validation_file=row.validation_file,
-        suffix=spec.suffix if spec else row.request.get("suffix"),
+        suffix=(row.spec or row.request).get("suffix"),
         onward=ours(row, beside, waits, spec),
     )
 
@@ -144,8 +144,11 @@ def why(waits: Waits | None) -> dict[str, Any] | None:
 
 
 def contract(row: Job) -> JobSpec | None:
-    """The row's spec; None where it has none yet."""
-    return stored(row.spec) if row.spec else None
+    """The row's spec; None where it has none yet, and where a later release has written it."""
+    try:
+        return stored(row.spec) if row.spec else None
+    except (ValueError, LookupError, TypeError, AttributeError):  # pydantic's is a ValueError
+        return None
 
 
 def event(row: Event) -> EventObject:
