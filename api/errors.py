@@ -24,6 +24,8 @@ from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.parents import NoParent, OtherLayout
+from db.tenant.restorations import TooManyAsked
 from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
 
@@ -158,6 +160,15 @@ def _exceeded(error: Exceeded) -> ApiError:
     return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
 
 
+def _no_parent(error: NoParent) -> ApiError:
+    return ApiError(404, f"{error.job_id} has no model to go on from.", param="model", code="model_not_found")
+
+
+def _too_many_asked(error: TooManyAsked) -> ApiError:
+    message = f"{error.most} steps of yours are being rebuilt, which is the most at one time: try again."
+    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
+
+
 def _ending(_: Ending) -> ApiError:
     message = "This process ends. Nothing was changed; try again."
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
@@ -176,6 +187,9 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     QuotaExceeded: _no_quota,
     StorageExceeded: _no_storage,
     IdempotencyConflict: _used_key,
+    NoParent: _no_parent,
+    OtherLayout: lambda error: invalid(f"The adapter of {error} is laid out otherwise.", "model", "other_layout"),
+    TooManyAsked: _too_many_asked,
     WrongState: _wrong_state,
     Crowded: _crowded,
     Ending: _ending,

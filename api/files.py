@@ -5,13 +5,13 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import IO, Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 
-from api import body, errors, missing
+from api import body, content, errors, missing, restored
 from api.auth import Tenant
 from api.context import Context, Ctx
 from api.pagination import Entry, Page, page
@@ -19,7 +19,8 @@ from api.settings import Settings
 from db import audit, files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
-from db.tables import File
+from db.ids import of_step_file, step_file
+from db.tables import File, Restoration
 from db.tenant import deletion, storage
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
@@ -41,8 +42,6 @@ UPLOAD: dict[str, Any] = {
         },
     }
 }
-BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-CONTENT: dict[str, Any] = {"application/jsonl": BYTES, "application/x-tar": BYTES}
 
 
 class FileObject(Entry):
@@ -75,6 +74,20 @@ def view(file: File) -> FileObject:
         filename=file.filename,
         purpose=file.purpose,
         onward={"format": file.format, "rows": file.rows, "sha256": file.sha256},
+    )
+
+
+def view_of_step(row: Restoration) -> FileObject:
+    """The adapter of a job after some steps, which is kept until `expires_at`."""
+    about = {"job": row.job_id, "step": row.step, "adapter_sha256": row.sha256}
+    return FileObject(
+        id=step_file(row.job_id, row.step),
+        bytes=row.bytes,
+        created_at=epoch(row.asked_at),
+        filename=f"{row.job_id}-step-{row.step}.tar",
+        purpose="fine-tune-results",
+        expires_at=epoch(row.expires_at) if row.expires_at else None,
+        onward=about,
     )
 
 
@@ -173,39 +186,41 @@ def list_files(
 
 
 @router.get("/{file_id}")
-def retrieve(file_id: str, tenant: Tenant, context: Ctx) -> FileObject:
-    with context.transaction(tenant.id) as session:
-        return view(errors.found(files.get(tenant.id, session, file_id), missing.file(file_id)))
+async def retrieve(file_id: str, tenant: Tenant, context: Ctx) -> FileObject:
+    found = await there(tenant.id, context, file_id)
+    return view(found) if isinstance(found, File) else view_of_step(found)
 
 
-@router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: {"content": CONTENT}})
-def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
-    """The bytes as they were uploaded; of a result file, a tar of the adapter's PEFT directory."""
-    with context.transaction(tenant.id) as session:
-        file = errors.found(files.get(tenant.id, session, file_id), missing.file(file_id))
-    kind = "application/x-tar" if file.purpose == "fine-tune-results" else "application/jsonl"
-    headers = {"content-length": str(file.bytes), "x-content-type-options": "nosniff"}
-    return StreamingResponse(stream(context, tenant.id, file_id), media_type=kind, headers=headers)
+@router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: {"content": content.DESCRIBED}})
+async def read(file_id: str, tenant: Tenant, context: Ctx, accept: Annotated[str, Header()] = "*/*") -> Response:
+    """The bytes as they were uploaded; of a job's results `step_metrics.csv` in base64, as OpenAI's, and as it is with
+    `Accept: text/csv`, the adapter as a tar of its PEFT directory. `file-…-step-N` is that of any step of a job: where
+    it is still to be rebuilt this waits a while, and then answers 409 with `Retry-After`."""
+    found = await there(tenant.id, context, file_id)
+    if isinstance(found, Restoration):
+        return content.of_step(context, tenant.id, found)
+    return content.of_file(context, tenant.id, found, accept)
 
 
-def stream(context: Context, tenant: str, file_id: str) -> Iterator[bytes]:
-    """Chunks of a file, each read in a transaction of its own: the client may read slowly, and meanwhile no connection
-    is held."""
-    number = 0
-    while True:
+async def there(tenant: str, context: Context, file_id: str) -> File | Restoration:
+    """The tenant's file, or the step of a job that its id names. Raises ApiError."""
+
+    def look() -> File:
         with context.transaction(tenant) as session:
-            piece = files.chunk(tenant, session, file_id, number)
-        if piece is None:
-            return
-        yield piece
-        number += 1
+            return errors.found(files.get(tenant, session, file_id), missing.file(file_id))
+
+    step = await restored.file(tenant, context, file_id)
+    return step if step is not None else await run_in_threadpool(look)
 
 
 @router.delete("/{file_id}")
 def delete(file_id: str, tenant: Tenant, context: Ctx) -> FileDeleted:
-    """Hidden at once; a job that has begun still reads it. A result file goes with its adapter: its name, its bytes and
-    its folder on the workers' disks."""
+    """Hidden at once; a job that has begun still reads it. An adapter's tar goes with its adapter, as the model
+    would; metrics and receipt go alone. Of a step of a job what was rebuilt goes, and can be rebuilt again."""
     with context.transaction(tenant.id) as session:
+        if (step := of_step_file(file_id)) is not None:
+            errors.found(deletion.step(tenant.id, session, *step) or None, missing.file(file_id))
+            return FileDeleted(id=file_id)
         there, adapter = deletion.file(tenant.id, session, file_id)
         if not there:
             raise missing.file(file_id)

@@ -13,3 +13,7 @@ def job(job_id: str) -> ApiError:
 
 def model(name: str) -> ApiError:
     return ApiError(404, f"The model '{name}' does not exist.", param="model", code="model_not_found")
+
+
+def deleted_model(name: str, param: str) -> ApiError:
+    return ApiError(404, f"The model '{name}' was deleted.", param=param, code="model_not_found")

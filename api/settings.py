@@ -35,6 +35,7 @@ class Settings(Shared):
     jobs_a_minute: int = Field(default=3_000, ge=0)  # that a tenant asks for
     upload_bytes_a_minute: int = Field(default=4 << 30, ge=0)  # of a tenant
     wrong_keys_a_minute: int = Field(default=600, ge=0)  # of an address
+    restore_wait_seconds: float = Field(default=10.0, ge=0, le=60)  # that a request waits for a step to be rebuilt
     rate_retry_seconds: float = Field(default=10.0, gt=0)  # a Valkey that does not count is left alone for so long
     # Scored tokens of one step (probes x rows), and of one evaluation: what a job may take before others have a turn.
     max_step_tokens: int = Field(default=262_144, ge=1)

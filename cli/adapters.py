@@ -13,7 +13,9 @@ from cli import admin, show
 from cli.client import Failure, connect
 from cli.files import Limit, save
 from cli.watch import ours
+from db.ids import of_step_file, step_file
 from db.session import sessions
+from db.worker.journal import NotWhole
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from worker.adapters.verify import Verified
 
 app = typer.Typer(no_args_is_help=True)
-Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its name (ft:…) or its job's id.")]
+Adapter = Annotated[str, typer.Argument(metavar="ADAPTER", help="Its name (ft:…, ft:…:ckpt-step-N) or its job's id.")]
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -39,16 +41,17 @@ def list_(limit: Limit = 100, as_json: show.Json = False) -> None:
 @app.command()
 def download(
     adapter: Adapter,
+    step: Annotated[int | None, typer.Option(min=0, help="That step of the job, rebuilt from its journal.")] = None,
     to: Annotated[Path | None, typer.Option("--output", "-o", help="A folder; else one named after the job.")] = None,
     as_json: show.Json = False,
 ) -> None:
-    """Fetch an adapter as a PEFT directory."""
+    """Fetch an adapter as a PEFT directory: what a job has published, or its adapter after any of its steps."""
     client = connect(timeout=600)
-    job = _job(client, adapter)
-    folder = to or Path(job.id)
-    digest = fetch(client, job, folder)
+    name, file = found(client, adapter, step)
+    folder = to or Path(file.removeprefix("file-") if of_step_file(file) else _job(client, adapter).id)
+    digest = fetch(client, file, folder)
     if as_json:
-        return show.as_json({"adapter": job.fine_tuned_model, "path": str(folder), "sha256": digest})
+        return show.as_json({"adapter": name, "path": str(folder), "sha256": digest})
     return show.out.print(f"{folder}  ({WEIGHTS} sha256 {digest})", markup=False, soft_wrap=True)
 
 
@@ -108,6 +111,8 @@ def rebuilt(adapter: str, store: bool = False) -> "Verified":
         return act(settings.database_url, settings.home, adapter)
     except replays.NoSuchAdapter:
         raise Failure(f"there is no adapter {adapter!r}", "`onward adapters list` shows a tenant's") from None
+    except NotWhole as error:
+        raise Failure(str(error), "restore the database's backup: the journal is what it is rebuilt from") from None
 
 
 def verdict(result: "Verified") -> str:
@@ -118,22 +123,54 @@ def verdict(result: "Verified") -> str:
     return f"{result.name}: rebuilt from its journal, hash {found} is not the recorded {result.expected}"
 
 
-def fetch(client: "OpenAI", job: "FineTuningJob", folder: Path) -> str:
-    """Downloads and unpacks the adapter of `job` to `folder`; gives the SHA-256 of its weights."""
-    if not job.result_files:
-        raise Failure(f"{job.id} is {job.status}: it has no adapter yet")
+def found(client: "OpenAI", adapter: str, step: int | None = None) -> tuple[str, str]:
+    """The adapter's name and the file to fetch. Raises Failure where there is none."""
+    if step is not None:
+        job = _job(client, adapter).id
+        return f"{job}, step {step}", step_file(job, step)
+    if adapter.startswith("ftjob-"):
+        job_ = client.fine_tuning.jobs.retrieve(adapter)
+        published = ours(job_).get("adapter") or {}
+        if not published.get("file"):
+            raise Failure(f"{adapter} is {job_.status}: it has no adapter", "--step N fetches any step that was taken")
+        return str(published["name"]), str(published["file"])
+    model = client.models.retrieve(adapter)
+    if "file" not in ours(model):
+        raise Failure(f"{adapter} is a base model", "`onward adapters list` shows adapters")
+    return model.id, str(ours(model)["file"])
+
+
+def fetch(client: "OpenAI", file: str, folder: Path) -> str:
+    """Downloads and unpacks the adapter in `file` to `folder`; gives the SHA-256 of its weights."""
     if folder.exists() and any(folder.iterdir()):
         raise Failure(f"{folder} is not empty", "give another with --output")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         archive = Path(scratch) / "adapter.tar"
-        save(client, job.result_files[0], archive)
+        _save(client, file, archive)
         try:
             with tarfile.open(archive, "r:") as tar:  # never compressed: what is unpacked is no larger than what came
                 tar.extractall(folder, filter="data")  # refuses names and links that lead out of the folder
         except tarfile.TarError as error:
             raise Failure(f"what came is no adapter: {error}") from None
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+def _save(client: "OpenAI", file: str, path: Path) -> None:
+    """Waits for as long as a step is being rebuilt: each request of it waits for some seconds at the service."""
+    import openai
+
+    said = False
+    while True:
+        try:
+            save(client, file, path)
+            return
+        except openai.ConflictError as error:
+            if error.code != "being_rebuilt":
+                raise
+            if not said:
+                show.err.print("being rebuilt from its journal ...")
+            said = True
 
 
 def _job(client: "OpenAI", adapter: str) -> "FineTuningJob":

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+PLAIN = {"Accept": "text/csv, */*"}  # a table of metrics as it is, not in base64
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -36,7 +37,7 @@ def save(client: "OpenAI", file_id: str, path: Path) -> int:
     """Streams a file's content to `path`, whole or not at all; gives its size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
-    with client.files.with_streaming_response.content(file_id) as answer:
+    with client.files.with_streaming_response.content(file_id, extra_headers=PLAIN) as answer:
         answer.stream_to_file(partial)
     partial.replace(path)
     return path.stat().st_size
@@ -93,7 +94,7 @@ def content(
 
 
 def _pieces(client: "OpenAI", file_id: str) -> Iterator[bytes]:
-    with client.files.with_streaming_response.content(file_id) as answer:
+    with client.files.with_streaming_response.content(file_id, extra_headers=PLAIN) as answer:
         yield from answer.iter_bytes()
 
 

@@ -1,6 +1,7 @@
-"""What is dropped in time: events and journals of ended jobs, old usage, workers long gone, idle shares. Knows no disk.
+"""What is dropped in time: events and journals of ended jobs, restored steps, old usage, workers and idle shares.
 
-The journal of a published adapter is its receipt and is kept, as is everything of a job that has not ended.
+The journal of a published adapter is its receipt and is kept, as is that of a job that another goes on from, and
+everything of a job that has not ended. Knows no disk.
 """
 
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db.columns import Base
-from db.tables import Adapter, Daily, Evaluation, Event, Job, JournalStep, Lease, Pruned, Usage, Worker
+from db.tables import Adapter, Daily, Evaluation, Event, Job, JournalStep, Lease, Pruned, Restoration, Usage, Worker
 from db.usage import UTC_DAY
 
 ADVISORY_LOCK = 0x6F6E7761726401  # one process at a time; the others have nothing to wait for
@@ -52,6 +53,7 @@ def prune(session: Session, keep: Keep) -> int:
         return 0
     dropped = _of_ended(session, "events", keep.events, (Event,), (Event.id,))
     dropped += _of_ended(session, "journal", keep.journal, (JournalStep, Evaluation), None)
+    dropped += _drop(session, Restoration, (Restoration.job_id, Restoration.step), Restoration.expires_at < func.now())
     dropped += _drop(session, Usage, (Usage.minute, Usage.model, Usage.tenant_id), Usage.minute < _ago(MINUTES))
     if keep.usage:
         old = Daily.day < UTC_DAY - int(keep.usage)
@@ -79,7 +81,9 @@ def _of_ended(session: Session, kind: str, days: float, tables: tuple[Any, ...],
         mine = Job.id == table.job_id, Job.id.in_([job_id for _, job_id in jobs]), Job.finished_at.is_not(None)
         ended = select(Job.id).where(*mine)
         if kind == "journal":
-            ended = ended.where(~select(Adapter.id).where(Adapter.job_id == Job.id).exists())
+            child = aliased(Job)
+            receipt = select(Adapter.id).where(Adapter.job_id == Job.id).exists()
+            ended = ended.where(~receipt, ~select(child.id).where(child.parent_id == Job.id).exists())
         count = _drop(session, table, key or (table.job_id, table.step), ended.exists())
         dropped += count
         if count == ROWS:

@@ -32,6 +32,7 @@ from worker.slices import tasks
 from worker.slices.context import Context
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
+from worker.slices.restoring import Restorer
 
 log = structlog.get_logger("worker.process")
 Opens = Callable[[WorkerSettings, Base], tuple[Watched, dict[str, Any]]]
@@ -57,7 +58,11 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         scorer, about = opens(settings, base)
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        context = Context(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
+        restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
+        restorer.start()
+        context = Context(
+            settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, wake=restorer.wake
+        )
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         metrics.engine_ready.labels(base.name).set(1)
         metrics.say_build(about)

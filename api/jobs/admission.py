@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from api import errors, missing
 from api.context import Context
-from api.jobs import activation
+from api.jobs import activation, parents
 from api.jobs.request import JobCreate, asked
 from db import files
 from db.contract import admit
@@ -41,10 +41,10 @@ class Prepared:
 def prepared(body: JobCreate, tenant: str, context: Context, request: Request) -> Prepared:
     """What can be said before the rows are read. Raises ApiError: 404 for a model or file that is not there, 400 for
     what no row decides."""
-    wanted = errors.accepted(asked(body))
-    if body.model not in context.settings.models:
-        raise missing.model(body.model)
-    base = load(body.model, context.settings)
+    wanted, model = parents.resolved(errors.accepted(asked(body)), body, tenant, context)
+    if model not in context.settings.models:
+        raise missing.model(model)
+    base = load(model, context.settings)
     training = stored(body.training_file, "training_file", tenant, context)
     validation = body.validation_file and stored(body.validation_file, "validation_file", tenant, context)
     server = context.settings

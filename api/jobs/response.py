@@ -1,17 +1,19 @@
 """Rows as OpenAI's fine-tuning objects. Knows no request."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from api.files import epoch
+from api.jobs import figures
 from api.pagination import Entry
-from db.ids import adapter_name
+from db.contract.spec import JobSpec, stored
+from db.ids import adapter_name, checkpoint_name, step_file
 from db.tables import Adapter, Evaluation, Event, Job
 from db.tenant.waiting import Waits
-
-HYPER = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 class JobError(BaseModel):
@@ -68,10 +70,21 @@ class CheckpointObject(Entry):
     onward: dict[str, Any]
 
 
-def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
+@dataclass(frozen=True)
+class Beside:
+    """What a job's answer takes from other rows: what it has published, the ids of its result files in their order,
+    and the rows of its training file."""
+
+    adapter: Adapter | None = None
+    results: Sequence[str] = ()
+    rows: int | None = None
+
+
+def job(row: Job, beside: Beside, waits: Waits | None) -> JobObject:
     """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`. Of a
     deleted adapter only `onward.adapter` tells, with `deleted_at`: what it was, the journal's receipt."""
-    hyper = hyperparameters(row)
+    spec, adapter = contract(row), beside.adapter
+    hyper = figures.hyperparameters(row.request, spec, beside.rows)
     done = row.state == "succeeded"
     return JobObject(
         id=row.id,
@@ -85,36 +98,42 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
         metadata=row.request.get("metadata"),
         model=row.model,
         organization_id=row.tenant_id,
-        result_files=[adapter.file_id] if adapter and not adapter.deleted_at else [],
-        seed=row.spec["seed"],
+        result_files=list(beside.results),
+        seed=(row.spec or row.request).get("seed") or 0,
         status=row.state,
         trained_tokens=row.scored_tokens if row.finished_at else None,
         training_file=row.training_file,
         validation_file=row.validation_file,
-        suffix=row.spec.get("suffix"),
-        onward={
-            "price_tokens": row.price_tokens,
-            "price": row.request.get("price"),
-            "scored_tokens": row.scored_tokens,
-            "step": row.step,
-            "total_steps": row.total_steps,
-            "best_step": row.best_step,
-            "best_loss": row.best_loss,
-            "wish": row.wish,
-            "priority": row.priority,
-            "waiting": why(waits),
-            "adapter": about(adapter),
-            "invocation": row.request.get("invocation"),
-            "spec": row.spec,
-        },
+        suffix=(row.spec or row.request).get("suffix"),
+        onward=ours(row, beside, waits, spec),
     )
+
+
+def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) -> dict[str, Any]:
+    """What OpenAI's object has no place for."""
+    return {
+        "price_tokens": row.price_tokens,
+        "price": row.request.get("price"),
+        "scored_tokens": row.scored_tokens,
+        "step": row.step,
+        "total_steps": row.total_steps,
+        "best_step": row.best_step,
+        "best_loss": row.best_loss,
+        "wish": row.wish,
+        "priority": row.priority,
+        "waiting": why(waits),
+        "adapter": about(beside.adapter),
+        "epochs": figures.epochs(spec, beside.rows) if spec else None,
+        "invocation": row.request.get("invocation"),
+        "spec": row.spec,
+    }
 
 
 def about(adapter: Adapter | None) -> dict[str, Any] | None:
     if adapter is None:
         return None
     said = {"id": adapter.id, "name": adapter.name, "step": adapter.step, "sha256": adapter.sha256}
-    return said | ({"deleted_at": epoch(adapter.deleted_at)} if adapter.deleted_at else {})
+    return said | ({"deleted_at": epoch(adapter.deleted_at)} if adapter.deleted_at else {"file": adapter.file_id})
 
 
 def why(waits: Waits | None) -> dict[str, Any] | None:
@@ -124,12 +143,12 @@ def why(waits: Waits | None) -> dict[str, Any] | None:
     return {"reason": waits.reason, "message": waits.message, "estimated_start": start}
 
 
-def hyperparameters(row: Job) -> dict[str, Any]:
-    """OpenAI's three as the tenant sent them, "auto" where it left them to us, and the batch size in any case."""
-    method = (row.request.get("method") or {}).get("supervised") or {}
-    sent = (row.request.get("hyperparameters") or {}) | (method.get("hyperparameters") or {})
-    values = {name: sent.get(name) if sent.get(name) is not None else "auto" for name in HYPER}
-    return values | {"batch_size": row.spec["batch_size"]}
+def contract(row: Job) -> JobSpec | None:
+    """The row's spec; None where it has none yet, and where a later release has written it."""
+    try:
+        return stored(row.spec) if row.spec else None
+    except (ValueError, LookupError, TypeError, AttributeError):  # pydantic's is a ValueError
+        return None
 
 
 def event(row: Event) -> EventObject:
@@ -154,9 +173,9 @@ def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> Checkpo
     return CheckpointObject(
         id=f"ftckpt-{row.job_id.partition('-')[2]}-{row.step}",
         created_at=epoch(row.created_at),
-        fine_tuned_model_checkpoint=f"{name}:ckpt-step-{row.step}",
+        fine_tuned_model_checkpoint=checkpoint_name(name, row.step),
         fine_tuning_job_id=row.job_id,
         metrics=metrics,
         step_number=row.step,
-        onward={"rows": row.rows, "scored_tokens": row.tokens},
+        onward={"rows": row.rows, "scored_tokens": row.tokens, "file": step_file(row.job_id, row.step)},
     )

@@ -16,12 +16,12 @@ from api.auth import Tenant
 from api.context import Context, Ctx
 from api.jobs import admission, response
 from api.jobs.request import JobCreate
-from api.jobs.response import CheckpointObject, EventObject, JobObject
+from api.jobs.response import Beside, CheckpointObject, EventObject, JobObject
 from api.pagination import Page, page
 from db import files, queue
 from db.contract.admit import Admitted
 from db.tables import ENDED, Job
-from db.tenant import adapters, jobs
+from db.tenant import adapters, jobs, results
 from db.tenant.waiting import waiting
 
 log = structlog.get_logger("api.jobs.routes")
@@ -123,11 +123,13 @@ def shown(tenant: str, session: Session, job: Job) -> JobObject:
 
 
 def all_shown(tenant: str, session: Session, found: list[Job]) -> list[JobObject]:
-    """Only an ended job can have published an adapter."""
+    """Only an ended job can have published an adapter and left results."""
     waits = waiting(tenant, session, found)
     ended = {job.id for job in found if job.state in ENDED}
     made = {job_id: adapters.of_job(tenant, session, job_id) for job_id in ended}
-    return [response.job(job, made.get(job.id), waits.get(job.id)) for job in found]
+    left, rows = results.of_jobs(tenant, session, ended), jobs.rows(tenant, session, found)
+    beside = {job.id: Beside(made.get(job.id), left.get(job.id, ()), rows.get(job.training_file)) for job in found}
+    return [response.job(job, beside[job.id], waits.get(job.id)) for job in found]
 
 
 @router.get("")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import show, watch
-from cli.adapters import fetch, rebuilt, verdict
+from cli.adapters import fetch, found, rebuilt, verdict
 from cli.client import Failure
 from cli.demo import datasets
 from cli.demo.curves import draw
@@ -128,7 +128,7 @@ def examine(stack: Stack, entry: Entry, folder: Path) -> None:
     if job.status != "succeeded":
         entry.problems.append(f"it ended as {job.status}: {job.error.message if job.error else ''}")
         return
-    digest = fetch(entry.client, job, folder / name)
+    digest = fetch(entry.client, found(entry.client, job.id)[1], folder / name)
     result = rebuilt(job.id)
     show.out.print(verdict(result), markup=False, soft_wrap=True)
     if not result.ok or result.sha256 != digest:

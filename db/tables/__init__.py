@@ -5,6 +5,7 @@ from db.tables.audit import Audit
 from db.tables.files import File, FileChunk
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
+from db.tables.restorations import Restoration, RestoredChunk
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
 from db.tables.workers import Worker
@@ -30,6 +31,8 @@ __all__ = (
     "JournalStep",
     "Lease",
     "Pruned",
+    "Restoration",
+    "RestoredChunk",
     "Result",
     "Share",
     "Tenant",

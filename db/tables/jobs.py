@@ -64,12 +64,15 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # code, message, param
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # among its tenant's: high goes first
     expected_start: Mapped[datetime | None]  # as it was foretold when the job was made: what the estimates' error is of
+    parent_id: Mapped[str | None]  # the job whose adapter it goes on from: a trigger reads it from the spec
     traceparent: Mapped[str | None]  # W3C: where the request that made it stands in its trace; null before 0002
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         UniqueConstraint("tenant_id", "idempotency_key"),
         of_tenant("training_file", "files", "fk_jobs_training_file"),
         of_tenant("validation_file", "files", "fk_jobs_validation_file"),
+        of_tenant("parent_id", "jobs", "fk_jobs_parent"),
+        Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
         Index("ix_jobs_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
         Index("ix_jobs_waiting", "model", "tenant_id", "created_at", postgresql_where=WAITING),
         Index(

@@ -18,6 +18,7 @@ from db.ids import new_id
 from db.tables import Evaluation, Event, File, Job, Lease, Tenant
 from db.tables.jobs import METADATA
 from db.telemetry import traces
+from db.tenant import parents
 from db.tenant.waiting import waiting
 from db.transitions import TABLE, Wish, WrongState, condition
 
@@ -60,7 +61,8 @@ def create(
     """The queued job of this request, and whether this call made it.
 
     The same idempotency key and body give the first job again; so does, without a key, a client's retry
-    (`is_retry`) of a body accepted in the last ten minutes. Raises IdempotencyConflict, QuotaExceeded, MissingFile.
+    (`is_retry`) of a body accepted in the last ten minutes. Raises IdempotencyConflict, QuotaExceeded, MissingFile, and
+    what `parents.check` does.
     """
     # One create of a tenant at a time: quota and idempotency are decided on what is committed.
     mine = select(Tenant).where(Tenant.id == tenant).with_for_update(key_share=True)
@@ -70,6 +72,7 @@ def create(
         return made, False
     _check_quota(owner, session, price_tokens)
     _check_files(owner.id, session, spec)
+    parents.check(owner.id, session, spec)
     asked = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
     job = Job(
         id=new_id("ftjob-"), tenant_id=owner.id, price_tokens=price_tokens, **_of(spec), **asked, priority=priority
@@ -115,6 +118,12 @@ def _of(spec: JobSpec) -> dict[str, Any]:
 def get(tenant: str, session: Session, job_id: str) -> Job | None:
     """The tenant's job."""
     return session.scalar(select(Job).where(Job.tenant_id == tenant, Job.id == job_id))
+
+
+def rows(tenant: str, session: Session, found: Sequence[Job]) -> dict[str, int]:
+    """Of these jobs' training files, deleted or not, how many rows they have."""
+    wanted = select(File.id, File.rows).where(File.tenant_id == tenant, File.id.in_({j.training_file for j in found}))
+    return {row.id: row.rows for row in session.execute(wanted)}
 
 
 def page(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db import events, transitions
 from db.contract.spec import SPEC_VERSION, JobSpec, stored
 from db.tables import Job, Lease, Worker
-from db.worker import deaths
+from db.worker import deaths, results
 
 PATIENCE = "200ms"  # with another's lock on a job's row
 
@@ -52,6 +52,7 @@ def poisonous(session: Session, job: Job, now: datetime, max_deaths: int, within
     held_against = [death for death in deaths.recent(job, now, within) if death["alone"]]
     if len(held_against) < max_deaths:
         return False
+    results.measure(session, job)
     transitions.fail(session, job, "poison", deaths.told(held_against), {"deaths": held_against})
     return True
 

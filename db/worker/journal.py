@@ -15,6 +15,7 @@ from db.contract.history import History
 from db.contract.spec import stored
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
+from db.worker import results
 from db.worker.leases import Claim, lock
 
 
@@ -40,13 +41,19 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Published:
-    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, and the directory as a tar."""
+    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, and the
+    receipt to be kept with it."""
 
     name: str
     step: int
     sha256: str
     path: str
     tar: bytes
+    receipt: bytes | None = None
+
+
+class NotWhole(LookupError):
+    """Steps of a journal are not there any more, or were never taken."""
 
 
 def flush(
@@ -95,21 +102,23 @@ def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None
 
 def history(session: Session, job_id: str, upto: int | None = None) -> History:
     """What the adapter of the job after `upto` steps, or after all that are committed, follows from. Raises LookupError
-    for a job that is not there, or whose journal or parent is not whole any more."""
+    for a job that is not there, NotWhole where its journal or its parent's is not."""
     row = session.scalars(select(Job.spec).where(Job.id == job_id)).one_or_none()
     if row is None:
         raise LookupError(f"there is no job {job_id}")
     spec = stored(row)
     losses = read(session, job_id, upto)
     if upto is not None and len(losses) != upto:
-        raise LookupError(f"{job_id} has {len(losses)} of {upto} steps in its journal")
+        raise NotWhole(f"{job_id} has {len(losses)} of {upto} steps in its journal")
     parent = None if spec.parent is None else history(session, spec.parent.job, spec.parent.step)
     return History(spec, losses, parent=parent)
 
 
 def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:
     """Ends the job as failed with the reason, keeping its best checkpoint when given. Raises LeaseLost."""
+    table = results.written(session, claim.job_id)
     job = lock(session, claim)
+    results.measured(session, job, table)
     if best is not None:
         _publish(session, job, claim, best)
     transitions.fail(session, job, code, message)
@@ -119,7 +128,9 @@ def fail(session: Session, claim: Claim, code: str, message: str, best: Publishe
 def finish(session: Session, claim: Claim, adapter: Published) -> bool:
     """Ends the job as succeeded with its adapter, in one transaction; or False: as cancelled and without, where its
     tenant was told that it would be. Raises LeaseLost, or ValueError: steps miss."""
+    table = results.written(session, claim.job_id)
     job = lock(session, claim)
+    results.measured(session, job, table)
     if job.wish == "cancel":
         transitions.cancel(session, job)
         session.flush()
@@ -138,15 +149,12 @@ def _record(session: Session, row: dict[str, Any]) -> bool:
 
 
 def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> None:
-    file = files.create(
-        job.tenant_id,
-        session,
-        filename=f"{job.id}.tar",
-        purpose="fine-tune-results",
-        format=None,
-        rows=0,
-        chunks=[adapter.tar],
-    )
+    about: dict[str, Any] = {"purpose": "fine-tune-results", "format": None, "rows": 0}
+    file = files.create(job.tenant_id, session, filename=f"{job.id}.tar", chunks=[adapter.tar], **about)
+    results.keep(session, job, "adapter", file.id)
+    if adapter.receipt is not None:
+        receipt = files.create(job.tenant_id, session, filename="receipt.json", chunks=[adapter.receipt], **about)
+        results.keep(session, job, "receipt", receipt.id)
     adapter_id = new_id("adpt-")
     session.add(
         Adapter(
@@ -162,8 +170,8 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
         )
     )
     events.write(session, job, f"Adapter of step {adapter.step} published as {adapter.name}")
-    about = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
-    audit.write(session, job.tenant_id, "adapter.create", adapter_id, about, claim.worker_id)
+    said = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
+    audit.write(session, job.tenant_id, "adapter.create", adapter_id, said, claim.worker_id)
 
 
 def _report(session: Session, job: Job, steps: Sequence[Step], evaluated: Evaluated | None) -> None:

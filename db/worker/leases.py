@@ -16,7 +16,7 @@ from db import events, files, transitions
 from db.contract.spec import JobSpec
 from db.tables import Job, Lease
 from db.transitions import Wish
-from db.worker import claimable, deaths, shares
+from db.worker import claimable, deaths, results, shares
 
 DAY = 86400.0  # seconds
 
@@ -73,7 +73,7 @@ def claim(
         claimable.take_over(session, job, old, worker_id, now)
     spec = None
     if job.wish is not None:
-        transitions.obey(session, job, cast(Wish, job.wish))
+        _obey(session, job)
     elif not claimable.poisonous(session, job, now, max_deaths, within):
         spec = claimable.readable(session, job)
     if spec is None:
@@ -168,10 +168,16 @@ def blame(session: Session, claim: Claim) -> None:
 
 def _give_back(session: Session, job: Job) -> None:
     if job.wish is not None:
-        transitions.obey(session, job, cast(Wish, job.wish))
+        _obey(session, job)
     else:
         transitions.release(session, job)
     session.flush()
+
+
+def _obey(session: Session, job: Job) -> None:
+    if job.wish == "cancel":
+        results.measure(session, job)
+    transitions.obey(session, job, cast(Wish, job.wish))
 
 
 def unheld(session: Session, job_ids: Iterable[str]) -> set[str]:

@@ -35,7 +35,7 @@ def main(train: str, valid: str, model: str = "", steps: str = "auto") -> None:
         print(f"  {event.message}")
     if job.status != "succeeded":
         sys.exit(f"{job.id} {job.status}: {job.error}")
-    content = client.files.content(job.result_files[0]).read()
+    content = client.files.content(job.result_files[1]).read()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         archive.extractall("adapter", filter="data")
     print(f"{job.fine_tuned_model} is in adapter/")

@@ -72,6 +72,7 @@ def settings(urls: Urls, redis_url: str, base_folder: Path) -> Settings:
         requests_a_minute=0,  # thousands are sent from one address here: what limits them has tests of its own
         jobs_a_minute=0,
         wrong_keys_a_minute=0,
+        restore_wait_seconds=0,  # no worker is here
     )
 
 

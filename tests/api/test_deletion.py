@@ -29,7 +29,7 @@ def published(anna, factory, tmp_path):
 
 
 def by_file(who, job):
-    answer = who.openai.files.delete(job.result_files[0])
+    answer = who.openai.files.delete(job.result_files[1])
     assert answer.deleted
     assert answer.model_extra["onward"] == {"adapter": job.fine_tuned_model, "job": job.id}
 
@@ -37,12 +37,12 @@ def by_file(who, job):
 def by_name(who, job):
     answer = who.openai.models.delete(job.fine_tuned_model)
     assert (answer.id, answer.deleted, answer.object) == (job.fine_tuned_model, True, "model")
-    assert answer.model_extra["onward"]["file"] == job.result_files[0]
+    assert answer.model_extra["onward"]["file"] == job.result_files[1]
 
 
 @pytest.mark.parametrize("delete", [by_file, by_name])
 def test_file_name_bytes_and_folder_go_and_the_journal_stays(anna, factory, published, tmp_path, delete):
-    file, name = published.result_files[0], published.fine_tuned_model
+    file, name = published.result_files[1], published.fine_tuned_model
     assert anna.openai.files.content(file).read() == b"tar of weights"
     tidy = Tidy(tmp_path / "adapters")
     with factory.begin() as session:
@@ -72,7 +72,7 @@ def test_nobody_deletes_anothers_adapter_or_a_base_model(anna, ben, published):
     with pytest.raises(openai.NotFoundError):
         ben.openai.models.delete(published.fine_tuned_model)
     with pytest.raises(openai.NotFoundError):
-        ben.openai.files.delete(published.result_files[0])
+        ben.openai.files.delete(published.result_files[1])
     with pytest.raises(openai.PermissionDeniedError):
         anna.openai.models.delete("tiny")
     assert anna.openai.models.retrieve(published.fine_tuned_model).id == published.fine_tuned_model

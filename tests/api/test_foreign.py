@@ -103,11 +103,15 @@ def names(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     }
     shown = {f"ftevent-{number}" for number in found if isinstance(number, int)}
     steps = {f"ftckpt-{row['job_id'].partition('-')[2]}-{row['step']}" for row in rows["evaluations"]}
-    return sorted({name for name in found if isinstance(name, str)} | shown | steps)
+    stepped = {f"file-{row['job_id'].partition('-')[2]}-step-{row['step']}" for row in rows["evaluations"]}
+    named = {f"{row['name']}:ckpt-step-0" for row in rows["adapters"]}
+    return sorted({name for name in found if isinstance(name, str)} | shown | steps | stepped | named)
 
 
 def made_up(name: str) -> str:
     """A name of the same form that nobody has."""
+    if "-step-" in name:
+        return name.replace("-step-", "zzzz-step-", 1)
     if name.startswith(("ftevent-", "ftckpt-")):
         return f"{name.rpartition('-')[0]}-999999999"
     return name[:-6] + ("zzzzzz" if not name.endswith("zzzzzz") else "yyyyyy")

@@ -5,7 +5,6 @@ import hashlib
 import io
 import shutil
 import tarfile
-from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import update
@@ -115,8 +114,7 @@ TRICKS = {
 def test_an_archive_that_is_a_trick_is_not_unpacked(monkeypatch, tmp_path, data):
     """What a server sends is no more to be trusted than what a tenant does."""
     monkeypatch.setattr(adapters, "save", lambda _client, _file, path: path.write_bytes(data))
-    job = SimpleNamespace(id="ftjob-a", status="succeeded", result_files=["file-a"])
     folder = tmp_path / "deep" / "adapter"
     with pytest.raises(Failure, match="no adapter"):
-        adapters.fetch(None, job, folder)
+        adapters.fetch(None, "file-a", folder)
     assert not [p for p in tmp_path.rglob("*") if p.is_file() or p.is_symlink()]

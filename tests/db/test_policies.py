@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from structlog.testing import capture_logs
 
 from db import files, security
+from db.contract.spec import ParentSpec
 from db.security import API, RETENTION, SCHEDULER, WORKER
 from db.session import make_engine
 from db.tables import ApiKey, Base, Evaluation, Event, Job, JournalStep, Tenant
@@ -26,8 +27,17 @@ CONTENT = {
     "journal": {"losses", "job_id", "step"},
     "evaluations": {"loss", "accuracy", "job_id"},
     "adapters": {"id", "name", "path", "sha256", "file_id"},
+    "restorations": {"sha256", "error", "bytes"},
 }
-HIDDEN = ("files", "file_chunks", "events", "api_keys", "audit")  # a scheduler sees none of their columns
+HIDDEN = (
+    "files",
+    "file_chunks",
+    "results",
+    "restored_chunks",
+    "events",
+    "api_keys",
+    "audit",
+)  # a scheduler sees none of their columns
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +225,11 @@ def test_what_forgets_deletes_of_ended_jobs_only_and_no_receipt(factory, as_api,
         claim = a_claim(session, failed)
         journal.flush(session, claim, [Step(0, [0.5], 7)], [Evaluated(0, 0.5, 1.0, 1, 3)])
         journal.fail(session, claim, "x", "no adapter")
+        parent = a_job(session, tenants[0], steps=1)
+        claim = a_claim(session, parent)
+        journal.flush(session, claim, [Step(0, [0.5], 7)], [Evaluated(0, 0.5, 1.0, 1, 3)])
+        journal.fail(session, claim, "x", "no adapter, and a job goes on from it")
+        a_job(session, tenants[0], parent=ParentSpec(job=parent.id, step=1, sha256="0" * 64))
     kinds = (Event, JournalStep, Evaluation)
 
     def left() -> dict[str, set[str]]:

@@ -3,12 +3,26 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
 from db import retention, usage
+from db.contract.spec import ParentSpec
 from db.retention import Keep, prune
-from db.tables import Adapter, Daily, Evaluation, Event, Job, JournalStep, Pruned, Share, Usage, Worker
-from db.tenant import jobs
+from db.tables import (
+    Adapter,
+    Daily,
+    Evaluation,
+    Event,
+    Job,
+    JournalStep,
+    Pruned,
+    Restoration,
+    RestoredChunk,
+    Share,
+    Usage,
+    Worker,
+)  # fmt: skip
+from db.tenant import jobs, restorations
 from db.worker import journal, leases, shares
 from db.worker.journal import Evaluated, Published, Step
 from tests.db.inserted import MODEL, a_claim, a_job, a_tenant, a_worker
@@ -65,6 +79,29 @@ def test_a_published_adapters_journal_stays_and_its_events_go(session, failed, p
     assert left(session, failed) == (0, 0, 0)
     assert left(session, published) == (0, 10, 1)
     assert session.scalar(select(func.count()).select_from(Adapter)) == 1
+
+
+def test_the_journal_of_a_job_that_another_goes_on_from_stays(session, tenant, failed):
+    orphan, claim = stepped(session, tenant)
+    journal.fail(session, claim, "nonfinite_loss", "why")
+    child = a_job(session, tenant, parent=ParentSpec(job=failed.id, step=3, sha256="0" * 64))
+    session.refresh(child)
+    assert child.parent_id == failed.id
+    long_ago(session, failed, orphan)
+    prune(session, DAY)
+    assert left(session, failed) == (0, 10, 1)
+    assert left(session, orphan) == (0, 0, 0)
+
+
+def test_a_restored_step_goes_at_its_end(session, tenant, failed):
+    for step in (2, 3):
+        restorations.ask(tenant, session, restorations.find(tenant, session, failed.id, step))
+    gone = update(Restoration).where(Restoration.step == 2)
+    session.execute(gone.values(state="ready", sha256="0" * 64, expires_at=func.now() - timedelta(seconds=1)))
+    session.execute(insert(RestoredChunk).values(tenant_id=tenant, job_id=failed.id, step=2, number=0, data=b"x"))
+    prune(session, FOREVER)
+    assert [*session.scalars(select(Restoration.step))] == [3]
+    assert session.scalar(select(func.count()).select_from(RestoredChunk)) == 0
 
 
 def test_nothing_of_a_job_that_has_not_ended_goes(session, tenant):

@@ -195,8 +195,8 @@ class Stage:
         return row.sha256
 
     def download(self, client: OpenAI, job_id: str) -> bytes:
-        """The job's result file, as its tenant gets it."""
-        (file,) = client.fine_tuning.jobs.retrieve(job_id).result_files
+        """The job's adapter, as its tenant gets it."""
+        _, file = client.fine_tuning.jobs.retrieve(job_id).result_files[:2]
         return client.files.content(file).read()
 
     def _ready(self, api: Process) -> bool:

@@ -12,7 +12,7 @@ from db.worker import journal, leases
 from db.worker.candidates import Waiting
 from db.worker.leases import Claim, LeaseLost
 from worker import metrics
-from worker.adapters import snapshots
+from worker.adapters import parents, snapshots
 from worker.runs import data
 from worker.runs.data import Dataset
 from worker.runs.replay import replay
@@ -116,8 +116,8 @@ def _load(context: Context, claim: Claim) -> Resident:
     with context.transaction(claim.tenant_id) as session:
         train = leases.read_file(session, claim, spec.training_file)
         valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
-        losses = journal.read(session, claim)[: claim.step]
-    invocation = spec.adapter.invocation
+        history = journal.history(session, claim.job_id, claim.step)
+    invocation, losses = spec.adapter.invocation, history.losses
     rows = Dataset(
         train=data.FileExamples(context.base, train, invocation),
         valid=data.examples(context.base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else (),
@@ -125,7 +125,7 @@ def _load(context: Context, claim: Claim) -> Resident:
     run = start(claim.job_id, spec, context.base, rows, claim.tenant_id)
     snapshot = context.snapshots.newest(claim.job_id, spec, losses, type(run.state)) if losses else None
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
-    run = run.at(replay(run.method, losses, snapshot), best)
+    run = run.at(replay(run.method, losses, snapshot or parents.first(history, context.base)), best)
     seconds = time.perf_counter() - started
     if losses:
         metrics.replay_seconds.labels(context.model).observe(seconds)

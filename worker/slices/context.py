@@ -41,6 +41,7 @@ class Context:
     quantum: float = 1000.0
     shares: Shares = field(default_factory=Shares)
     busy: threading.Lock = field(default_factory=threading.Lock)  # held while a doorbell is answered
+    wake: Callable[[], None] = lambda: None  # who rebuilds steps that tenants have asked for
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
 
     @property

@@ -6,6 +6,8 @@ from typing import Literal
 
 from db.contract.rows.jsonl import BadRow
 from db.transitions import Wish
+from db.worker.journal import NotWhole
+from worker.adapters.parents import ParentChanged
 from worker.runs.run import Run
 from worker.types import EngineOff
 
@@ -117,6 +119,10 @@ def run_raised(error: Exception, *, alone: bool) -> Verdict:
     """Whose fault it is that loading or ending one run raised, when neither database nor disk did."""
     if isinstance(error, BadRow):
         return Verdict(Failed("unreadable_rows", str(error)))
+    if isinstance(error, ParentChanged):
+        return Verdict(Failed("parent_changed", str(error)))
+    if isinstance(error, NotWhole):
+        return Verdict(Failed("journal_gone", str(error)))
     if not alone:
         return Verdict(Suspected())
     if isinstance(error, MemoryError):

@@ -15,6 +15,7 @@ from db.worker import journal, leases
 from db.worker.journal import Published
 from db.worker.leases import Claim, LeaseLost
 from worker import failpoints, metrics
+from worker.adapters import parents
 from worker.adapters.publish import publish
 from worker.runs.replay import Point, replay
 from worker.slices.context import Context
@@ -207,6 +208,7 @@ def _point(context: Context, leased: LeasedRun, step: int) -> Point:
     if leased.run.step == step:
         return leased.run.point
     with context.transaction(leased.claim.tenant_id) as session:
-        losses = journal.read(session, claim, step)
-    start = context.snapshots.newest(leased.job_id, claim.spec, losses, type(leased.run.state)) if losses else None
-    return replay(leased.run.method, losses, start)
+        history = journal.history(session, claim.job_id, step)
+    losses, kind = history.losses, type(leased.run.state)
+    start = context.snapshots.newest(leased.job_id, claim.spec, losses, kind) if losses else None
+    return replay(leased.run.method, losses, start or parents.first(history, context.base))

@@ -45,6 +45,7 @@ def bind(app: Celery, context: Context) -> Callable[[], None]:
     def answer(rung_in: str | None = None) -> None:
         if context.heartbeat.draining.is_set() or context.heartbeat.out is not None:
             return
+        context.wake()
         name = new_id("slc_")
         with structlog.contextvars.bound_contextvars(slice=name):
             try:

@@ -232,7 +232,7 @@ def _deleted(ground: Ground, tenant: OpenAI) -> Iterator[Claim]:
         if not found.result_files:
             yield Claim("a job's result is there to be deleted", False, found.status)
             return
-        tenant.files.delete(found.result_files[0])
+        tenant.files.delete(found.result_files[1])
         folder = ground.fleet.home / "adapters" / job
 
         def left() -> list[str]:

@@ -55,9 +55,11 @@ def rows(count: int) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def a_choice_job(session: Session, model: str, rank: int = 2, valid: bytes | None = None, **changes: object) -> str:
+def a_choice_job(
+    session: Session, model: str, rank: int = 2, valid: bytes | None = None, tenant: str = "", **changes: object
+) -> str:
     """A queued job on eight choice rows; `valid` are the bytes of its held-out rows, `changes` are of its spec."""
-    tenant = a_tenant(session)
+    tenant = tenant or a_tenant(session)
     about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
     train, held_out = (
         files.create(tenant, session, **about, chunks=[data]).id if data else None for data in (rows(8), valid)
