@@ -105,6 +105,8 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "waiting": why(waits),
             "adapter": about(adapter),
             "invocation": row.request.get("invocation"),
+            "held_out": held_out(row),
+            "repeated_rows": row.request.get("repeated_rows"),
             "spec": row.spec,
         },
     )
@@ -122,6 +124,12 @@ def why(waits: Waits | None) -> dict[str, Any] | None:
         return None
     start = epoch(waits.estimated_start) if waits.estimated_start else None
     return {"reason": waits.reason, "message": waits.message, "estimated_start": start}
+
+
+def held_out(row: Job) -> dict[str, Any] | None:
+    """How many of the training file's rows are measured on and not trained on; None where none are."""
+    count = row.spec.get("held_out")
+    return {"rows": count, "of": row.request.get("rows")} if count else None
 
 
 def hyperparameters(row: Job) -> dict[str, Any]:
