@@ -23,7 +23,9 @@ class JobError(BaseModel):
 class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
     the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
-    and when it may go on (None where it runs or has ended)."""
+    and when it may go on (None where it runs or has ended), `onward.estimate` in how many seconds it has ended and
+    whether live workers have measured that; `onward.held_out` how many rows of its training file are measured on, and
+    `onward.repeated_rows` how many say what an earlier one says."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -103,6 +105,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "wish": row.wish,
             "priority": row.priority,
             "waiting": why(waits),
+            "estimate": estimate(waits),
             "adapter": about(adapter),
             "invocation": row.request.get("invocation"),
             "held_out": held_out(row),
@@ -124,6 +127,13 @@ def why(waits: Waits | None) -> dict[str, Any] | None:
         return None
     start = epoch(waits.estimated_start) if waits.estimated_start else None
     return {"reason": waits.reason, "message": waits.message, "estimated_start": start}
+
+
+def estimate(waits: Waits | None) -> dict[str, Any] | None:
+    """Seconds until a job that waits has ended; None where nothing is known, and once it runs (`estimated_finish`)."""
+    if waits is None or waits.estimate is None:
+        return None
+    return {"seconds": round(waits.estimate.seconds, 1), "measured": waits.estimate.measured}
 
 
 def held_out(row: Job) -> dict[str, Any] | None:

@@ -29,7 +29,9 @@ def count(asked: Mapping[str, Any], rows: int, valid_rows: int) -> int:
 def unfit(asked: Mapping[str, Any], rows: int, valid_rows: int) -> Iterator[Unfit]:
     """What was asked for and does not go with the files."""
     held = count(asked, rows, valid_rows)
-    if held and valid_rows:
+    if held < 0:
+        yield Unfit("held_out", "it counts rows: 0 or more.")
+    elif held and valid_rows:
         yield Unfit("held_out", "there is a validation file already: send one of the two.")
     elif held >= rows:
         yield Unfit("held_out", f"{held} of {rows} rows: at least one must be left to train on.")
