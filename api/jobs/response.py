@@ -107,9 +107,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "waiting": why(waits),
             "estimate": estimate(waits),
             "adapter": about(adapter),
-            "invocation": row.request.get("invocation"),
-            "held_out": held_out(row),
-            "repeated_rows": row.request.get("repeated_rows"),
+            **of_rows(row),
             "spec": row.spec,
         },
     )
@@ -136,10 +134,15 @@ def estimate(waits: Waits | None) -> dict[str, Any] | None:
     return {"seconds": round(waits.estimate.seconds, 1), "measured": waits.estimate.measured}
 
 
-def held_out(row: Job) -> dict[str, Any] | None:
-    """How many of the training file's rows are measured on and not trained on; None where none are."""
+def of_rows(row: Job) -> dict[str, Any]:
+    """The invocation that the rows have; how many of the training file's are measured on and not trained on (None where
+    none are), and how many repeat another."""
     count = row.spec.get("held_out")
-    return {"rows": count, "of": row.request.get("rows")} if count else None
+    return {
+        "invocation": row.request.get("invocation"),
+        "held_out": {"rows": count, "of": row.request.get("rows")} if count else None,
+        "repeated_rows": row.request.get("repeated_rows"),
+    }
 
 
 def hyperparameters(row: Job) -> dict[str, Any]:
