@@ -104,8 +104,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "best_loss": row.best_loss,
             "wish": row.wish,
             "priority": row.priority,
-            "waiting": why(waits),
-            "estimate": estimate(waits),
+            **foretold(waits),
             "adapter": about(adapter),
             **of_rows(row),
             "spec": row.spec,
@@ -125,6 +124,10 @@ def why(waits: Waits | None) -> dict[str, Any] | None:
         return None
     start = epoch(waits.estimated_start) if waits.estimated_start else None
     return {"reason": waits.reason, "message": waits.message, "estimated_start": start}
+
+
+def foretold(waits: Waits | None) -> dict[str, Any]:
+    return {"waiting": why(waits), "estimate": estimate(waits)}
 
 
 def estimate(waits: Waits | None) -> dict[str, Any] | None:
