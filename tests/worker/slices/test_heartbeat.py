@@ -249,13 +249,14 @@ def test_the_thread_takes_turns_until_it_is_stopped(factory, tmp_path, worker, m
     assert not beats.is_alive()
 
 
-def test_a_beat_tells_the_rate_that_the_scorer_has_measured(heartbeat, rows, worker):
+def test_a_beat_tells_the_rate_that_the_scorer_has_measured(heartbeat, factory, worker):
     heartbeat.beat()
-    assert rows.get(Worker, worker).rate is None
+    with factory() as session:
+        assert session.get_one(Worker, worker).rate is None
     metered, shape = MeteredScorer(Bowl(), "m"), Layout(1, 1.0, (Module("a", 1, 1),))
     text = Example((np.zeros(7, np.int32),), (Candidate(0, np.zeros(1, np.int32), np.zeros(1, np.int32)),))
     heartbeat.rate = lambda: metered.rate
     metered.score([Trial(shape, np.zeros(2, np.float32), (text,), "lm")])
     heartbeat.beat()
-    rows.expire_all()
-    assert rows.get(Worker, worker).rate == metered.rate > 0
+    with factory() as session:
+        assert session.get_one(Worker, worker).rate == metered.rate > 0
