@@ -73,7 +73,12 @@ def view(file: File) -> FileObject:
         created_at=epoch(file.created_at),
         filename=file.filename,
         purpose=file.purpose,
-        onward={"format": file.format, "rows": file.rows, "sha256": file.sha256},
+        onward={
+            "format": file.format,
+            "rows": file.rows,
+            "repeated_rows": file.repeated_rows,
+            "sha256": file.sha256,
+        },
     )
 
 
@@ -144,6 +149,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
             format=report.format,
             rows=report.rows,
             chunks=pieces(sent),
+            repeated_rows=report.repeated,
         )
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
         about = {"bytes": stored.bytes, "rows": stored.rows, "format": stored.format}

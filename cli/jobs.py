@@ -168,6 +168,7 @@ def _pairs(job: "FineTuningJob") -> None:
             *files,
             ("created", show.when(job.created_at)),
             ("finish", show.when(job.finished_at or job.estimated_finish)),
+            *_told(extra),
             ("steps", _steps(job)),
             ("scored tokens", f"{watch.tokens(job)} of {extra.get('price_tokens', '-')}"),
             ("objective", str(spec.get("objective", "-"))),
@@ -177,6 +178,18 @@ def _pairs(job: "FineTuningJob") -> None:
             *([("error", f"{job.error.code}: {job.error.message}")] if job.error and job.error.message else []),
         ]
     )
+
+
+def _told(extra: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the service foretells of the job, and says of its rows."""
+    takes, held = extra.get("estimate"), extra.get("held_out")
+    repeated = extra.get("repeated_rows")
+    guess = "" if takes and takes["measured"] else " (a guess: no worker that lives has measured it)"
+    return [
+        *([("ends in", f"about {show.span(takes['seconds'])}{guess}")] if takes else []),
+        *([("held out", f"{held['rows']} of {held['of']} rows")] if held else []),
+        *([("repeated rows", f"{repeated}, each charged as a row")] if repeated else []),
+    ]
 
 
 def _adapter(spec: dict[str, Any], invocation: str | None) -> str:

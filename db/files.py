@@ -24,6 +24,7 @@ def create(
     format: str | None,
     rows: int,
     chunks: Iterable[bytes],
+    repeated_rows: int | None = None,
 ) -> File:
     """Stores `chunks` (of any size; kept in pieces of at most 1 MiB) without holding them all in memory.
 
@@ -46,6 +47,7 @@ def create(
         bytes=size,
         rows=rows,
         sha256=digest.hexdigest(),
+        repeated_rows=repeated_rows,
     )
     session.add(file)
     session.flush()

@@ -1,5 +1,6 @@
 """Workers and their heartbeats, by the database's clock. Knows no job."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import func, select, text, update
@@ -10,6 +11,16 @@ from db.tables import Worker
 
 State = Literal["starting", "ready", "out", "draining", "gone"]
 FRESH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Scored tokens a second of a model: of one worker, and of all that live, at least one. `measured` by those that
+    live; else what one that has ended had measured."""
+
+    each: float
+    whole: float
+    measured: bool
 
 
 def register(
@@ -29,9 +40,11 @@ def beat(
     state: State | None = None,
     capacity: int | None = None,
     about: dict[str, Any] | None = None,
+    rate: float | None = None,
 ) -> bool:
-    """Refreshes the heartbeat and whatever is given. False: there is no such worker."""
-    given = {"state": state, "capacity": capacity, "about": about}
+    """Refreshes the heartbeat and whatever is given; `rate` is in scored tokens a second. False: there is no such
+    worker."""
+    given = {"state": state, "capacity": capacity, "about": about, "rate": rate}
     values = {name: value for name, value in given.items() if value is not None}
     found = update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), **values)
     return session.execute(found.returning(Worker.id)).first() is not None
@@ -68,6 +81,17 @@ def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) ->
     """How many workers of `model` that start or are ready have beaten within `fresh_seconds`."""
     fresh = _fresh(fresh_seconds).where(Worker.model == model)
     return session.scalar(select(func.count()).select_from(fresh.subquery())) or 0
+
+
+def rates(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> Rates | None:
+    """How fast `model` goes; None where no worker of it that is known has ever scored."""
+    of_live = select(func.count(), func.avg(Worker.rate)).where(Worker.id.in_(_fresh(fresh_seconds)))
+    live, mean = session.execute(of_live.where(Worker.model == model)).one()
+    if mean is not None:
+        return Rates(mean, mean * live, True)
+    known = select(Worker.rate).where(Worker.model == model, Worker.rate.is_not(None))
+    last = session.scalar(known.order_by(Worker.heartbeat_at.desc()).limit(1))
+    return None if last is None else Rates(last, last * max(live, 1), False)
 
 
 def served_models(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[str]:

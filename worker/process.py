@@ -25,8 +25,8 @@ from db.worker import leases
 from worker import health, metrics
 from worker.adapters import disk
 from worker.health import Progress
+from worker.scoring.metered import MeteredScorer
 from worker.scoring.open import open_scorer
-from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
 from worker.slices import tasks
 from worker.slices.context import Context
@@ -35,7 +35,7 @@ from worker.slices.heartbeat import Heartbeat
 from worker.slices.restoring import Restorer
 
 log = structlog.get_logger("worker.process")
-Opens = Callable[[WorkerSettings, Base], tuple[Watched, dict[str, Any]]]
+Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 
 
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
@@ -56,6 +56,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
         scorer, about = opens(settings, base)
+        beats.rate = lambda: scorer.rate
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)

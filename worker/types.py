@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Params = NDArray[np.float32]  # [P], every tensor of one adapter laid end to end in layout order
 LogProbs = list[list[NDArray[np.float32]]]  # over examples, over candidates: [targets], nats
+Greedy = list[list[NDArray[np.bool_]]]  # in the same shape: whether the target is the first of the likeliest tokens
 
 
 class CannotCompute(ValueError):
@@ -114,13 +115,15 @@ class Example:
 @dataclass(frozen=True)
 class Trial:
     """A probe and its minibatch, the unit the engine batches. `params` None is the bare base model. `scope` says whose
-    it is: whether a prompt was computed before is known, and can be timed, within a scope only."""
+    it is: whether a prompt was computed before is known, and can be timed, within a scope only. `greedy` asks of every
+    target, too, whether it is the likeliest token: one more pass over the logits, which no probe needs."""
 
     layout: Layout | None
     params: Params | None
     examples: tuple[Example, ...]
     objective: str  # a name in `worker.objectives`: what the measures of its examples amount to
     scope: str = ""
+    greedy: bool = False
 
     @property
     def tokens(self) -> int:
@@ -130,11 +133,12 @@ class Trial:
 @dataclass(frozen=True)
 class Loss:
     """What the engine returns for a trial. `total` is a sum over `count` terms (scored target tokens for lm, examples
-    for choice), in nats, float64; `hits` counts correct terms. Not finite where the engine's answer was not."""
+    for choice), in nats, float64; `hits` counts correct terms, None where that was not measured. Not finite where the
+    engine's answer was not."""
 
     total: float
     count: int
-    hits: int
+    hits: int | None
     tokens: int  # scored tokens paid
 
     @property
@@ -142,13 +146,23 @@ class Loss:
         return self.total / self.count
 
     @property
-    def accuracy(self) -> float:
-        return self.hits / self.count
+    def accuracy(self) -> float | None:
+        return None if self.hits is None else self.hits / self.count
 
 
 def blank(trials: Sequence[Trial]) -> list[LogProbs]:
     """Places for every candidate's log-probabilities, NaN until filled."""
     return [
         [[np.full(len(c.targets), np.nan, np.float32) for c in example.candidates] for example in trial.examples]
+        for trial in trials
+    ]
+
+
+def unseen(trials: Sequence[Trial]) -> list[Greedy | None]:
+    """Places for what `greedy` trials ask, False until filled; None for the others."""
+    return [
+        [[np.zeros(len(c.targets), np.bool_) for c in example.candidates] for example in trial.examples]
+        if trial.greedy
+        else None
         for trial in trials
     ]

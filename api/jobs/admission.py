@@ -74,4 +74,4 @@ def stored(file_id: str, param: str, tenant: str, context: Context) -> File:
 
 
 def examples(file: File, param: str) -> Examples:
-    return Examples(file.id, param, file.format, file.rows)  # type: ignore[arg-type]  # the schema holds formats only
+    return Examples(file.id, param, file.format, file.rows, file.repeated_rows)  # type: ignore[arg-type]  # the schema holds formats only

@@ -33,8 +33,8 @@ def asked(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def epochs(spec: JobSpec, rows: int | None) -> float | None:
-    """How often each row is visited by a minibatch: one that serves several steps counts once."""
-    return None if not rows else spec.steps / spec.repeat * spec.batch_size / rows
+    """How often each row that is trained on is visited by a minibatch: one that serves several steps counts once."""
+    return None if not rows else spec.steps / spec.repeat * spec.batch_size / (rows - spec.held_out)
 
 
 def _multiplier(request: Mapping[str, Any], spec: JobSpec) -> float | str:

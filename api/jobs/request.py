@@ -60,6 +60,7 @@ class Own(Strict):
     repeat: int | Auto = None
     eval_every: int | Auto = None
     eval_rows: int | Auto = None
+    held_out: int | Auto = None
     seed: int | None = None
     priority: int | None = Field(default=None, ge=-100, le=100, description="Of the tenant's jobs, high goes first.")
     token_budget: int | None = Field(default=None, ge=1, lt=2**63)

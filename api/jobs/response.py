@@ -25,7 +25,9 @@ class JobError(BaseModel):
 class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
     the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
-    and when it may go on (None where it runs or has ended)."""
+    and when it may go on (None where it runs or has ended), `onward.estimate` in how many seconds it has ended and
+    whether live workers have measured that; `onward.held_out` how many rows of its training file are measured on, and
+    `onward.repeated_rows` how many say what an earlier one says."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -121,10 +123,10 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
         "best_loss": row.best_loss,
         "wish": row.wish,
         "priority": row.priority,
-        "waiting": why(waits),
+        **foretold(waits),
         "adapter": about(beside.adapter),
         "epochs": figures.epochs(spec, beside.rows) if spec else None,
-        "invocation": row.request.get("invocation"),
+        **of_rows(row),
         "spec": row.spec,
     }
 
@@ -149,6 +151,28 @@ def contract(row: Job) -> JobSpec | None:
         return stored(row.spec) if row.spec else None
     except (ValueError, LookupError, TypeError, AttributeError):  # pydantic's is a ValueError
         return None
+
+
+def foretold(waits: Waits | None) -> dict[str, Any]:
+    return {"waiting": why(waits), "estimate": estimate(waits)}
+
+
+def estimate(waits: Waits | None) -> dict[str, Any] | None:
+    """Seconds until a job that waits has ended; None where nothing is known, and once it runs (`estimated_finish`)."""
+    if waits is None or waits.estimate is None:
+        return None
+    return {"seconds": round(waits.estimate.seconds, 1), "measured": waits.estimate.measured}
+
+
+def of_rows(row: Job) -> dict[str, Any]:
+    """The invocation that the rows have; how many of the training file's are measured on and not trained on (None where
+    none are), and how many repeat another."""
+    count = (row.spec or {}).get("held_out")
+    return {
+        "invocation": row.request.get("invocation"),
+        "held_out": {"rows": count, "of": row.request.get("rows")} if count else None,
+        "repeated_rows": row.request.get("repeated_rows"),
+    }
 
 
 def event(row: Event) -> EventObject:

@@ -68,18 +68,18 @@ class Submission:
             return None if job is None else shown(self.tenant, session, job)
 
     def queued(self, admitted: Admitted) -> JobObject:
-        price = {"training": admitted.price.training, "evaluation": admitted.price.evaluation}
         with self.context.transaction(self.tenant) as session:
             job, created = jobs.create(
                 self.tenant,
                 session,
                 spec=admitted.spec,
-                request=self.request | {"price": price, "invocation": admitted.invocation},
+                request=self.request | admitted.told,
                 request_hash=self.hash,
                 price_tokens=admitted.price.total,
                 idempotency_key=self.idempotency_key,
                 is_retry=self.is_retry,
                 priority=self.body.onward.priority or 0,
+                remarks=admitted.remarks,
             )
             if created:
                 queue.ring_after_commit(session, job.model, self.context.ring)
@@ -196,7 +196,7 @@ def checkpoints(
         job = errors.found(jobs.get(tenant.id, session, job_id), missing.job(job_id))
         found, more = jobs.checkpoints(tenant.id, session, job_id, after=start, limit=limit)
         file = files.get(tenant.id, session, job.validation_file or "")
-        rows = file.rows if file is not None else None
+        rows = file.rows if file is not None else job.spec.get("held_out") or None
         return page([response.checkpoint(row, job, rows) for row in found], more)
 
 

@@ -77,10 +77,10 @@ def train(base: Any, scorer: Any, asked: Sequence[Curve], rows: int, say: Any) -
             curve = asked[int(run.job_id)]
             curve.tokens += result.tokens
             if (e := result.evaluation) is not None:
-                curve.points.append((e.step, e.loss, e.accuracy))
+                curve.points.append((e.step, e.loss, e.accuracy or 0.0))
                 say(
                     f"{time.monotonic() - begun:6.0f} s  {curve.task} {curve.activation} seed {curve.seed} "
-                    f"{curve.fields}: step {e.step} loss {e.loss:.4f} accuracy {e.accuracy:.3f}"
+                    f"{curve.fields}: step {e.step} loss {e.loss:.4f} accuracy {e.accuracy or 0.0:.3f}"
                 )
             curve.failed = run.failed
         runs = [run for run, _ in stepped if not run.done]

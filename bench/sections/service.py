@@ -54,7 +54,7 @@ def upload(client: OpenAI, rows: int) -> str:
 
 def submit(client: OpenAI, model: str, file: str, steps: int, batch: int) -> str:
     """A job like `bench.sections.replay.spec`'s."""
-    job = spec_fields(steps, batch)
+    job = {**spec_fields(steps, batch), "held_out": 0}
     return client.fine_tuning.jobs.create(model=model, training_file=file, seed=7, extra_body={"onward": job}).id
 
 

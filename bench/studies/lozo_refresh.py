@@ -136,7 +136,7 @@ def measure(base: Base, rates: Sequence[float], steps: int, seeds: Sequence[int]
                 "way": way, "learning_rate": rate, "seed": seed, "steps": steps, "cohort_seconds": round(seconds, 1),
                 "train_loss_first_100": mean(train[:100]), "train_loss_last_100": mean(train[-100:]),
                 "held_out_loss": [round(e.loss, 4) for e in curve], "best": run.best,
-                "accuracy": [round(e.accuracy, 3) for e in curve],
+                "accuracy": [round(e.accuracy or 0.0, 3) for e in curve],
                 "truncation": [round(x, 4) for x in run.state.truncation], "failed": run.failed,
             })  # fmt: skip
             print(json.dumps(found[-1]), flush=True)

@@ -66,7 +66,7 @@ def main() -> None:
         stepped = cohort.step(runs, scorer)
         for run, result in stepped:
             if (e := result.evaluation) is not None:
-                curves[run.job_id].append((e.step, round(e.loss, 4), round(e.accuracy, 4)))
+                curves[run.job_id].append((e.step, round(e.loss, 4), round(e.accuracy or 0.0, 4)))
                 print(f"{time.monotonic() - begun:6.0f} s  {asked[run.job_id]}  {curves[run.job_id][-1]}", flush=True)
             if run.done:
                 print(json.dumps({**asked[run.job_id], "failed": run.failed, "curve": curves[run.job_id]}), flush=True)

@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from db.contract import acting, methods, ranges
+from db.contract import acting, held_out, methods, ranges
 from db.contract.acting import Activation, Readings
+from db.contract.admitted import Admitted as Admitted
+from db.contract.admitted import Examples as Examples
 from db.contract.objectives import training
 from db.contract.presets import resolve
-from db.contract.pricing import Counts, Price, price, steps_within
+from db.contract.pricing import Counts, price, steps_within
 from db.contract.refusal import Refusal, Unfit
-from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
 from db.contract.step_limit import Excess, excesses
 from db.contract.tokens.base_model import Base
@@ -44,16 +45,6 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """A file of rows; `param` is the request's field that named it."""
-
-    id: str
-    param: str
-    format: Format
-    rows: int
-
-
-@dataclass(frozen=True)
 class Limits:
     """The most that this server takes; `step_tokens` are scored tokens of one step, and of one evaluation."""
 
@@ -78,14 +69,9 @@ class Facts:
         """The training file first."""
         return (self.training,) if self.validation is None else (self.training, self.validation)
 
-
-@dataclass(frozen=True)
-class Admitted:
-    """`invocation` is the text that `spec.adapter.invocation` spells, None for activation `all`."""
-
-    spec: JobSpec
-    price: Price
-    invocation: str | None
+    @property
+    def valid_rows(self) -> int:
+        return 0 if self.validation is None else self.validation.rows
 
 
 def early(asked: Asked, facts: Facts) -> Refusal | None:
@@ -104,7 +90,7 @@ def decide(asked: Asked, facts: Facts, readings: Readings) -> Admitted | Refusal
     if isinstance(acts, Refusal):
         return acts
     spec = _within(asked, facts, acts)
-    return spec if isinstance(spec, Refusal) else _priced(spec, acts)
+    return spec if isinstance(spec, Refusal) else _priced(spec, acts, facts)
 
 
 def contract(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec | Refusal:
@@ -127,9 +113,8 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
         if able != trained:
             message = f"The validation file is of format '{file.format}', the training file is not."
             yield Refusal(file.param, message, "objective_mismatch")
-    if facts.validation is None and asked.values.get("eval_rows"):
-        path = asked.path("eval_rows")
-        yield Refusal(path, f"'{path}' needs a validation file.")
+    for rule in held_out.unfit(asked.values, facts.training.rows, facts.valid_rows):
+        yield asked.refusal(rule.field, rule.reason)
     if method := _strangers(asked):
         path, owners = asked.path(method), " and ".join(f"'{name}'" for name in methods.owners(method))
         yield Refusal(path, f"'{path}' is a setting of the method {owners} only.")
@@ -143,8 +128,8 @@ def _strangers(asked: Asked) -> str | None:
 
 def _built(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec | Refusal:
     acts = {"activation": "answer" if invocation else "all", "invocation": invocation or None}
-    valid_rows = 0 if facts.validation is None else facts.validation.rows
-    values = resolve({**asked.values, **acts}, facts.base, facts.training.format, facts.training.rows, valid_rows)
+    rows = facts.training.rows, facts.valid_rows
+    values = resolve({**asked.values, **acts}, facts.base, facts.training.format, *rows)
     files = {
         "model": facts.base.name,
         "training_file": facts.training.id,
@@ -230,11 +215,11 @@ def _both(acts: Activation) -> tuple[Counts, Counts]:
     return train, valid
 
 
-def _priced(spec: JobSpec, acts: Activation) -> Admitted | Refusal:
+def _priced(spec: JobSpec, acts: Activation, facts: Facts) -> Admitted | Refusal:
     train, valid = _both(acts)
     cost = price(spec, train, valid)
     if spec.token_budget is None or cost.total <= spec.token_budget:
-        return Admitted(spec, cost, acts.text)
+        return Admitted(spec, cost, acts.text, facts.training)
     fits = steps_within(spec.token_budget, spec, train, valid)
     message = (
         f"The job costs {cost.total} scored tokens, more than the budget of {spec.token_budget}: "

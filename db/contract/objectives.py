@@ -12,19 +12,21 @@ from db.contract.rows.formats import Format
 @dataclass(frozen=True)
 class Objective:
     """`formats` are the training rows it can use; `needs` is what the engine must give of a scored text: the
-    log-probabilities of given tokens, or completions of its own. Without `has_accuracy` nothing counts as a hit."""
+    log-probabilities of given tokens, or completions of its own. Without `has_accuracy` nothing counts as a hit;
+    `greedy` says that hits need the likeliest token at every target, which only evaluations ask for."""
 
     name: str
     formats: tuple[Format, ...]
     needs: Literal["logprobs", "completions"]
     has_accuracy: bool
+    greedy: bool = False
 
 
 # Of those that can train a format, `auto` takes the first.
 OBJECTIVES: Final = {
     record.name: record
     for record in (
-        Objective("lm", ("chat", "completion"), needs="logprobs", has_accuracy=False),
+        Objective("lm", ("chat", "completion"), needs="logprobs", has_accuracy=True, greedy=True),
         Objective("choice", ("choice",), needs="logprobs", has_accuracy=True),
     )
 }

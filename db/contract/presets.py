@@ -5,7 +5,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from db.contract import methods
+from db.contract import held_out, methods
 from db.contract.methods.base import SCALING, Preset
 from db.contract.objectives import training
 from db.contract.rows.formats import Format
@@ -15,6 +15,8 @@ from db.contract.tokens.base_model import Base
 ADAPTER: Final = tuple(AdapterSpec.model_fields)
 ACTING: Final = ("activation", "invocation")  # of them, those that no preset has
 SHAPE: Final = ("steps", "batch_size", "repeat", "eval_every", "eval_rows")  # fields of a run that presets have
+# Visits of a row at most where neither steps nor n_epochs were asked for: a small file, fewer steps.
+EPOCHS: Final = 100
 OWN: Final = ("token_budget", "suffix", "seed", "parent")  # and those that only a tenant can give
 MULTIPLIERS: Final = ("n_epochs", "learning_rate_multiplier")  # OpenAI's: in terms of the rows and of the preset
 
@@ -32,8 +34,9 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     """Completes a request: the fields of JobSpec beside model, files and what is not asked for.
 
     `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and of any method's settings, steps,
-    batch_size, repeat, eval_every, eval_rows, seed, token_budget, suffix, parent, and OpenAI's n_epochs (visits of a
-    row, `repeat` times each) and learning_rate_multiplier. A field that is missing, None or "auto" takes the preset;
+    batch_size, repeat, eval_every, eval_rows, held_out, seed, token_budget, suffix, parent, and OpenAI's n_epochs
+    (visits of a row, `repeat` times each) and learning_rate_multiplier. A field that is missing, None or "auto" takes
+    the preset, with no more rows a batch than are trained on, and no more steps than visit each of them EPOCHS times;
     `activation` is then "all", for what "answer" needs (the ids `invocation`) is in the rows, which are not read here.
     `rows` and `valid_rows` count the files' rows. The result nests adapter and method as JobSpec does, with every
     setting that was asked for, also one that the method has not; seed, token_budget, suffix and parent are in it only
@@ -50,7 +53,8 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
             f"objective {objective!r} cannot train {format} rows: they take {' or '.join(map(repr, able))}"
         )
     activation = given.get("activation", "all")
-    found = _shaped(preset(base.name, objective, method, activation), given, rows)
+    held = held_out.count(given, rows, valid_rows)
+    found = _shaped(preset(base.name, objective, method, activation), given, max(1, rows - held))
     return {
         "objective": objective,
         "adapter": {
@@ -62,18 +66,21 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         },
         "method": _settings(method, given, found),
         **{key: getattr(found, key) for key in SHAPE},
-        "eval_rows": min(found.eval_rows, valid_rows),
+        "eval_rows": min(found.eval_rows, valid_rows or held),
+        "held_out": held,
         **{key: given[key] for key in OWN if key in given},
     }
 
 
 def _shaped(found: Preset, given: Mapping[str, Any], rows: int) -> Preset:
-    """The preset with the shape of adapter and run that was asked for."""
+    """The preset with the shape of adapter and run that was asked for, and for as many `rows` to train on."""
+    found = replace(found, batch_size=min(found.batch_size, rows))
     found = replace(found, **{key: given[key] for key in (*ADAPTER, *SHAPE) if key in given and key not in ACTING})
     if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
         found = replace(found, alpha=SCALING * found.rank)
-    if "n_epochs" in given and "steps" not in given:
-        found = replace(found, steps=-(-int(given["n_epochs"]) * rows // found.batch_size) * found.repeat)
+    if "steps" not in given:
+        epochs = -(-int(given.get("n_epochs", EPOCHS)) * rows // found.batch_size) * found.repeat
+        found = replace(found, steps=epochs if "n_epochs" in given else min(found.steps, epochs))
     return found
 
 
@@ -88,4 +95,4 @@ def _settings(method: str, given: Mapping[str, Any], found: Preset) -> dict[str,
 
 def fields() -> tuple[str, ...]:
     """Every field that `resolve` takes."""
-    return ("objective", "method", *ADAPTER, *methods.FIELDS, *SHAPE, *OWN, *MULTIPLIERS)
+    return ("objective", "method", *ADAPTER, *methods.FIELDS, *SHAPE, "held_out", *OWN, *MULTIPLIERS)

@@ -1,12 +1,13 @@
 """What a job costs in scored tokens, exactly and before it runs. Knows token counts and the spec, no engine."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from db.contract.sampling import permutation
+from db.contract.sampling import permutation, split
 from db.contract.spec import JobSpec
 
 
@@ -43,11 +44,13 @@ def evaluations(spec: JobSpec, steps: int | None = None) -> int:
 def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None) -> Price:
     """The price of the job, or of its first `steps` steps, ended there.
 
+    `train` and `valid` are of the job's files, whole; rows held out of the training file are told apart here.
     A step pays each row of its minibatch, which `repeat` steps share, once a probe; an evaluation pays the first
     `eval_rows` validation rows. What a row costs once is paid at the first step that visits it, and for validation rows
     at the first evaluation.
     """
     steps = spec.steps if steps is None else steps
+    train, valid = parted(spec, train, valid)
     visit, once = _whole(train.visit), _whole(train.once)
     whole, extra = divmod(steps, spec.repeat)
     walked = (spec.repeat - extra) * _walk(spec, visit, whole) + extra * _walk(spec, visit, whole + 1)
@@ -57,6 +60,18 @@ def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None)
     evaluated = evaluations(spec, steps) * int(_whole(valid.visit[: spec.eval_rows]).sum())
     evaluated += int(_whole(valid.once[: spec.eval_rows]).sum())
     return Price(training=spec.method.probes * walked + first, evaluation=evaluated)
+
+
+def parted(spec: JobSpec, train: Counts, valid: Counts) -> tuple[Counts, Counts]:
+    """Of the rows that are trained on, and of those that are measured on."""
+    if not spec.held_out:
+        return train, valid
+    trained, kept = split(spec.seed, len(train.visit), spec.held_out)
+    return _picked(train, trained), _picked(train, kept)
+
+
+def _picked(counts: Counts, rows: NDArray[np.int32]) -> Counts:
+    return Counts(*(array("q", _whole(each)[rows].tobytes()) for each in (counts.visit, counts.once)))
 
 
 def _walk(spec: JobSpec, tokens: NDArray[np.int64], minibatches: int) -> int:

@@ -1,4 +1,6 @@
-"""Which rows a step trains on: a pure function of (seed, step), equal on every machine. Knows counts only."""
+"""Which rows a step trains on, and which are held out: pure functions of the seed, equal on every machine.
+
+Knows counts only."""
 
 from functools import lru_cache
 
@@ -7,6 +9,7 @@ from numpy.typing import NDArray
 
 # Keeps these words apart from every other use of the same seed with Philox (noise keys by its own domain).
 DOMAIN = 0x6F6E776172640001
+HELD_OUT = 0x6F6E7768656C6401  # of which rows are held out: DOMAIN + epoch does not come so far
 
 
 def minibatch(seed: int, step: int, rows: int, batch: int) -> tuple[int, ...]:
@@ -26,11 +29,31 @@ def minibatch(seed: int, step: int, rows: int, batch: int) -> tuple[int, ...]:
     return tuple(picked)
 
 
+@lru_cache(maxsize=16)
+def split(seed: int, rows: int, held_out: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Which of a file's `rows` are trained on, in file order, and the `held_out` ones that are not, in the order they
+    are drawn in: the first of them are a chance draw as well. Read-only.
+
+    Held out are the first in the order of `permutation`'s kind keyed by (seed, HELD_OUT): a larger number holds out the
+    same rows and more. `seed` in [0, 2**63), `held_out` from 0 and below `rows`.
+    """
+    if not (0 <= seed < 2**63 and 0 <= held_out < rows):
+        raise ValueError(f"{held_out} rows held out of {rows} by seed {seed}")
+    order = _sorted(seed, HELD_OUT, rows)
+    trained, kept = np.sort(order[held_out:]), order[:held_out]
+    trained.setflags(write=False)
+    return trained, kept
+
+
 @lru_cache(maxsize=64)
 def permutation(seed: int, epoch: int, rows: int) -> NDArray[np.int32]:
     """The order of an epoch [rows]: row i is sorted by the i-th 64-bit word of Philox4x64-10 (Salmon et al., SC 2011)
     keyed by (seed, DOMAIN + epoch), ties by index. Read-only."""
-    key = np.array([seed, (DOMAIN + epoch) % 2**64], dtype=np.uint64)
+    return _sorted(seed, DOMAIN + epoch, rows)
+
+
+def _sorted(seed: int, domain: int, rows: int) -> NDArray[np.int32]:
+    key = np.array([seed, domain % 2**64], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=0).random_raw(rows)
     order = np.argsort(words, kind="stable").astype(np.int32)
     order.setflags(write=False)

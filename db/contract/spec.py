@@ -56,7 +56,8 @@ class JobSpec(Frozen):
 
     Each minibatch of `batch_size` rows serves `repeat` steps in a row, with fresh directions each.
     Evaluation happens at step 0, every `eval_every` steps and after the last step, on the first `eval_rows` rows of
-    the validation file; 0 rows where there is none. Of the rules between its parts, the first that does not hold is
+    the validation file, or of the `held_out` rows of the training file that are not trained on (`sampling.split`); 0
+    rows where there are none. Of the rules between its parts, the first that does not hold is
     raised as Unfit, in pydantic's ValidationError.
     """
 
@@ -71,10 +72,17 @@ class JobSpec(Frozen):
     repeat: int = Field(default=1, ge=1, le=1000)
     eval_every: int = Field(ge=1)
     eval_rows: int = Field(default=0, ge=0)
+    held_out: int = Field(default=0, ge=0)
     seed: int = Field(ge=0, lt=2**63)
     token_budget: int | None = Field(default=None, ge=1)
     suffix: str | None = Field(default=None, max_length=64)
     parent: ParentSpec | None = None
+
+    @model_validator(mode="after")
+    def _measured_on_one_file(self) -> "JobSpec":
+        if self.held_out and self.validation_file is not None:
+            raise Unfit("held_out", "rows are held out where there is no validation file")
+        return self
 
     @model_validator(mode="after")
     def _method_fits(self) -> "JobSpec":

@@ -36,20 +36,24 @@ class Excess:
 
 
 def excesses(spec: JobSpec, train: Counts, valid: Counts, limit: int) -> Iterator[Excess]:
-    """What of the job is above `limit` scored tokens."""
-    rows = _costs(train, spec.method.probes)
+    """What of the job is above `limit` scored tokens. `train` and `valid` are of its files, whole: rows held out of the
+    training file may be any of it."""
+    costs = _costs(train, spec.method.probes)
+    rows = _trained(spec, costs)
     if (tokens := most(spec, train)) > limit:
         fits = _largest(spec.batch_size, lambda batch: _window(rows, batch) <= limit)
-        yield Excess("step", "batch_size", tokens, fits, int(rows.argmax()))
-    held_out = _costs(valid, 1)[: spec.eval_rows]
-    if (tokens := int(held_out.sum())) > limit:
-        fits = int(np.searchsorted(np.cumsum(held_out), limit, side="right"))
-        yield Excess("evaluation", "eval_rows", tokens, fits, int(held_out.argmax()))
+        yield Excess("step", "batch_size", tokens, fits, int(costs.argmax()))
+    costs = _costs(train if spec.held_out else valid, 1)
+    order = np.argsort(-costs, kind="stable") if spec.held_out else np.arange(len(costs))
+    measured = costs[order][: spec.eval_rows]
+    if (tokens := int(measured.sum())) > limit:
+        fits = int(np.searchsorted(np.cumsum(measured), limit, side="right"))
+        yield Excess("evaluation", "eval_rows", tokens, fits, int(order[measured.argmax()]))
 
 
 def most(spec: JobSpec, train: Counts) -> int:
     """The tokens of the job's longest step, or somewhat more: of as many rows as a step has, the most expensive."""
-    rows = _costs(train, spec.method.probes)
+    rows = _trained(spec, _costs(train, spec.method.probes))
     minibatches = -(-spec.steps // spec.repeat)
     return _window(rows, spec.batch_size, one_epoch=minibatches * spec.batch_size <= len(rows))
 
@@ -58,6 +62,11 @@ def _costs(counts: Counts, probes: int) -> NDArray[np.int64]:
     """What each row costs the step that visits it, at its first visit."""
     visit, once = (np.asarray(each, dtype=np.int64) for each in (counts.visit, counts.once))
     return visit * probes + once
+
+
+def _trained(spec: JobSpec, costs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The most that the rows trained on can cost: where some are held out, as if those were the cheapest."""
+    return np.sort(costs)[spec.held_out :] if spec.held_out else costs
 
 
 def _window(rows: NDArray[np.int64], batch: int, one_epoch: bool = False) -> int:

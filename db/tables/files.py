@@ -26,6 +26,7 @@ class File(Base):
     format: Mapped[str | None]  # chat, completion, choice; null for results
     bytes: Mapped[int] = mapped_column(BigInteger)
     rows: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    repeated_rows: Mapped[int | None] = mapped_column(Integer)  # that say what an earlier row says; null: not counted
     sha256: Mapped[str]
     created_at: Mapped[datetime] = now()
     deleted_at: Mapped[datetime | None]  # hidden from the tenant; chunks go once no job needs them

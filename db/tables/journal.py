@@ -35,7 +35,7 @@ class Evaluation(Base):
     step: Mapped[int] = mapped_column(Integer, primary_key=True)
     tenant_id: Mapped[str]
     loss: Mapped[float] = mapped_column(Float)
-    accuracy: Mapped[float] = mapped_column(Float)
+    accuracy: Mapped[float | None] = mapped_column(Float)  # null: not measured
     rows: Mapped[int] = mapped_column(Integer)
     tokens: Mapped[int] = mapped_column(BigInteger)
     token: Mapped[int] = mapped_column(BigInteger)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Integer, text
+from sqlalchemy import CheckConstraint, Float, Integer, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.columns import Base, now, one_of
@@ -19,6 +19,7 @@ class Worker(Base):
     reason: Mapped[str | None]  # why it is, or at its end was, out of service
     capacity: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     about: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # versions, dtype, self-check
+    rate: Mapped[float | None] = mapped_column(Float)  # scored tokens a second while it scores, of late
     started_at: Mapped[datetime] = now()
     heartbeat_at: Mapped[datetime] = now()
     __table_args__ = (CheckConstraint(one_of("state", ("starting", "ready", "out", "draining", "gone")), name="state"),)

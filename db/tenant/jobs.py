@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from db import audit, transitions, workers
+from db.contract.held_out import Remark
 from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
 from db.ids import new_id
@@ -57,6 +58,7 @@ def create(
     idempotency_key: str | None,
     priority: int = 0,
     is_retry: bool = False,
+    remarks: Sequence[Remark] = (),
 ) -> tuple[Job, bool]:
     """The queued job of this request, and whether this call made it.
 
@@ -81,6 +83,8 @@ def create(
     session.flush()
     job.expected_start = waiting(owner.id, session, [job])[job.id].estimated_start
     write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
+    for remark in remarks:
+        write_event(session, job, remark.message, remark.level)
     about = {"model": job.model, "steps": job.total_steps, "price_tokens": price_tokens}
     audit.write(session, owner.id, "job.create", job.id, about)
     _warn_if_unserved(session, job)

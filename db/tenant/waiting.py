@@ -12,6 +12,7 @@ from db import outlook, usage, workers
 from db.contract.spec import SPEC_VERSION
 from db.outlook import Outlook
 from db.tables import Job, Lease, Tenant
+from db.workers import Rates
 
 Reason = Literal["turn", "no_worker", "newer_worker", "daily_tokens", "max_running", "suspect", "paused"]
 ASKED = ("queued", "paused")
@@ -19,12 +20,22 @@ SLOWEST = 1e-6  # scored tokens a second below which nothing is foretold
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """Seconds until a job has ended, if all goes on as it does. Not `measured`: no worker of its base that lives has
+    scored yet, and it is a guess from one before."""
+
+    seconds: float
+    measured: bool
+
+
+@dataclass(frozen=True)
 class Waits:
-    """Why a job waits now. `estimated_start`, of its next steps, is None where nothing can be said."""
+    """Why a job waits now. `estimated_start`, of its next steps, and `estimate` are None where nothing can be said."""
 
     reason: Reason
     message: str
     estimated_start: datetime | None = None
+    estimate: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,13 @@ class Queue:
     today: int
     now: datetime
     counted: bool  # among the weights that were noted
+    rates: Rates | None = None
+
+    @property
+    def part(self) -> float:
+        """The tenant's of the model's places and of its rate: its weight's, among those that have jobs."""
+        now, own = self.outlook, self.tenant
+        return own.weight / max(now.weights + (0.0 if self.counted else own.weight), own.weight)
 
 
 @dataclass(frozen=True)
@@ -60,7 +78,9 @@ def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Wai
         ahead, queue = _ahead(tenant, session, model, ids), _queue(tenant, session, model)
         for job in (one for one in wanted if one.model == model):
             held = {"newer": job.spec_version > SPEC_VERSION, "suspect": job.suspect}
-            found[job.id] = why(job.state, queue, replace(ahead.get(job.id, Ahead()), **held))
+            before = replace(ahead.get(job.id, Ahead()), **held)
+            takes = estimated(queue, before, max(job.price_tokens - (job.scored_tokens or 0), 0))
+            found[job.id] = replace(why(job.state, queue, before), estimate=takes)
     return found
 
 
@@ -87,13 +107,13 @@ def why(state: str, queue: Queue, ahead: Ahead) -> Waits:
 def begins(queue: Queue, ahead: Ahead) -> datetime | None:
     """When a job begins that has `ahead` before it, if all goes on as it was noted.
 
-    A tenant's part of the places and of the rate is its weight's. Where its own jobs fill its places, as many must end
+    Where its own jobs fill its places, as many must end
     as it takes to free one, each of their mean price.
     """
     now, own = queue.outlook, queue.tenant
     if not queue.served or now.places == 0:
         return None
-    part = own.weight / max(now.weights + (0.0 if queue.counted else own.weight), own.weight)
+    part = queue.part
     places = now.places * part
     seconds = (
         now.slice_seconds * max(0.5, 1 / places) if now.weights else 0.0
@@ -109,6 +129,22 @@ def begins(queue: Queue, ahead: Ahead) -> datetime | None:
     return begin + timedelta(seconds=min(seconds, 1e9))
 
 
+def estimated(queue: Queue, ahead: Ahead, left: int) -> Estimate | None:
+    """When a job has ended that has `left` scored tokens to go and `ahead` before it, as far as prices tell.
+
+    It goes no faster than one worker does and not before it begins, and it does not end before the tenant's part of all
+    workers has scored what goes before it and the job itself.
+    """
+    rates = queue.rates
+    if rates is None or min(rates.each, rates.whole * queue.part) < SLOWEST:
+        return None
+    own = rates.whole * queue.part
+    begin = begins(queue, ahead)
+    wait = 0.0 if begin is None else (begin - queue.now).total_seconds()
+    seconds = max(wait + left / min(rates.each, own), (ahead.tokens + left) / own)
+    return Estimate(min(seconds, 1e9), rates.measured)
+
+
 def _queue(tenant: str, session: Session, model: str) -> Queue:
     live = select(func.count()).select_from(Lease)
     oldest = _oldest(tenant, session, model)
@@ -121,6 +157,7 @@ def _queue(tenant: str, session: Session, model: str) -> Queue:
         today=usage.today(session, tenant),
         now=(session.scalar(select(func.clock_timestamp())) or datetime.now(UTC)).astimezone(UTC),
         counted=oldest is not None and now.noted_at is not None and oldest < now.noted_at,
+        rates=workers.rates(session, model),
     )
 
 

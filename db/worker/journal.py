@@ -34,7 +34,7 @@ class Evaluated:
 
     step: int
     loss: float
-    accuracy: float
+    accuracy: float | None  # None: not measured
     rows: int
     tokens: int
 

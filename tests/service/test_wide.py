@@ -18,7 +18,7 @@ def wide(client):
     data = ("rows.jsonl", io.BytesIO(rows(ROWS)))
     file = client.files.create(file=data, purpose="fine-tune").id
     about = {"steps": 2, "batch_size": ROWS, "rank": 2, "alpha": 4.0, "targets": ["q_proj", "v_proj"], "seed": 7}
-    about |= {"method": "mezo", "eps": 1e-2, "learning_rate": 1e-2, "queries": QUERIES}
+    about |= {"method": "mezo", "eps": 1e-2, "learning_rate": 1e-2, "queries": QUERIES, "held_out": 0}
     made = client.fine_tuning.jobs.create(model="harmed", training_file=file, extra_body={"onward": about})
     return made.id
 

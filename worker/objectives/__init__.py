@@ -8,7 +8,7 @@ from typing import Final
 
 from worker.objectives import choice, lm
 from worker.objectives.base import Share, summed
-from worker.types import LogProbs, Loss, Trial
+from worker.types import Greedy, LogProbs, Loss, Trial
 
 SHARES: Final[Mapping[str, Share]] = {
     "lm": lm.share,
@@ -16,14 +16,15 @@ SHARES: Final[Mapping[str, Share]] = {
 }
 
 
-def loss(trial: Trial, logprobs: LogProbs) -> Loss:
-    """The loss of a trial whose scored texts have these log-probabilities. Raises ValueError for an unknown objective,
-    and where `logprobs` has not the shape of the trial."""
+def loss(trial: Trial, logprobs: LogProbs, greedy: Greedy | None = None) -> Loss:
+    """The loss of a trial whose scored texts have these log-probabilities; `greedy` is what a trial that asks for it is
+    told beside them. Raises ValueError for an unknown objective, and where `logprobs` has not the shape of the trial.
+    """
     if trial.objective not in SHARES:
         raise ValueError(f"unknown objective {trial.objective!r}")
-    return summed(SHARES[trial.objective], trial.examples, logprobs)
+    return summed(SHARES[trial.objective], trial.examples, logprobs, greedy)
 
 
-def losses(trials: Sequence[Trial], logprobs: Sequence[LogProbs]) -> list[Loss]:
+def losses(trials: Sequence[Trial], logprobs: Sequence[LogProbs], greedy: Sequence[Greedy | None]) -> list[Loss]:
     """`loss` of each."""
-    return [loss(t, lp) for t, lp in zip(trials, logprobs, strict=True)]
+    return [loss(*each) for each in zip(trials, logprobs, greedy, strict=True)]

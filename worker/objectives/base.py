@@ -4,34 +4,39 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from numpy import float32
+from numpy import bool_, float32
 from numpy.typing import NDArray
 
-from worker.types import Example, LogProbs, Loss
+from worker.types import Example, Greedy, LogProbs, Loss
 
 Rows = Sequence[NDArray[float32]]  # one example's log-probabilities: over candidates, [targets], nats
+Best = Sequence[NDArray[bool_]] | None  # in the same shape, which targets are the likeliest token; None: not asked
 
 
 @dataclass(frozen=True)
 class Term:
-    """What one example adds to a loss: `losses`, nats, float64, and how many of them count as right."""
+    """What one example adds to a loss: `losses`, nats, float64, and how many of them count as right, None where that
+    cannot be told."""
 
     losses: tuple[float, ...]
-    hits: int = 0
+    hits: int | None = 0
 
 
-Share = Callable[[Example, Rows], Term]  # an objective: what an example and its log-probabilities come to
+Share = Callable[[Example, Rows, Best], Term]  # an objective: what an example and its log-probabilities come to
 
 
-def summed(share: Share, examples: Sequence[Example], logprobs: LogProbs) -> Loss:
+def summed(share: Share, examples: Sequence[Example], logprobs: LogProbs, greedy: Greedy | None = None) -> Loss:
     """The loss of `examples` whose scored texts have these log-probabilities, nats and float64: the exactly rounded sum
     of all terms, NaN where one is not finite. Raises ValueError where the shapes differ."""
     for example, rows in zip(examples, logprobs, strict=True):
         if [len(c.targets) for c in example.candidates] != [len(r) for r in rows]:
             raise ValueError("log-probabilities do not match the targets of the trial")
-    terms = [share(e, rows) for e, rows in zip(examples, logprobs, strict=True)]
+    best: Sequence[Best] = [None] * len(examples) if greedy is None else greedy
+    terms = [share(e, rows, b) for e, rows, b in zip(examples, logprobs, best, strict=True)]
     losses = [x for term in terms for x in term.losses]
-    return Loss(total(losses), len(losses), sum(t.hits for t in terms), sum(e.tokens for e in examples))
+    hits = [t.hits for t in terms if t.hits is not None]
+    right = sum(hits) if len(hits) == len(terms) else None
+    return Loss(total(losses), len(losses), right, sum(e.tokens for e in examples))
 
 
 def total(terms: Sequence[float]) -> float:

@@ -2,11 +2,11 @@
 
 import math
 
-from worker.objectives.base import Rows, Term, total
+from worker.objectives.base import Best, Rows, Term, total
 from worker.types import Example
 
 
-def share(example: Example, rows: Rows) -> Term:
+def share(example: Example, rows: Rows, _: Best) -> Term:
     """With s_k the mean log-probability of candidate k: logsumexp(s) - s_label, a hit where s_label is the first
     largest. A log-probability that is not finite makes it NaN and never a hit."""
     scores = [total([float(x) for x in row]) / len(row) for row in rows]

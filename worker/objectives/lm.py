@@ -1,9 +1,16 @@
 """Language modelling: the log-probability of every target. Knows no engine and no method."""
 
-from worker.objectives.base import Rows, Term
+import math
+
+from worker.objectives.base import Best, Rows, Term
 from worker.types import Example
 
 
-def share(_: Example, rows: Rows) -> Term:
-    """Each target's negative log-probability. Whether it was the most likely is not in it: nothing is a hit."""
-    return Term(tuple(-float(x) for row in rows for x in row))
+def share(_: Example, rows: Rows, best: Best) -> Term:
+    """Each target's negative log-probability; a hit where it is finite and the target the likeliest token, if that was
+    asked."""
+    losses = tuple(-float(x) for row in rows for x in row)
+    if best is None:
+        return Term(losses, None)
+    likeliest = (bool(x) for row in best for x in row)
+    return Term(losses, sum(hit and math.isfinite(x) for hit, x in zip(likeliest, losses, strict=True)))

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from worker import objectives
 from worker.forwards import Forward, Scoring, finished
 from worker.oracle.dequantised import load_model
-from worker.types import Layout, LogProbs, Loss, Trial, blank
+from worker.types import Greedy, Layout, LogProbs, Loss, Trial, blank, unseen
 
 ADAPTERS = 8  # PEFT adapters kept, one for each layout; the oldest makes room
 
@@ -45,30 +45,31 @@ class TorchScorer:
 
     def start(self, trials: Sequence[Trial]) -> Scoring:
         """The same, a trial at a time."""
-        forwards, out = self._forwards(trials)
-        return Scoring(forwards, lambda: objectives.losses(trials, out))
+        forwards, out, greedy = self._forwards(trials)
+        return Scoring(forwards, lambda: objectives.losses(trials, out, greedy))
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""
-        forwards, out = self._forwards(trials)
+        forwards, out, _ = self._forwards(trials)
         for forward in forwards:
             forward.act()
         return out
 
-    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs]]:
+    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs], list[Greedy | None]]:
         """A forward for every trial, and what they will have filled."""
-        out = blank(trials)
-        return [
-            Forward(frozenset((number,)), max(1, trial.tokens), partial(self._fill, trial, places))
-            for number, (trial, places) in enumerate(zip(trials, out, strict=True))
-        ], out
+        out, greedy = blank(trials), unseen(trials)
+        forwards = [
+            Forward(frozenset((number,)), max(1, trial.tokens), partial(self._fill, trial, places, best))
+            for number, (trial, places, best) in enumerate(zip(trials, out, greedy, strict=True))
+        ]
+        return forwards, out, greedy
 
     def close(self) -> None:
         self._base = self._peft = None
         self._adapters.clear()
 
     @torch.inference_mode()
-    def _fill(self, trial: Trial, places: LogProbs) -> None:
+    def _fill(self, trial: Trial, places: LogProbs, best: Greedy | None) -> None:
         flat = [(e, s, ids) for e, ex in enumerate(trial.examples) for s, ids in enumerate(ex.sequences)]
         for start in range(0, len(flat), self._batch):
             part = flat[start : start + self._batch]
@@ -76,11 +77,12 @@ class TorchScorer:
             for row, (e, s, _) in zip(logits, part, strict=True):
                 for c, candidate in enumerate(trial.examples[e].candidates):
                     if candidate.sequence == s:
-                        chosen = torch.log_softmax(
-                            row[torch.tensor(candidate.positions, dtype=torch.long)].float(), dim=-1
-                        )
+                        read = row[torch.tensor(candidate.positions, dtype=torch.long)].float()
                         targets = torch.tensor(candidate.targets, dtype=torch.long)
+                        chosen = torch.log_softmax(read, dim=-1)
                         places[e][c] = chosen.gather(1, targets[:, None])[:, 0].numpy()
+                        if best is not None:
+                            best[e][c] = (read.argmax(-1) == targets).numpy()  # of equals the first
 
     def _logits(self, trial: Trial, sequences: list[NDArray[np.int32]]) -> torch.Tensor:
         """[sequences, longest, vocab] logits of right-padded sequences; the padding lies behind what is read."""

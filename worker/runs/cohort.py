@@ -13,12 +13,12 @@ from worker.zo.method import Measured
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Held-out loss (nats, per target token for lm, per example for choice) and accuracy (0 for lm, which has none) of
-    the adapter after `step` steps, on `rows` rows, for `tokens` scored tokens."""
+    """Held-out loss (nats, per target token for lm, per example for choice) and accuracy (of as many; None where it was
+    not measured) of the adapter after `step` steps, on `rows` rows, for `tokens` scored tokens."""
 
     step: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     rows: int
     tokens: int
 
@@ -140,7 +140,8 @@ def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:
     trials: list[Trial] = []
     if run.evaluation_due and not heard:
         rows = run.data.valid[: run.spec.eval_rows]
-        trials.append(Trial(run.layout, run.params, rows, run.spec.objective, run.scope))
+        greedy = OBJECTIVES[run.spec.objective].greedy
+        trials.append(Trial(run.layout, run.params, rows, run.spec.objective, run.scope, greedy))
     if run.step < run.spec.steps:
         _, losses = _divided(run, heard)
         probes = run.method.ask(run.params, run.state, _measured(losses))
@@ -186,7 +187,7 @@ def _first_met(run: Run) -> int:
 def _evaluation(run: Run, loss: Loss) -> Evaluation:
     rows = run.data.valid[: run.spec.eval_rows]
     tokens = loss.tokens + (0 if run.step else sum(example.start for example in rows))
-    accuracy = loss.accuracy if OBJECTIVES[run.spec.objective].has_accuracy else 0.0
+    accuracy = loss.accuracy if OBJECTIVES[run.spec.objective].has_accuracy else None
     return Evaluation(run.step, loss.mean, accuracy, len(rows), tokens)
 
 

@@ -1,15 +1,19 @@
 """Tokenised examples and which of them a step sees. Knows rows and token ids, no engine and no SQL."""
 
+from array import array
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from db.contract import sampling
 from db.contract.rows.files import parse
 from db.contract.rows.jsonl import Limits
+from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import Encoded, encode_rows
 from worker.types import Candidate, Example
@@ -17,7 +21,7 @@ from worker.types import Candidate, Example
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a run trains on and is measured on, in file order. `valid` is empty where there is nothing to measure."""
+    """What a run trains on, in file order, and is measured on; `valid` is empty where there is nothing to measure."""
 
     train: Sequence[Example]
     valid: tuple[Example, ...] = ()
@@ -25,6 +29,17 @@ class Dataset:
     def minibatch(self, seed: int, step: int, batch: int, repeat: int = 1) -> tuple[Example, ...]:
         """The [batch] examples of a step, where each minibatch serves `repeat` steps: see `sampling.minibatch`."""
         return tuple(self.train[i] for i in sampling.minibatch(seed, step // repeat, len(self.train), batch))
+
+
+def dataset(base: Base, spec: JobSpec, train: bytes, valid: bytes = b"") -> Dataset:
+    """What the job of `spec` sees of its files. Raises BadRow at a row to be measured on that cannot be; a training row
+    is made when it is first asked for."""
+    invocation = spec.adapter.invocation
+    rows = FileExamples(base, train, invocation)
+    if not spec.held_out:
+        return Dataset(rows, examples(base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else ())
+    trained, kept = sampling.split(spec.seed, len(rows), spec.held_out)
+    return Dataset(rows.only(trained), tuple(rows[i] for i in kept[: spec.eval_rows].tolist()))
 
 
 def examples(base: Base, raw: bytes, rows: int | None = None, invocation: tuple[int, ...] = ()) -> tuple[Example, ...]:
@@ -41,10 +56,17 @@ class FileExamples(Sequence[Example]):
     def __init__(self, base: Base, raw: bytes, invocation: tuple[int, ...] = ()) -> None:
         self._base, self._limits, self._invocation = base, _unlimited(raw), invocation
         self._lines = raw.rstrip().split(b"\n")  # blank lines are at the end only, or the API had refused the file
+        self._rows: Sequence[int] = range(len(self._lines))
         self._made: dict[int, Example] = {}
 
+    def only(self, rows: NDArray[np.int32]) -> "FileExamples":
+        """These rows of the file, by number."""
+        made = copy(self)
+        made._rows = array("i", rows.tobytes())
+        return made
+
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -55,7 +77,7 @@ class FileExamples(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | tuple[Example, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        place = range(len(self))[index]  # counts from the end where negative, IndexError outside
+        place = self._rows[index]  # counts from the end where negative, IndexError outside
         if place not in self._made:
             (encoded,) = encode_rows(self._base, parse((self._lines[place],), self._limits), self._invocation)
             self._made[place] = example(encoded)

@@ -23,7 +23,7 @@ from worker.scoring.laying import Laid, lay
 from worker.scoring.packing import Wave, waves
 from worker.scoring.prompts import prompts
 from worker.scoring.wear import wear
-from worker.types import LogProbs, Loss, Trial, blank
+from worker.types import Greedy, LogProbs, Loss, Trial, blank, unseen
 
 LOGITS = 1 << 24  # logits held at once: 64 MiB in fp32
 
@@ -72,37 +72,40 @@ class EngineScorer:
 
     def start(self, trials: Sequence[Trial]) -> Scoring:
         """The same, a wave at a time; raises as `score` does, here."""
-        forwards, out = self._forwards(trials)
-        return Scoring(forwards, lambda: objectives.losses(trials, out))
+        forwards, out, greedy = self._forwards(trials)
+        return Scoring(forwards, lambda: objectives.losses(trials, out, greedy))
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""
-        forwards, out = self._forwards(trials)
+        forwards, out, _ = self._forwards(trials)
         for forward in forwards:
             forward.act()
         return out
 
-    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs]]:
+    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs], list[Greedy | None]]:
         """The waves of `trials`, and what they will have filled."""
         self._check(trials)
-        out = blank(trials)
+        out, greedy = blank(trials), unseen(trials)
         width = max((t.layout.size for t in trials if t.layout is not None), default=0)
         packed = waves(trials, self._bank.fit(width), self._max_tokens, self._max_prompts)
-        return [
-            Forward(frozenset(s.number for s in w.segments), w.tokens, partial(self._fill, out, w, width))
+        forwards = [
+            Forward(frozenset(s.number for s in w.segments), w.tokens, partial(self._fill, out, greedy, w, width))
             for w in packed
-        ], out
+        ]
+        return forwards, out, greedy
 
-    def _fill(self, out: list[LogProbs], wave: Wave, width: int) -> None:
+    def _fill(self, out: list[LogProbs], greedy: list[Greedy | None], wave: Wave, width: int) -> None:
         """One wave, in a turn of its own. Others may have been scored since it was packed: the bank fits it anew."""
         laid = lay(wave)
         if not laid.cuts:
             return
         with self.engine.turns.taken("scoring"):
             self._bank.fit(width)
-            chosen = self._chosen(self._hidden(laid), laid)
+            chosen, likeliest = self._chosen(self._hidden(laid), laid)
         for trial, example, candidate, start, stop in laid.cuts:
             out[trial][example][candidate] = chosen[start:stop]
+            if (best := greedy[trial]) is not None:
+                best[example][candidate] = likeliest[start:stop]
 
     def close(self) -> None:
         """Stop the engine and give its memory back."""
@@ -128,10 +131,11 @@ class EngineScorer:
             laid.spans, laid.positions, laid.branches, numbers, caches, engine.device, engine.together
         )
 
-    def _chosen(self, hidden: torch.Tensor, laid: Laid) -> NDArray[np.float32]:
-        """log softmax(logits[rows[which[j]]])[targets[j]] for every j, fp32, a bounded number of rows at a time."""
+    def _chosen(self, hidden: torch.Tensor, laid: Laid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """log softmax(logits[rows[which[j]]])[targets[j]] for every j, fp32, a bounded number of rows at a time; and
+        whether no token before targets[j] has as large a logit and none a larger, where that is asked."""
         rows, which, targets = laid.rows, laid.which, laid.targets
-        out = np.empty(len(targets), np.float32)
+        out, likeliest = np.empty(len(targets), np.float32), np.zeros(len(targets), np.bool_)
         chunk = max(1, LOGITS // self.engine.vocab)
         by_row = np.argsort(which, kind="stable")
         bounds = np.searchsorted(which[by_row], np.arange(0, len(rows) + chunk, chunk))
@@ -143,4 +147,6 @@ class EngineScorer:
             at = torch.from_numpy(which[mine] - low).to(hidden.device)
             values = logits[at, torch.from_numpy(targets[mine]).to(hidden.device)] - norms[at]
             out[mine] = values.cpu().numpy()
-        return out
+            if laid.greedy[mine].any():
+                likeliest[mine] = logits.argmax(-1)[at].cpu().numpy() == targets[mine]
+        return out, likeliest

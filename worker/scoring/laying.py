@@ -19,7 +19,8 @@ class Laid:
 
     `segments` says which trial has which tokens (trial, start, stop), `spans` where each piece lies (start, stop), and
     `continued` what each piece continues (scope, example), None where nothing. The wanted `rows` [n] are distinct token
-    numbers; target j reads row `rows[which[j]]` and token `targets[j]`; `cuts` say whose it is.
+    numbers; target j reads row `rows[which[j]]` and token `targets[j]`; `cuts` say whose it is, and `greedy` [targets]
+    whether its trial asks if it is the likeliest token.
     """
 
     branched: bool
@@ -32,6 +33,7 @@ class Laid:
     rows: NDArray[np.int64]
     which: NDArray[np.int64]
     targets: NDArray[np.int64]
+    greedy: NDArray[np.bool_]
     cuts: tuple[Cut, ...]
 
 
@@ -45,7 +47,7 @@ def lay(wave: Wave) -> Laid:
         begin = runs.tokens
         for piece in segment.pieces:
             start = runs.tokens
-            runs.add(segment.number, piece)
+            runs.add(segment.number, piece, segment.trial.greedy)
             spans.append((start, runs.tokens))
             continued.append((segment.trial.scope, piece.example) if piece.example.start else None)
         segments.append((segment.trial, begin, runs.tokens))
@@ -63,6 +65,7 @@ def lay(wave: Wave) -> Laid:
         rows=distinct,
         which=which.astype(np.int64),
         targets=_joined(runs.targets).astype(np.int64),
+        greedy=np.array(runs.greedy, np.bool_),
         cuts=tuple(runs.cuts),
     )
 
@@ -77,10 +80,11 @@ class _Runs:
     branches: list[int] = field(default_factory=list)
     rows: list[NDArray[np.int64]] = field(default_factory=list)
     targets: list[NDArray[np.int32]] = field(default_factory=list)
+    greedy: list[bool] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     scored: int = 0
 
-    def add(self, trial: int, piece: Piece) -> None:
+    def add(self, trial: int, piece: Piece, greedy: bool) -> None:
         """What the piece's sequences have in common, then what each adds, with the rows its candidates read."""
         example = piece.example
         # From which position on a sequence is its own, and the row of the wave that its position 0 would have there.
@@ -96,6 +100,7 @@ class _Runs:
                     positions = candidate.positions.astype(np.int64)
                     self.rows.append(positions + np.where(positions < fork, common, own))
                     self.targets.append(candidate.targets)
+                    self.greedy += [greedy] * len(candidate.targets)
                     stop = self.scored + len(candidate.targets)
                     self.cuts.append((trial, piece.number, c, self.scored, stop))
                     self.scored = stop

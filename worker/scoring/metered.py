@@ -10,13 +10,20 @@ from worker.forwards import Scoring, finished
 from worker.scoring.scorer import Watched
 from worker.types import Loss, Trial
 
+HALF = 60.0  # seconds of scoring after which a batch counts half in the rate
+
 
 class MeteredScorer:
-    """A Scorer that counts what passes through another, and what becomes of the prompts in its cache."""
+    """A Scorer that counts what passes through another, and what becomes of the prompts in its cache.
+
+    `rate` is in scored tokens a second of scoring, of late; None before it has scored.
+    """
 
     def __init__(self, scorer: Watched, model: str, cache: PromptCache[Any] | None = None) -> None:
         self._scorer, self._model, self._cache = scorer, model, cache
         self._seen = dict.fromkeys(metrics.OUTCOMES, 0)
+        self._tokens = self._seconds = 0.0
+        self.rate: float | None = None
 
     @property
     def capacity(self) -> int:
@@ -38,9 +45,16 @@ class MeteredScorer:
         def losses() -> list[Loss]:
             if trials:
                 self._count(len(trials), seconds[0])
+                self._note(sum(t.tokens for t in trials), seconds[0])
             return scoring.losses
 
         return scoring.around(timed, losses)
+
+    def _note(self, tokens: int, seconds: float) -> None:
+        kept = 0.5 ** (seconds / HALF)
+        self._tokens, self._seconds = kept * self._tokens + tokens, kept * self._seconds + seconds
+        if self._seconds > 0:
+            self.rate = self._tokens / self._seconds
 
     def _count(self, trials: int, seconds: float) -> None:
         metrics.scoring_seconds.labels(self._model).observe(seconds)

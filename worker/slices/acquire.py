@@ -14,7 +14,6 @@ from db.worker.leases import Claim, LeaseLost
 from worker import metrics
 from worker.adapters import parents, snapshots
 from worker.runs import data
-from worker.runs.data import Dataset
 from worker.runs.replay import replay
 from worker.runs.run import start
 from worker.slices.context import Context
@@ -117,12 +116,8 @@ def _load(context: Context, claim: Claim) -> Resident:
         train = leases.read_file(session, claim, spec.training_file)
         valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
         history = journal.history(session, claim.job_id, claim.step)
-    invocation, losses = spec.adapter.invocation, history.losses
-    rows = Dataset(
-        train=data.FileExamples(context.base, train, invocation),
-        valid=data.examples(context.base, valid, spec.eval_rows, invocation) if valid and spec.eval_rows else (),
-    )
-    run = start(claim.job_id, spec, context.base, rows, claim.tenant_id)
+    losses = history.losses
+    run = start(claim.job_id, spec, context.base, data.dataset(context.base, spec, train, valid), claim.tenant_id)
     snapshot = context.snapshots.newest(claim.job_id, spec, losses, type(run.state)) if losses else None
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
     run = run.at(replay(run.method, losses, snapshot or parents.first(history, context.base)), best)

@@ -56,6 +56,7 @@ class Heartbeat(threading.Thread):
         self._disk_due = 0.0
         self.draining = threading.Event()
         self.out: Out | None = None  # why no slice is to be taken now
+        self.rate: Callable[[], float | None] = lambda: None  # scored tokens a second, once a scorer tells
 
     def hold(self, claim: Claim, claimed_at: float) -> None:
         """Keep `claim` alive from now on; `claimed_at` is time.monotonic() just before it was claimed."""
@@ -154,7 +155,8 @@ class Heartbeat(threading.Thread):
             if out is not None and not self.draining.is_set():
                 workers.out(session, self._worker, f"{out.reason}: {out.message}")
             else:
-                workers.beat(session, self._worker, state="draining" if self.draining.is_set() else None)
+                state: workers.State | None = "draining" if self.draining.is_set() else None
+                workers.beat(session, self._worker, state=state, rate=self.rate())
 
     def try_disk(self) -> None:
         """Back to service where the disk, which was the reason to leave it, works again."""

@@ -1,8 +1,11 @@
 """Training files as tenants send them: JSONL checked while it streams, one format a file. Knows no model."""
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from db.contract.rows.formats import Chat, Choice, Format, Row, build
 from db.contract.rows.jsonl import BadRow, Limits, lines, parse_object
@@ -10,17 +13,20 @@ from db.contract.rows.jsonl import BadRow, Limits, lines, parse_object
 
 @dataclass(frozen=True)
 class Report:
-    """What a good file is: its format, its rows, its bytes and their SHA-256 in hexadecimal."""
+    """What a good file is: its format, its rows, its bytes and their SHA-256 in hexadecimal. `repeated` of its rows say
+    what an earlier one says, however it is written."""
 
     format: Format
     rows: int
     bytes: int
     sha256: str
+    repeated: int
 
 
 def check(chunks: Iterable[bytes], limits: Limits | None = None) -> Report:
     """Validates a whole file from its chunks, holding one line at most. Raises BadRow at the first bad line."""
-    digest, size, rows, kind = hashlib.sha256(), 0, 0, None
+    digest, size, kind = hashlib.sha256(), 0, None
+    seen = array("Q")
 
     def counted() -> Iterator[bytes]:
         nonlocal size
@@ -30,10 +36,12 @@ def check(chunks: Iterable[bytes], limits: Limits | None = None) -> Report:
             yield chunk
 
     for row in parse(counted(), limits):
-        kind, rows = format_of(row), rows + 1
+        kind = format_of(row)
+        seen.append(int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest()))
     if kind is None:  # parse has refused the empty file
         raise BadRow(1, "the file is empty: at least one row is needed", None)
-    return Report(kind, rows, size, digest.hexdigest())
+    repeated = len(seen) - len(np.unique(np.frombuffer(seen, np.uint64)))
+    return Report(kind, len(seen), size, digest.hexdigest(), repeated)
 
 
 def parse(chunks: Iterable[bytes], limits: Limits | None = None) -> Iterator[Row]:

@@ -5,14 +5,17 @@ import time
 
 import pytest
 from openai import BadRequestError
+from sqlalchemy import delete
 
+from db import workers
 from db.contract.rows.files import parse
-from db.contract.sampling import minibatch
+from db.contract.sampling import minibatch, split
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import load
 from db.contract.tokens.encoding import encode
-from db.tables import Event, Job
+from db.tables import Event, Job, Worker
 from tests.api.examples import CHAT, choices, http, jsonl, submit, upload
+from tests.db.inserted import a_worker
 
 
 def scored(settings, rows) -> list[int]:
@@ -53,6 +56,63 @@ def test_an_accepted_job_is_in_the_database_and_says_its_exact_price(anna, facto
         assert JobSpec.model_validate(row.spec) == spec
         assert (row.tenant_id, row.price_tokens, row.state) == (anna.id, ours["price_tokens"], "queued")
     assert anna.openai.fine_tuning.jobs.retrieve(job.id) == job
+
+
+def lines_of(job, who) -> list[tuple[str, str]]:
+    return [(e.level, e.message) for e in who.openai.fine_tuning.jobs.list_events(job.id).data[::-1]]
+
+
+def test_a_tenth_of_the_rows_is_held_out_and_the_job_says_so(anna, settings):
+    rows = choices(20)
+    training = upload(anna, *rows)
+    job = submit(anna, training, {"steps": 3, "batch_size": 4, "eval_every": 2}, seed=11)
+    ours, counts = job.model_extra["onward"], scored(settings, rows)
+    trained, kept = split(11, 20, 2)
+    walked = sum(counts[trained[row]] for step in range(3) for row in minibatch(11, step, 18, 4))
+    assert ours["price"] == {"training": 2 * walked, "evaluation": 3 * sum(counts[row] for row in kept)}
+    assert ours["held_out"] == {"rows": 2, "of": 20}
+    assert (ours["spec"]["held_out"], ours["spec"]["eval_rows"], ours["repeated_rows"]) == (2, 2, 17)
+    said = lines_of(job, anna)
+    assert any(level == "info" and message.startswith("2 of 20 rows are held out") for level, message in said)
+    assert any(level == "warn" and message.startswith("17 of 20 rows repeat") for level, message in said)
+    assert anna.openai.files.retrieve(training).model_extra["onward"]["repeated_rows"] == 17
+    told_not_to = submit(anna, training, {"held_out": 0}).model_extra["onward"]
+    assert (told_not_to["held_out"], told_not_to["spec"]["eval_rows"]) == (None, 0)
+    assert not any("held out" in message for _, message in lines_of(submit(anna, upload(anna, *rows[:3])), anna))
+
+
+def test_an_answer_is_held_out_and_priced_as_well(anna):
+    training = upload(anna, *({**row, "prompt": f"film {i}: {row['prompt']}"} for i, row in enumerate(choices(12))))
+    job = submit(anna, training, {"activation": "answer", "held_out": 5, "eval_every": 2, "steps": 2})
+    spec = job.model_extra["onward"]["spec"]
+    assert (spec["adapter"]["activation"], spec["held_out"], spec["eval_rows"]) == ("answer", 5, 5)
+    assert job.model_extra["onward"]["price"]["evaluation"] > 0
+
+
+def test_a_ten_row_chat_file_has_a_hundred_epochs_at_most(anna):
+    spec = anna.openai.fine_tuning.jobs.create(model="tiny", training_file=upload(anna, *[CHAT] * 10)).model_extra[
+        "onward"
+    ]["spec"]
+    assert (spec["held_out"], spec["batch_size"], spec["steps"]) == (1, 9, 100)
+
+
+def test_the_answer_says_in_how_many_seconds_it_ends(anna, factory):
+    training = upload(anna, *choices(5))
+    with factory.begin() as session:
+        worker = a_worker(session, "tiny")
+        workers.beat(session, worker, state="ready", rate=1000.0)
+    try:
+        made = submit(anna, training)
+        found = anna.openai.fine_tuning.jobs.retrieve(made.id).model_extra["onward"]
+        assert made.model_extra["onward"]["estimate"]["measured"] is True
+        assert found["estimate"] == made.model_extra["onward"]["estimate"]
+        assert found["estimate"]["seconds"] >= round(found["price_tokens"] / 1000, 1)
+        with factory.begin() as session:
+            workers.leave(session, worker)
+        assert anna.openai.fine_tuning.jobs.retrieve(made.id).model_extra["onward"]["estimate"]["measured"] is False
+    finally:
+        with factory.begin() as session:
+            session.execute(delete(Worker).where(Worker.id == worker))
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def refused(ground: Ground, client: OpenAI, **onward: Any) -> int:
 
 def huge(ground: Ground, client: OpenAI, training: str, batch: int) -> Any:
     """A job whose every step scores `batch` of the widest rows."""
-    own = {"steps": FOREVER, "batch_size": batch, "rank": 1, "targets": ["q_proj"], "method": "mezo"}
+    own = {"steps": FOREVER, "batch_size": batch, "rank": 1, "targets": ["q_proj"], "method": "mezo", "held_out": 0}
     return client.fine_tuning.jobs.create(model=ground.model, training_file=training, extra_body={"onward": own})
 
 

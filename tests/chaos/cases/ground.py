@@ -134,6 +134,8 @@ class Ground:
         if held_out:
             files["validation_file"] = self.file(client, rows(8, start=100))
             own |= {"eval_every": 50, "eval_rows": 8}
+        else:
+            own["held_out"] = 0
         job = client.fine_tuning.jobs.create(
             model=self.model, extra_body={"onward": own | onward}, extra_headers=headers or {}, **files
         )

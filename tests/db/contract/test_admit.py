@@ -31,6 +31,7 @@ def counted(visit: int, rows: int, targets: int = 5, once: int = 0) -> Counted:
 
 
 PLAIN = (counted(40, 4), counted(40, 2))
+LONG = Readings((counted(40, 40),))
 ANSWER = (counted(3, 4, once=37), counted(3, 2, once=37))
 
 
@@ -100,8 +101,46 @@ def test_files_of_two_objectives_are_refused_at_the_second(facts: Facts):
     assert refusal(other) == ("validation_file", "objective_mismatch")
 
 
-def test_eval_rows_need_a_file(facts: Facts):
-    assert refusal(replace(facts, validation=None)) == ("onward.eval_rows", "invalid_value")
+def test_eval_rows_need_a_file_or_rows_held_out(facts: Facts):
+    alone = replace(facts, validation=None)
+    assert refusal(alone) == ("onward.eval_rows", "invalid_value")
+    assert refusal(alone, held_out=4) == ("onward.held_out", "invalid_value")  # all four
+    assert refusal(alone, held_out=-1) == ("onward.held_out", "invalid_value")
+    assert refusal(facts, held_out=1) == ("onward.held_out", "invalid_value")  # beside a validation file
+    found = decided(alone, held_out=2)
+    assert isinstance(found, Admitted)
+    assert (found.spec.held_out, found.spec.eval_rows, found.spec.validation_file) == (2, 2, None)
+
+
+def test_what_is_held_out_or_repeated_is_told(facts: Facts):
+    said = decided(replace(facts, training=replace(facts.training, rows=40, repeated=3), validation=None), LONG)
+    assert isinstance(said, Admitted)
+    assert said.spec.held_out == 4
+    assert (said.told["rows"], said.told["repeated_rows"]) == (40, 3)
+    assert [(r.level, r.message.split(" are ")[0].split(" repeat ")[0]) for r in said.remarks] == [
+        ("info", "4 of 40 rows"), ("warn", "3 of 40 rows"),
+    ]  # fmt: skip
+    plain = decided(facts)
+    assert isinstance(plain, Admitted)
+    assert (plain.remarks, plain.told["repeated_rows"]) == ((), None)
+
+
+def test_limits_take_any_rows_for_those_held_out_so_that_no_seed_decides(facts: Facts):
+    long = Readings((Counted(Counts([10] * 39 + [90], [0] * 40), 5, Tail((7,))),))
+    alone = replace(
+        facts,
+        training=replace(facts.training, rows=40),
+        validation=None,
+        limits=replace(facts.limits, step_tokens=99),
+    )
+    for seed in range(30):  # in some the long row is trained on, in others it is measured on
+        found = admit.decide(Asked({**SMALL, "seed": seed}), alone, long)
+        assert isinstance(found, Refusal)
+        assert "line 40 takes most" in found.message
+    wide = replace(alone, limits=replace(alone.limits, step_tokens=190))
+    asked = {"steps": 4, "rank": 2, "batch_size": 1}
+    kept = {admit.decide(Asked({**asked, "seed": s}), wide, long).spec.eval_rows for s in range(30)}
+    assert kept == {4}
 
 
 def test_a_row_that_cannot_be_is_told_of_its_file(facts: Facts):
@@ -156,7 +195,8 @@ def test_a_step_that_takes_too_much_is_refused_with_what_would_fit(facts: Facts)
 
 def test_what_is_auto_takes_what_fits(facts: Facts):
     """A preset means 16 rows a step and 200 an evaluation; nobody asked for so many."""
-    roomy = replace(facts, limits=replace(facts.limits, batch_size=64, step_tokens=250))
+    forty = replace(facts.training, rows=40)
+    roomy = replace(facts, training=forty, limits=replace(facts.limits, batch_size=64, step_tokens=250))
     asked = Asked({"steps": 4, "rank": 2})
     found = admit.decide(asked, roomy, Readings((counted(40, 40), counted(40, 40))))
     assert isinstance(found, Admitted)
@@ -167,4 +207,4 @@ def test_what_is_auto_takes_what_fits(facts: Facts):
     assert (found.spec.batch_size, found.spec.eval_rows) == (5, 10)
     epochs = admit.decide(Asked({"n_epochs": 2, "rank": 2}), roomy, Readings((counted(40, 40), counted(40, 40))))
     assert isinstance(epochs, Admitted)
-    assert (epochs.spec.batch_size, epochs.spec.steps) == (5, 2)  # of a file of 4 rows
+    assert (epochs.spec.batch_size, epochs.spec.steps) == (5, 16)

@@ -120,12 +120,37 @@ def test_openai_words(llama: Base):
     plain = resolve({}, llama, "choice", rows=100)
     asked = {"n_epochs": 3, "batch_size": 16, "learning_rate_multiplier": 0.5}
     found = resolve(asked, llama, "choice", rows=100)
-    assert found["steps"] == 19  # 300 rows in batches of 16, rounded up
+    assert found["steps"] == 17  # 3 times the 90 rows that are not held out, in batches of 16, rounded up
+    assert resolve({**asked, "held_out": 0}, llama, "choice", rows=100)["steps"] == 19
     assert found["method"]["learning_rate"] == pytest.approx(0.5 * plain["method"]["learning_rate"])
     # Onward's own words are more exact and win.
     assert resolve({**asked, "steps": 7, "learning_rate": 1e-4}, llama, "choice", rows=100)["steps"] == 7
     own = resolve({**asked, "learning_rate": 1e-4}, llama, "choice", rows=100)
     assert own["method"]["learning_rate"] == 1e-4
+
+
+def test_a_tenth_of_the_rows_is_held_out_where_there_is_no_validation_file(llama: Base):
+    def held(rows: int, valid_rows: int = 0, **asked: object) -> tuple[int, int]:
+        found = resolve(asked, llama, "choice", rows, valid_rows)
+        return found["held_out"], found["eval_rows"]
+
+    assert [held(rows)[0] for rows in (1, 9, 10, 19, 20, 1999, 2000, 10**6)] == [0, 0, 1, 1, 2, 199, 200, 200]
+    assert held(100, valid_rows=7) == (0, 7)
+    assert held(100, eval_rows=0) == held(100, held_out=0) == (0, 0)
+    assert held(100, eval_rows=4) == (10, 4)
+    assert held(100, held_out=30) == (30, 30)
+    assert held(9, held_out=4, eval_rows=9) == (4, 4)
+
+
+@pytest.mark.parametrize("method", methods.ARMS)
+@pytest.mark.parametrize("rows", [1, 9, 10, 40, 99, 5000])
+def test_defaults_of_a_small_file_are_no_wider_than_its_rows_and_visit_each_a_hundred_times(llama, method, rows):
+    found = resolve({"method": method}, llama, "chat", rows)
+    trained, preset = rows - found["held_out"], presets.preset(llama.name, "lm", method)
+    assert found["batch_size"] == min(preset.batch_size, trained)
+    assert found["steps"] == min(preset.steps, -(-100 * trained // found["batch_size"]))
+    asked = resolve({"method": method, "batch_size": 64, "steps": 7000}, llama, "chat", rows)
+    assert (asked["batch_size"], asked["steps"]) == (64, 7000)  # said, so meant
 
 
 def test_without_validation_rows_nothing_is_evaluated(llama: Base):

@@ -9,10 +9,10 @@ from db.contract import methods, pricing
 from db.contract.methods.mezo import Mezo
 from db.contract.pricing import Counts, Price, evaluations, price, steps_within
 from db.contract.rows.files import parse
-from db.contract.sampling import minibatch
+from db.contract.sampling import minibatch, split
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.encoding import encode
-from worker.runs.data import Dataset, examples
+from worker.runs.data import Dataset, dataset, examples
 
 counts = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 500)), min_size=1, max_size=30).map(
     lambda rows: Counts(*zip(*rows, strict=True))
@@ -90,6 +90,38 @@ def _spec(**changes: object) -> JobSpec:
     adapter = AdapterSpec(rank=8, alpha=16, targets=("q_proj",))
     values = {"model": "m", "objective": "lm", "adapter": adapter, "method": method, "training_file": "file-1"}
     return JobSpec(**{**values, "steps": 20_000, "batch_size": 16, "eval_every": 100, "seed": 3, **changes})
+
+
+def held_apart(spec, train: Counts, held: int) -> tuple[JobSpec, Counts, Counts]:
+    """The spec with so many rows held out, modulo the rows, and the counts of both parts."""
+    spec = spec.model_copy(update={"held_out": held % len(train.visit)})
+    parts = split(spec.seed, len(train.visit), spec.held_out)
+    return spec, *(Counts([train.visit[i] for i in part], [train.once[i] for i in part]) for part in parts)
+
+
+@given(spec=specs, train=counts, held=st.integers(0, 40), share=st.floats(0, 1.2))
+def test_rows_held_out_are_paid_as_measured_on_and_not_as_trained_on(spec, train, held, share):
+    spec, trained, kept = held_apart(spec, train, held)
+    for steps in (spec.steps, spec.steps // 3):
+        assert price(spec, train, Counts(), steps) == _walk(spec, trained, kept, steps)
+    budget = int(share * price(spec, train, Counts()).total)
+    plain = spec.model_copy(update={"held_out": 0})
+    assert steps_within(budget, spec, train, Counts()) == steps_within(budget, plain, trained, kept)
+
+
+def test_a_run_sees_the_rows_that_the_price_is_of(base):
+    spec = _spec(steps=5, batch_size=2, eval_every=2, eval_rows=2, held_out=3, seed=11)
+    data, whole = dataset(base, spec, RAW), examples(base, RAW)
+    trained, kept = split(11, 7, 3)
+    assert [e.tokens for e in data.train] == [whole[i].tokens for i in trained]
+    assert [e.tokens for e in data.valid] == [whole[i].tokens for i in kept[:2]]
+    assert data.train[-1].sequences[0].tolist() == whole[trained[-1]].sequences[0].tolist()
+    walked = sum(e.tokens for step in range(5) for e in data.minibatch(11, step, 2))
+    measured = 4 * sum(e.tokens for e in data.valid)
+    assert price(spec, Counts([e.tokens for e in whole], [0] * 7), Counts()) == Price(4 * walked, measured)
+    assert dataset(base, spec.model_copy(update={"eval_rows": 0}), RAW).valid == ()
+    alone = dataset(base, _spec(eval_rows=2), RAW, RAW)
+    assert (len(alone.train), len(alone.valid), len(dataset(base, _spec(eval_rows=2), RAW).valid)) == (7, 2, 0)
 
 
 def test_a_plain_case_by_hand():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.contract.sampling import DOMAIN, minibatch, permutation
+from db.contract.sampling import DOMAIN, minibatch, permutation, split
 from tests.waiting import HANG
 
 seeds = st.integers(0, 2**63 - 1)
@@ -49,13 +49,38 @@ def test_the_walk_does_not_depend_on_the_batch(seed: int, rows: int, batches: tu
     assert one == other
 
 
+@given(seed=seeds, rows=st.integers(1, 60), held=st.integers(0, 59), more=st.integers(0, 9))
+def test_a_split_has_every_row_once_and_a_wider_one_holds_the_same_rows_first(
+    seed: int, rows: int, held: int, more: int
+):
+    held, wider = held % rows, min(held % rows + more, rows - 1)
+    trained, kept = (part.tolist() for part in split(seed, rows, held))
+    assert trained == sorted(set(range(rows)) - set(kept))
+    assert (len(kept), len(set(kept))) == (held, held)
+    assert split(seed, rows, wider)[1][:held].tolist() == kept
+
+
+def test_what_is_held_out_has_nothing_to_do_with_the_order_of_an_epoch():
+    assert split(7, 1000, 10)[1].tolist() != permutation(7, 0, 1000)[:10].tolist()
+    often = np.bincount(np.concatenate([split(seed, 10, 2)[1] for seed in range(2000)]), minlength=10)
+    assert (abs(often - 400) < 80).all()  # four standard deviations and a half of a fair draw
+
+
+@pytest.mark.parametrize("wrong", [(-1, 5, 1), (2**63, 5, 1), (0, 5, 5), (0, 5, -1), (0, 0, 0)])
+def test_a_split_that_leaves_nothing_or_has_no_seed_is_refused(wrong):
+    with pytest.raises(ValueError, match="held out"):
+        split(*wrong)
+
+
 def test_known_values():
     """Written down once: a change here changes what every stored job was trained on."""
     assert minibatch(0, 0, 10, 6) == KNOWN[0]
     assert minibatch(2**63 - 1, 123_456, 1000, 6) == KNOWN[1]
+    assert split(2**63 - 1, 1000, 6)[1].tolist() == KNOWN_HELD_OUT
 
 
 KNOWN = ((7, 6, 2, 9, 1, 5), (392, 848, 570, 964, 186, 510))
+KNOWN_HELD_OUT = [526, 563, 984, 70, 183, 229]
 
 
 def test_another_process_agrees():

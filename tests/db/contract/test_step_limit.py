@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from db.contract.pricing import Counts
 from db.contract.sampling import minibatch
 from db.contract.step_limit import excesses, most
-from tests.db.contract.test_pricing import counts, specs
+from tests.db.contract.test_pricing import counts, held_apart, specs
 
 
 def longest(spec, train: Counts) -> int:
@@ -25,6 +25,14 @@ def longest(spec, train: Counts) -> int:
 @given(spec=specs, train=counts)
 def test_no_step_takes_more(spec, train):
     assert longest(spec, train) <= most(spec, train)
+
+
+@given(spec=specs, train=counts, held=st.integers(0, 40))
+def test_nor_where_rows_are_held_out_whichever_they_are(spec, train, held):
+    spec, trained, kept = held_apart(spec, train, held)
+    assert longest(spec, trained) <= most(spec, train)
+    found = {excess.what: excess.tokens for excess in excesses(spec, train, Counts(), 0)}
+    assert held_out(kept, spec.eval_rows) <= found.get("evaluation", 0)
 
 
 @given(spec=specs, rows=st.integers(1, 30), tokens=st.integers(1, 500))

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text, update
 
-from db import outlook, usage
+from db import outlook, usage, workers
 from db.ids import new_id
 from db.outlook import Outlook
 from db.tables import Clock, Tenant, Usage
 from db.tenant import jobs
-from db.tenant.waiting import Ahead, Queue, begins, waiting, why
+from db.tenant.waiting import Ahead, Estimate, Queue, begins, estimated, waiting, why
+from db.workers import Rates
 from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
 from tests.waiting import HANG
 
@@ -20,8 +21,8 @@ NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 BUSY = Outlook(rate=1000.0, weights=4.0, places=8, slice_seconds=3.0, noted_at=NOON)
 
 
-def queue(now=BUSY, served=True, running=0, today=0, counted=True, **tenant):
-    return Queue(now, served, Tenant(**({"weight": 1.0} | tenant)), running, today, NOON, counted)
+def queue(now=BUSY, served=True, running=0, today=0, counted=True, rates=None, **tenant):
+    return Queue(now, served, Tenant(**({"weight": 1.0} | tenant)), running, today, NOON, counted, rates)
 
 
 def seconds(*args, **kwargs):
@@ -47,6 +48,20 @@ def test_behind_its_own_jobs_it_begins_when_enough_have_ended():
     assert seconds(queue(), Ahead(4, 2000)) == 1.5 + 3 * 500 / 250
     assert seconds(queue(max_running=1), Ahead(4, 2000)) == 1.5 + 4 * 500 / 250
     assert seconds(queue(counted=False, weight=4.0), Ahead(4, 2000)) == 1.5 + 1 * 500 / 500
+
+
+def test_an_estimate_is_no_faster_than_a_worker_and_than_the_tenants_part_of_all():
+    idle = Outlook(places=8, slice_seconds=3.0, noted_at=NOON)
+    two = Rates(each=100.0, whole=200.0, measured=True)
+    assert estimated(queue(idle, counted=False, rates=two), Ahead(), 1000) == Estimate(10.0, True)
+    # A quarter of 200 a second is 50: begun after 1.5 s, or behind 4,000 tokens of its own.
+    assert estimated(queue(rates=two), Ahead(), 1000) == Estimate(21.5, True)
+    assert estimated(queue(rates=two), Ahead(1, 4000), 1000) == Estimate(100.0, True)
+    guess = Rates(100.0, 100.0, False)
+    assert estimated(queue(idle, served=False, counted=False, rates=guess), Ahead(), 1000) == Estimate(10.0, False)
+    assert estimated(queue(rates=two, daily_tokens=1, today=1), Ahead(), 1000).seconds == 12 * 3600 + 21.5
+    assert estimated(queue(), Ahead(), 1000) is None
+    assert estimated(queue(rates=Rates(0.0, 0.0, True)), Ahead(), 1000) is None
 
 
 def test_what_is_not_known_is_not_foretold():
@@ -115,6 +130,25 @@ def test_a_job_says_why_it_waits_until_it_runs(session, model):
     jobs.cancel(tenant, session, second.id)
     assert one(tenant, session, second) is None
     assert claim.expected_start is None
+
+
+def test_an_estimate_is_of_what_live_workers_measured_or_a_guess(session, model):
+    tenant = a_tenant(session)
+    job = a_job(session, tenant, price=6000, model=model)
+    assert one(tenant, session, job).estimate is None
+    first, second, third = (a_worker(session, model) for _ in range(3))
+    assert one(tenant, session, job).estimate is None
+    workers.beat(session, first, state="ready", rate=100.0)
+    workers.beat(session, second, rate=300.0)
+    assert workers.rates(session, model) == Rates(200.0, 600.0, True)
+    workers.beat(session, third, state="draining")
+    assert one(tenant, session, job).estimate == Estimate(30.0, True)
+    job.scored_tokens = 5000
+    assert one(tenant, session, job).estimate == Estimate(5.0, True)
+    for worker in (first, second):
+        workers.leave(session, worker)
+    found = one(tenant, session, job).estimate
+    assert (found.measured, found.seconds) == (False, pytest.approx(1000 / 300))
 
 
 def test_only_the_tenants_own_jobs_that_go_first_are_counted(session, model):

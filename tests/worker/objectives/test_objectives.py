@@ -28,16 +28,26 @@ def test_every_objective_of_the_contract_has_its_share_and_hits_only_with_an_acc
     assert objectives.SHARES.keys() == OBJECTIVES.keys()
     for name, record in OBJECTIVES.items():
         assert record.needs == "logprobs"  # all that scorers give today
-        loss = objectives.loss(trial(name, example([1, 1], label=0)), logprobs([[-0.1], [-3.0]]))
-        assert (loss.hits > 0) == record.has_accuracy
+        one, rows = trial(name, example([1, 1], label=0)), logprobs([[-0.1], [-3.0]])
+        best = [[np.array([True]), np.array([False])]]
+        assert bool(objectives.loss(one, rows, best).hits) == record.has_accuracy
+        assert (objectives.loss(one, rows).hits is None) == (record.greedy or not record.has_accuracy)
 
 
 def test_lm_sums_over_targets():
     loss = objectives.loss(
         trial("lm", example([2]), example([1, 3])), logprobs([[-1.0, -0.5]], [[-2.0], [-0.25, -0.25, -1.0]])
     )
-    assert (loss.total, loss.count, loss.hits, loss.tokens) == (5.0, 6, 0, 14)
-    assert loss.mean == 5.0 / 6
+    assert (loss.total, loss.count, loss.hits, loss.tokens) == (5.0, 6, None, 14)
+    assert (loss.mean, loss.accuracy) == (5.0 / 6, None)
+
+
+def test_lm_hits_the_likeliest_tokens_whose_log_probability_is_a_number():
+    one, rows = trial("lm", example([2]), example([1, 3])), logprobs([[-1.0, -0.5]], [[-2.0], [-0.2, math.nan, -1.0]])
+    best = [[np.array([True, False])], [np.array([True]), np.array([True, True, False])]]
+    loss = objectives.loss(one, rows, best)
+    assert (loss.hits, loss.accuracy) == (3, 0.5)
+    assert objectives.loss(one, rows, [[~b for b in row] for row in best]).hits == 2
 
 
 def test_choice_is_cross_entropy_of_mean_log_probabilities():
@@ -65,7 +75,7 @@ def test_what_is_not_finite_is_not_a_number_and_no_hit(objective, bad):
     rows = logprobs([[-1.0, -1.0], bad], [[-1.0, -1.0], [-9.0] * len(bad)])
     loss = objectives.loss(trial(objective, *(example([2, len(bad)]) for _ in range(2))), rows)
     assert math.isnan(loss.mean)
-    assert loss.hits == (1 if objective == "choice" else 0)
+    assert loss.hits == (1 if objective == "choice" else None)
 
 
 def test_very_unlikely_texts_do_not_overflow():

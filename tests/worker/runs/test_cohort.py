@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from db.contract import pricing
+from db.contract.objectives import OBJECTIVES
 from db.contract.spec import AdapterSpec
 from tests.worker.linear import BASE, LinearScorer, dataset, spec
 from worker.runs import cohort
@@ -96,13 +97,23 @@ def test_evaluations_ride_along_and_are_due_once():
     assert scorer.calls == 1
 
 
-def test_an_objective_without_accuracy_has_none_whatever_a_scorer_counts():
+def test_only_evaluations_ask_for_the_likeliest_tokens_and_only_where_the_accuracy_is_of_them():
+    scorer = LinearScorer()
+    stepped = cohort.step([start(objective="lm"), start(objective="choice")], scorer)
+    assert [t.greedy for t in scorer.trials] == [True, False, False, False, False, False]
+    lm, choice = (result.evaluation for _, result in stepped)
+    assert lm.accuracy is None  # not measured: this scorer does not tell
+    assert 0 <= choice.accuracy <= 1
+
+
+def test_an_objective_without_accuracy_has_none_whatever_a_scorer_counts(monkeypatch):
     class Counting(LinearScorer):
         def score(self, trials):
             return [replace(loss, hits=1) for loss in super().score(trials)]
 
+    monkeypatch.setitem(OBJECTIVES, "lm", replace(OBJECTIVES["lm"], has_accuracy=False))
     stepped = cohort.step([start(objective="lm"), start(objective="choice")], Counting())
-    assert [result.evaluation.accuracy for _, result in stepped] == [0.0, 1 / 20]
+    assert [result.evaluation.accuracy for _, result in stepped] == [None, 1 / 20]
 
 
 def test_without_held_out_rows_there_is_no_evaluation_and_no_best():

@@ -1,6 +1,7 @@
 """The vLLM scorer against the oracle, on every architecture."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from db.contract.tokens.architectures import linears
 from tests.worker.scoring.cases import CONTEXT, VOCAB, choice, crowd, layout, lm, probe, text
 from tests.worker.scoring.conftest import Pair
 from worker.engine.lora import SlotBank
+from worker.scoring import engine_scorer
 from worker.scoring.self_check import SelfCheckFailed, self_check
 from worker.types import Candidate, Example, Layout, LogProbs, Module, Trial
 
@@ -36,6 +38,50 @@ def test_losses_come_in_order_and_equal_the_oracles(pair: Pair) -> None:
         assert (a.count, a.hits, a.tokens) == (b.count, b.hits, b.tokens)
         assert a.total == pytest.approx(b.total, abs=TOKEN * max(a.count, 3))
     assert [a.total for a in pair.vllm.score(trials[::-1])] == pytest.approx([a.total for a in mine[::-1]], abs=1e-4)
+
+
+def likely(pair: Pair, trial: Trial, rng: np.random.Generator) -> Trial:
+    """The trial, asking, with half of its targets replaced by what transformers and PEFT find likeliest there."""
+
+    def told(example: Example, e: int) -> Example:
+        logits = pair.oracle._logits(trial, [trial.examples[e].sequences[0]])[0]
+        (one,) = example.candidates
+        first = logits[torch.tensor(one.positions, dtype=torch.long)].argmax(-1).numpy().astype(np.int32)
+        return replace(example, candidates=(replace(one, targets=np.where(rng.random(len(first)) < 0.5, first, 7)),))
+
+    with torch.inference_mode():
+        return replace(trial, examples=tuple(told(x, e) for e, x in enumerate(trial.examples)), greedy=True)
+
+
+def test_hits_are_the_oracles_and_asking_changes_no_bit_of_a_loss(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(12)
+    shape, small = layout(pair.modules, 8, 4.0), layout(pair.modules, 2, 16.0, "q_proj", "v_proj")
+    plain = [lm(rng, s, None if s is None else probe(rng, s), rows) for s, rows in ((shape, 9), (None, 3), (small, 4))]
+    asking = [likely(pair, trial, rng) for trial in plain]
+    silent = [replace(trial, greedy=False) for trial in asking]
+    mine, theirs, unasked = pair.vllm.score(asking), pair.oracle.score(asking), pair.vllm.score(silent)
+    assert [x.hits for x in mine] == [x.hits for x in theirs]
+    assert all(0 < (x.hits or 0) < x.count for x in mine), "some hit and some miss, or this says nothing"
+    assert [x.total for x in mine] == [x.total for x in unasked]
+    assert [x.total for x in theirs] == [x.total for x in pair.oracle.score(silent)]
+    assert [x.accuracy for x in unasked] == [None] * 3
+    mixed = pair.vllm.score([silent[0], asking[1], silent[2], asking[0]])
+    assert [x.hits for x in mixed] == [None, mine[1].hits, None, mine[0].hits]
+    monkeypatch.setattr(engine_scorer, "LOGITS", 5 * pair.vllm.engine.vocab)  # five rows at a time
+    assert [x.hits for x in pair.vllm.score(asking)] == [x.hits for x in mine]
+
+
+def test_of_equally_likely_tokens_the_first_is_the_hit(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.array([3, 4, 5], np.int32)
+    one = Example((ids,), (Candidate(0, np.arange(3, dtype=np.int32), np.array([2, 6, 2], np.int32)),))
+    logits = torch.zeros(3, pair.vllm.engine.vocab)
+    logits[:, 2] = logits[:, 6] = 1.0
+    logits[2, 0] = torch.nan
+    monkeypatch.setattr(pair.vllm.engine, "logits", lambda *_: logits.clone())
+    monkeypatch.setattr(pair.oracle, "_logits", lambda *_: logits.clone()[None])
+    for scorer in (pair.vllm, pair.oracle):
+        (loss,) = scorer.score([Trial(None, None, (one,), "lm", greedy=True)])
+        assert loss.hits == 1
 
 
 def test_a_trial_does_not_depend_on_its_company(pair: Pair) -> None:

@@ -85,6 +85,7 @@ class Bowl:
     holds trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
 
     capacity = 16
+    rate: float | None = None  # as MeteredScorer has it
 
     def __init__(self, wave: int = 1 << 30) -> None:
         self.whole = True

@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import text, update
 
 from db import workers
+from db.contract.sampling import split
 from db.tables import Job, Lease
 from db.worker import journal, leases
 from db.worker.candidates import Waiting
@@ -12,6 +13,7 @@ from db.worker.journal import Step
 from tests.worker.slices.doubles import STEPS, counted, leased, rebuilt, rows, scored
 from worker import metrics
 from worker.adapters.snapshots import Prefix
+from worker.runs import data
 from worker.runs.replay import Point
 from worker.slices import settle
 from worker.slices.acquire import acquire
@@ -138,6 +140,15 @@ def test_rows_that_cannot_be_read_end_the_job(context, submit, row, lines):
 def test_held_out_rows_are_read_where_there_are_any(context, submit):
     assert len(leased(context, submit(valid=rows(8), eval_rows=4)).run.data.valid) == 4
     assert leased(context, submit(valid=None, eval_rows=4)).run.data.valid == ()
+
+
+def test_rows_held_out_of_the_training_file_are_measured_on_and_not_trained_on(context, submit):
+    run = leased(context, submit(valid=None, eval_rows=2, held_out=3)).run
+    trained, kept = split(run.spec.seed, 8, 3)
+    whole = data.examples(context.base, rows(8))
+    assert [e.sequences[0].tolist() for e in run.data.train] == [whole[i].sequences[0].tolist() for i in trained]
+    assert [e.sequences[0].tolist() for e in run.data.valid] == [whole[i].sequences[0].tolist() for i in kept[:2]]
+    assert run.evaluation_due
 
 
 def test_a_job_of_a_dead_worker_is_taken_over_and_counted(context, submit):

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 from sqlalchemy import select, text, update
 
@@ -13,9 +14,11 @@ from db.tenant import jobs
 from db.worker import leases
 from tests.db.inserted import a_claim, a_job, a_tenant, a_worker
 from tests.waiting import HANG
-from tests.worker.slices.doubles import Unreliable
+from tests.worker.slices.doubles import Bowl, Unreliable
+from worker.scoring.metered import MeteredScorer
 from worker.settings import WorkerSettings
 from worker.slices.heartbeat import Heartbeat
+from worker.types import Candidate, Example, Layout, Module, Trial
 
 LEASE = 60.0
 
@@ -244,3 +247,16 @@ def test_the_thread_takes_turns_until_it_is_stopped(factory, tmp_path, worker, m
     assert rang.wait(HANG)
     beats.stop()
     assert not beats.is_alive()
+
+
+def test_a_beat_tells_the_rate_that_the_scorer_has_measured(heartbeat, factory, worker):
+    heartbeat.beat()
+    with factory() as session:
+        assert session.get_one(Worker, worker).rate is None
+    metered, shape = MeteredScorer(Bowl(), "m"), Layout(1, 1.0, (Module("a", 1, 1),))
+    text = Example((np.zeros(7, np.int32),), (Candidate(0, np.zeros(1, np.int32), np.zeros(1, np.int32)),))
+    heartbeat.rate = lambda: metered.rate
+    metered.score([Trial(shape, np.zeros(2, np.float32), (text,), "lm")])
+    heartbeat.beat()
+    with factory() as session:
+        assert session.get_one(Worker, worker).rate == metered.rate > 0

@@ -65,7 +65,15 @@ def test_good_rows_come_back_however_the_bytes_are_cut(rows, ascii_only, newline
     chunks = [raw[i : i + cut] for i in range(0, len(raw), cut)]
     assert list(parse(chunks)) == rows
     kind = {Chat: "chat", Choice: "choice", Completion: "completion"}[type(rows[0])]
-    assert check(chunks) == Report(kind, len(rows), len(raw), hashlib.sha256(raw).hexdigest())
+    repeated = len(rows) - len(set(rows))
+    assert check(chunks) == Report(kind, len(rows), len(raw), hashlib.sha256(raw).hexdigest(), repeated)
+
+
+def test_a_row_repeats_another_however_it_is_written():
+    first, second = b'{"prompt": "a", "completion": "b"}', b'{ "completion":"\\u0062", "prompt":"a"}'
+    other = b'{"prompt": "a", "completion": "c"}'
+    assert check([b"\n".join([first, other, second, first])]).repeated == 2
+    assert check([b"\n".join([first, other])]).repeated == 0
 
 
 def _bad(chunks: list[bytes]) -> BadRow | None:
