@@ -25,6 +25,7 @@ from api.token_counts import TokenCounts
 from db import security
 from db.queue import celery_app, ringer
 from db.session import sessions
+from db.store.opening import Stores, carrying
 from db.telemetry import logs, traces
 from db.telemetry.version import VERSION
 
@@ -38,7 +39,7 @@ ABOUT = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An app of its own, with its own metrics; opens no connection before the first request."""
     settings = settings or get_settings()
-    factory = sessions(settings.database_url)
+    factory = carrying(sessions(settings.database_url), Stores(settings))
     registry, http = metrics.registry(factory, settings)
     app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))

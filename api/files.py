@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import datetime
+from itertools import chain
 from typing import IO, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -122,7 +123,10 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
-    with context.transaction(tenant) as session:
+    with (
+        files.deposited(tenant, lambda: context.transaction(tenant), pieces(sent)) as chunks,
+        context.transaction(tenant) as session,
+    ):
         stored = files.create(
             tenant,
             session,
@@ -130,12 +134,13 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
             purpose="fine-tune",
             format=report.format,
             rows=report.rows,
-            chunks=pieces(sent),
+            chunks=chunks,
         )
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
         about = {"bytes": stored.bytes, "rows": stored.rows, "format": stored.format}
         audit.write(session, tenant, "file.create", stored.id, about)
-        return view(stored)
+        shown = view(stored)
+    return shown
 
 
 def limits(settings: Settings) -> Limits:
@@ -185,20 +190,18 @@ def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
         file = errors.found(files.get(tenant.id, session, file_id), missing.file(file_id))
     kind = "application/x-tar" if file.purpose == "fine-tune-results" else "application/jsonl"
     headers = {"content-length": str(file.bytes), "x-content-type-options": "nosniff"}
-    return StreamingResponse(stream(context, tenant.id, file_id), media_type=kind, headers=headers)
+    pieces = stream(context, tenant.id, file)
+    first = next(pieces, b"")  # a store that is away is an answer while there still can be one
+    return StreamingResponse(chain([first], pieces), media_type=kind, headers=headers)
 
 
-def stream(context: Context, tenant: str, file_id: str) -> Iterator[bytes]:
-    """Chunks of a file, each read in a transaction of its own: the client may read slowly, and meanwhile no connection
-    is held."""
-    number = 0
-    while True:
-        with context.transaction(tenant) as session:
-            piece = files.chunk(tenant, session, file_id, number)
-        if piece is None:
-            return
-        yield piece
-        number += 1
+def stream(context: Context, tenant: str, file: File) -> Iterator[bytes]:
+    """Pieces of a file, each read by itself: the client may read slowly, and meanwhile no connection is held. The last
+    is withheld, and the answer cut short, where they are not what was stored. Raises StoreAway, Lost."""
+    check, start = files.Check(file), 0
+    while (piece := files.piece(tenant, lambda: context.transaction(tenant), file.id, start)) is not None:
+        start += len(piece)
+        yield check.passed(piece)
 
 
 @router.delete("/{file_id}")

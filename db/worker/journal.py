@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import audit, events, files, transitions, usage
 from db.contract.history import History
 from db.contract.spec import stored
+from db.files import Deposited
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
 from db.worker.leases import Claim, lock
@@ -40,13 +41,15 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Published:
-    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, and the directory as a tar."""
+    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, and the directory as a tar,
+    which may `lie` in a store already."""
 
     name: str
     step: int
     sha256: str
     path: str
     tar: bytes
+    lies: Deposited | None = None
 
 
 def flush(
@@ -145,7 +148,7 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
         purpose="fine-tune-results",
         format=None,
         rows=0,
-        chunks=[adapter.tar],
+        chunks=adapter.lies or [adapter.tar],
     )
     adapter_id = new_id("adpt-")
     session.add(

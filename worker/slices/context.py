@@ -16,7 +16,7 @@ from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
 from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
-from worker.slices.ending import Out
+from worker.slices.ending import PASSING, Out
 from worker.slices.heartbeat import Heartbeat
 from worker.slices.resident import Resident
 from worker.slices.shares import Shares
@@ -60,9 +60,10 @@ class Context:
         return Snapshots(self.settings.home / "snapshots")
 
     def leave_service(self, out: Out) -> None:
-        """Take no slice any more; an engine that is not to be trusted ends with its process, a disk may come back."""
+        """Take no slice any more; an engine that is not to be trusted ends with its process; disk and store may come
+        back."""
         self.heartbeat.leave_service(out)
-        if out.reason != "disk":
+        if out.reason not in PASSING:
             self.give_up()
 
     def keep(self, job_id: str, resident: Resident) -> None:
