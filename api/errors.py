@@ -23,7 +23,7 @@ from api.flights import Crowded, Ending
 from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
-from db.store.seam import Lost, StoreAway
+from db.store.seam import ObjectLost, StoreAway
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
 from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
@@ -175,7 +175,7 @@ def _store_away(error: StoreAway) -> ApiError:
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": seconds})
 
 
-def _lost(_: Lost) -> ApiError:
+def _lost(_: ObjectLost) -> ApiError:
     message = "The bytes of this file are lost: upload it again."
     return ApiError(500, message, kind="server_error", code="file_lost", headers=FINAL)
 
@@ -202,7 +202,7 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     InterfaceError: _away,
     NoConnection: _away,
     StoreAway: _store_away,
-    Lost: _lost,
+    ObjectLost: _lost,
     # Anything not foreseen says nothing of us.
     Exception: lambda _: ApiError(500, "The server had an error while processing your request.", kind="server_error"),
 }

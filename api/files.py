@@ -139,8 +139,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
         about = {"bytes": stored.bytes, "rows": stored.rows, "format": stored.format}
         audit.write(session, tenant, "file.create", stored.id, about)
-        shown = view(stored)
-    return shown
+        return view(stored)
 
 
 def limits(settings: Settings) -> Limits:
@@ -197,7 +196,7 @@ def content(file_id: str, tenant: Tenant, context: Ctx) -> StreamingResponse:
 
 def stream(context: Context, tenant: str, file: File) -> Iterator[bytes]:
     """Pieces of a file, each read by itself: the client may read slowly, and meanwhile no connection is held. The last
-    is withheld, and the answer cut short, where they are not what was stored. Raises StoreAway, Lost."""
+    is withheld, and the answer cut short, where they are not what was stored. Raises StoreAway, ObjectLost."""
     check, start = files.Check(file), 0
     while (piece := files.piece(tenant, lambda: context.transaction(tenant), file.id, start)) is not None:
         start += len(piece)

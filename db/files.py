@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db.ids import new_id
 from db.store import opening, seam
-from db.store.seam import Lost
+from db.store.seam import ObjectLost, StoreAway
 from db.tables import Doomed, File, FileChunk, Installation, Job
 
 CHUNK_BYTES = 2**20
@@ -157,7 +157,7 @@ def content(tenant: str, session: Session, file_id: str) -> Iterator[bytes] | No
 
 def piece(tenant: str, begin: Begin, file_id: str, start: int) -> bytes | None:
     """Some of the file's bytes from `start` on, where a piece before ended; None past the last, and of a file that is
-    not the tenant's, or no more. No transaction is open while a store is waited for. Raises StoreAway, Lost."""
+    not the tenant's, or no more. No transaction is open while a store is waited for. Raises StoreAway, ObjectLost."""
     with begin() as session:
         file = get(tenant, session, file_id)
         if file is None or start >= file.bytes:
@@ -177,7 +177,7 @@ def chunk(tenant: str, session: Session, file_id: str, number: int) -> bytes | N
 
 def read(session: Session, file_id: str) -> Iterator[bytes]:
     """The bytes of any file, deleted or not, in pieces. For callers that have checked the right to it. Of a file in a
-    store the last is withheld where they are not what was put there. Raises StoreAway, Lost."""
+    store the last is withheld where they are not what was put there. Raises StoreAway, ObjectLost."""
     file = session.get(File, file_id)
     if file is not None and file.store is not None:
         store, check = opening.of(session).at(file.store), Check(file)
@@ -196,12 +196,12 @@ class Check:
         self._file, self._digest, self._size = file, hashlib.sha256(), 0
 
     def passed(self, piece: bytes) -> bytes:
-        """The piece. Raises Lost at the last one, where size or SHA-256 are not those that were stored."""
+        """The piece. Raises ObjectLost at the last one, where size or SHA-256 are not those that were stored."""
         self._digest.update(piece)
         self._size += len(piece)
         whole = self._size >= self._file.bytes
         if whole and self._file.store is not None and self._digest.hexdigest() != self._file.sha256:
-            raise Lost(f"the bytes of {self._file.id} are not those that were stored")
+            raise ObjectLost(f"the bytes of {self._file.id} are not those that were stored")
         return piece
 
 

@@ -26,7 +26,7 @@ class StoreAway(Exception):
         self.seconds = seconds
 
 
-class Lost(LookupError):
+class ObjectLost(LookupError):
     """The store answers, and does not have the object, or has other bytes than were put."""
 
 
@@ -37,7 +37,7 @@ class Store(Protocol):
         """All of `pieces` under `key`, whole or not at all, and durable on return. Holds few of them in memory."""
 
     def read(self, key: str, start: int, length: int) -> bytes:
-        """Up to `length` bytes from `start`, of an object that is longer than `start`. Raises Lost."""
+        """Up to `length` bytes from `start`, none past the end. Raises ObjectLost."""
 
     def delete(self, key: str) -> None:
         """Gone on return; one that is not there is no error."""
@@ -55,12 +55,12 @@ def key(tenant: str, file_id: str) -> str:
 
 
 def whole(store: Store, key: str, size: int) -> Iterator[bytes]:
-    """The object of `size` bytes, piece by piece. Raises Lost, also where it is shorter."""
+    """The object of `size` bytes, piece by piece. Raises ObjectLost, also where it is shorter."""
     start = 0
     while start < size:
         piece = store.read(key, start, min(READ_BYTES, size - start))
         if not piece:
-            raise Lost(f"{key} has {start} of {size} bytes")
+            raise ObjectLost(f"{key} has {start} of {size} bytes")
         yield piece
         start += len(piece)
 
@@ -77,10 +77,10 @@ def mark(store: Store, installation: str) -> None:
 
 
 def missing(store: Store, key: str) -> Exception:
-    """What it means that `key` is not there: Lost, or StoreAway where the store has no mark of ours either."""
+    """What it means that `key` is not there: ObjectLost, or StoreAway where the store has no mark of ours either."""
     if key != MARK and _marked(store) is None:
         return StoreAway("it has no .onward-store: is it mounted, and is it the right bucket?")
-    return Lost(f"{key} is not in its store")
+    return ObjectLost(f"{key} is not in its store")
 
 
 def probe(store: Store) -> None:
@@ -89,7 +89,7 @@ def probe(store: Store) -> None:
     store.put(name, [said])
     try:
         heard = store.read(name, 0, len(said))
-    except Lost:
+    except ObjectLost:
         heard = b""
     store.delete(name)
     if heard != said:
@@ -99,5 +99,5 @@ def probe(store: Store) -> None:
 def _marked(store: Store) -> str | None:
     try:
         return store.read(MARK, 0, 200).decode("utf-8", "replace")
-    except Lost:
+    except ObjectLost:
         return None

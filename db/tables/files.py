@@ -64,9 +64,9 @@ class Doomed(Base):
     """An object that no row needs any more: it goes from its store, however long that is away."""
 
     __tablename__ = "doomed_objects"
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
     store: Mapped[str] = mapped_column(primary_key=True)
     file_id: Mapped[str] = mapped_column(primary_key=True)
-    tenant_id: Mapped[str]
     due_at: Mapped[datetime] = now()  # when it is tried, or tried again
     __table_args__ = (Index("ix_doomed_objects_due_at", "due_at"),)
 

@@ -22,11 +22,11 @@ def upgrade() -> None:
     op.add_column("files", sa.Column("store", sa.String(), nullable=True))
     op.create_table(
         "doomed_objects",
+        sa.Column("tenant_id", sa.String(), nullable=False),
         sa.Column("store", sa.String(), nullable=False),
         sa.Column("file_id", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
         sa.Column("due_at", MOMENT, server_default=sa.func.now(), nullable=False),
-        sa.PrimaryKeyConstraint("store", "file_id", name=op.f("pk_doomed_objects")),
+        sa.PrimaryKeyConstraint("tenant_id", "store", "file_id", name=op.f("pk_doomed_objects")),
     )
     op.create_index("ix_doomed_objects_due_at", "doomed_objects", ["due_at"])
     op.create_table(

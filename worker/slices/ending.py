@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from db.contract.rows.jsonl import BadRow
-from db.store.seam import Lost, StoreAway
+from db.store.seam import ObjectLost, StoreAway
 from db.transitions import Wish
 from worker.runs.run import Run
 from worker.types import EngineOff
@@ -119,7 +119,7 @@ def run_raised(error: Exception, *, alone: bool) -> Verdict:
     """Whose fault it is that loading or ending one run raised, when neither database nor disk did."""
     if isinstance(error, StoreAway):
         return Verdict(Released(), Out("store", str(error)))
-    if isinstance(error, Lost):
+    if isinstance(error, ObjectLost):
         return Verdict(Failed("file_lost", f"{error}: upload the file again"))
     if isinstance(error, BadRow):
         return Verdict(Failed("unreadable_rows", str(error)))
