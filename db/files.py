@@ -88,7 +88,7 @@ def create(
     rows: int,
     chunks: Iterable[bytes] | Deposited,
 ) -> File:
-    """Stores `chunks` (of any size; kept in pieces of at most 1 MiB) without holding them all in memory; of what was
+    """Stores `chunks` (of any size; kept in pieces of 1 MiB) without holding them all in memory; of what was
     deposited only the row.
 
     Computes size and SHA-256. Raises ValueError when there is not one byte.
@@ -239,6 +239,13 @@ def _chunk(file_id: str, number: int) -> Select[bytes]:
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, CHUNK_BYTES at a time: where a chunk of a file begins follows from its number."""
+    held = bytearray()
     for chunk in chunks:
-        for start in range(0, len(chunk), CHUNK_BYTES):
-            yield chunk[start : start + CHUNK_BYTES]
+        held += chunk
+        whole = len(held) - len(held) % CHUNK_BYTES
+        for start in range(0, whole, CHUNK_BYTES):
+            yield bytes(held[start : start + CHUNK_BYTES])
+        del held[:whole]
+    if held:
+        yield bytes(held)

@@ -100,3 +100,22 @@ def test_monitoring_objects():
     assert all(json.loads(text)["title"] for o in boards for text in o["data"].values())
     assert only(of_kind(objects, "PrometheusRule"))["spec"]["groups"]
     assert only(of_kind(objects, "Service", "api"))["spec"]["ports"][0]["name"] == "http", "metrics stay inside"
+
+
+def test_a_bucket_for_files():
+    for component in ("api", "worker"):
+        _, spec, one = container("bucket", component)
+        told = {name: value for name, value in env(one).items() if "S3" in name or name == "ONWARD_FILE_STORE"}
+        assert told == {
+            "ONWARD_FILE_STORE": "s3://files/onward",
+            "ONWARD_S3_ENDPOINT": "https://minio.example.com:9000",
+            "ONWARD_S3_REGION": "eu-1",
+        }
+        (secrets,) = [v["projected"]["sources"] for v in spec["volumes"] if v["name"] == "secrets"]
+        paths = {item["path"]: item["key"] for source in secrets for item in source["secret"]["items"]}
+        assert paths["onward_s3_access_key_id"] == "s3-id"
+        assert paths["onward_s3_secret_access_key"] == "s3-secret"
+    store = {"to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
+    policies = of_kind(rendered("bucket"), "NetworkPolicy")
+    reach = {p["metadata"]["name"].rpartition("-")[2] for p in policies if store in p["spec"].get("egress", [])}
+    assert reach == {"api", "worker"}
