@@ -58,9 +58,16 @@ class Folder:
     def delete(self, key: str) -> None:
         with self._reached():
             target = self._root / key
-            target.unlink(missing_ok=True)
-            if target.parent.is_dir():
+            try:
+                target.unlink()
+            except FileNotFoundError:
+                pass
+            else:
                 _sync(target.parent)
+                return
+        why = seam.missing(self, key)
+        if isinstance(why, StoreAway):  # not mounted: it will be back, with the object
+            raise why
 
     def keys(self, older: float) -> Iterator[str]:
         before = time.time() - older

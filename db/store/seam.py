@@ -4,6 +4,7 @@ A store keeps objects under generated keys. It never learns what a user calls a 
 """
 
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
@@ -85,7 +86,7 @@ def missing(store: Store, key: str) -> Exception:
 
 def probe(store: Store) -> None:
     """Writes, reads and deletes a few bytes. Raises StoreAway."""
-    name, said = f"{PROBE}/{hex(id(store))}", b"onward"
+    name, said = f"{PROBE}/{secrets.token_hex(8)}", b"onward"
     store.put(name, [said])
     try:
         heard = store.read(name, 0, len(said))
