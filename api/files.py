@@ -17,7 +17,7 @@ from api.auth import Tenant
 from api.context import Context, Ctx
 from api.pagination import Entry, Page, page
 from api.settings import Settings
-from db import audit, files
+from db import audit, deposits, files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
 from db.tables import File
@@ -124,7 +124,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
     with (
-        files.deposited(tenant, lambda: context.transaction(tenant), pieces(sent)) as chunks,
+        deposits.deposited(tenant, context.stores, lambda: context.transaction(tenant), pieces(sent)) as chunks,
         context.transaction(tenant) as session,
     ):
         stored = files.create(

@@ -1,7 +1,7 @@
 """`onward doctor`: looks at an installation from where it stands and says what is wrong and what to do.
 
-Writes nothing but a few bytes to a store of files, and needs no worker's libraries: what an engine's self-check found, and
-on what level of processor, is in the worker's row. Where those are, it also says what a worker started here would find.
+Writes nothing but a few bytes to a store of files, and needs no worker's libraries: what an engine's self-check found,
+and on what level of processor, is in the worker's row. Where those are, it says what a worker started here would find.
 """
 
 import os

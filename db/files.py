@@ -3,79 +3,21 @@
 Every tenant-facing function takes the tenant first; a foreign id is an unknown id."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, func, insert, select, tuple_
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.dialects.postgresql import insert as insert_new
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from db.deposits import CHUNK_BYTES, Begin, Deposited, regular
 from db.ids import new_id
 from db.store import opening, seam
-from db.store.seam import ObjectLost, StoreAway
-from db.tables import Doomed, File, FileChunk, Installation, Job
+from db.store.seam import ObjectLost
+from db.tables import Doomed, File, FileChunk, Job
 
-CHUNK_BYTES = 2**20
 Order = Literal["asc", "desc"]
-Begin = Callable[[], AbstractContextManager[Session]]  # one transaction in the tenant's name
-
-
-@dataclass(frozen=True)
-class Deposited:
-    """Bytes that lie in `store` and wait for their row."""
-
-    store: str
-    file_id: str
-    bytes: int
-    sha256: str
-
-
-@contextmanager
-def deposited(tenant: str, begin: Begin, chunks: Iterable[bytes]) -> Iterator[Iterable[bytes] | Deposited]:
-    """What `create` takes as `chunks`: these themselves where new files go to the database, else what says that they
-    lie in the store already, which no transaction waits for. Where the row is not committed they go again, now or by
-    the sweep. Raises StoreAway, and ValueError when there is not one byte."""
-    with begin() as session:
-        stores: opening.Stores | None = session.info.get(opening.INFO)
-        name = stores.writes if stores is not None else None
-        installation = session.scalars(select(Installation.id)).one() if name is not None else ""
-    if stores is None or name is None:
-        yield chunks
-        return
-    lying = _put(stores, name, installation, tenant, chunks)
-    try:
-        yield lying
-    except SQLAlchemyError:
-        raise  # the row may be committed all the same, where only the answer was lost: the sweep will know
-    except BaseException:
-        with suppress(StoreAway):
-            stores.at(name).delete(seam.key(tenant, lying.file_id))
-        raise
-
-
-def _put(stores: opening.Stores, name: str, installation: str, tenant: str, chunks: Iterable[bytes]) -> Deposited:
-    file_id, digest, size = new_id("file-"), hashlib.sha256(), 0
-
-    def counted() -> Iterator[bytes]:
-        nonlocal size
-        for piece in _pieces(chunks):
-            digest.update(piece)
-            size += len(piece)
-            yield piece
-
-    pieces = counted()
-    first = next(pieces, None)
-    if first is None:
-        raise ValueError("a file cannot be empty")
-    store = stores.at(name)
-    seam.mark(store, installation)
-    store.put(seam.key(tenant, file_id), chain([first], pieces))
-    return Deposited(name, file_id, size, digest.hexdigest())
 
 
 def create(
@@ -112,7 +54,7 @@ def _kept(tenant: str, session: Session, chunks: Iterable[bytes]) -> dict[str, A
     """`chunks` as rows, and what the file's row says of them."""
     file_id, digest, size = new_id("file-"), hashlib.sha256(), 0
     # The foreign key of chunks is deferred, so that the file's row can be written last, when its size is known.
-    for number, piece in enumerate(_pieces(chunks)):
+    for number, piece in enumerate(regular(chunks)):
         digest.update(piece)
         size += len(piece)
         session.execute(insert(FileChunk).values(file_id=file_id, number=number, tenant_id=tenant, data=piece))
@@ -236,16 +178,3 @@ def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:
 
 def _chunk(file_id: str, number: int) -> Select[bytes]:
     return select(FileChunk.data).where(FileChunk.file_id == file_id, FileChunk.number == number)
-
-
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, CHUNK_BYTES at a time: where a chunk of a file begins follows from its number."""
-    held = bytearray()
-    for chunk in chunks:
-        held += chunk
-        whole = len(held) - len(held) % CHUNK_BYTES
-        for start in range(0, whole, CHUNK_BYTES):
-            yield bytes(held[start : start + CHUNK_BYTES])
-        del held[:whole]
-    if held:
-        yield bytes(held)

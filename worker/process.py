@@ -62,7 +62,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         scorer, about = opens(settings, base)
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        context = Context(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
+        context = Context(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, stores)
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         metrics.engine_ready.labels(base.name).set(1)
         metrics.say_build(about)

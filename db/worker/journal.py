@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from db import audit, events, files, transitions, usage
 from db.contract.history import History
 from db.contract.spec import stored
-from db.files import Deposited
+from db.deposits import Deposited
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
 from db.worker.leases import Claim, lock

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import func, select, update
 
-from db import files, security, store_sweep
+from db import deposits, files, security, store_sweep
 from db.ids import new_id
 from db.settings import Settings
 from db.store import seam
@@ -45,7 +45,10 @@ class Place:
 
     @contextmanager
     def uploading(self, tenant, *pieces):
-        with files.deposited(tenant, partial(self.begin, tenant), pieces) as chunks, self.begin(tenant) as session:
+        with (
+            deposits.deposited(tenant, self.stores, partial(self.begin, tenant), pieces) as chunks,
+            self.begin(tenant) as session,
+        ):
             yield files.create(tenant, session, **ABOUT, chunks=chunks)
 
     def upload(self, tenant, *pieces):
@@ -210,7 +213,10 @@ def test_an_upload_that_is_refused_leaves_nothing(place, tenant):
         yield BIG
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), files.deposited(tenant, partial(place.begin, tenant), torn()):
+    with (
+        pytest.raises(ZeroDivisionError),
+        deposits.deposited(tenant, place.stores, partial(place.begin, tenant), torn()),
+    ):
         raise AssertionError
     assert place.keys() == []
 

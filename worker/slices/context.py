@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from db import security
 from db.contract.tokens.base_model import Base
+from db.store.opening import Stores
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
@@ -37,6 +38,7 @@ class Context:
     ring: Callable[[str], None]
     give_up: Callable[[], None]
     progress: Progress
+    stores: Stores | None = None  # of files' bytes; None: the database alone
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     quantum: float = 1000.0
     shares: Shares = field(default_factory=Shares)

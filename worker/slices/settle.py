@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from db import files
+from db import deposits
 from db.ids import adapter_name
 from db.telemetry import traces
 from db.transitions import Wish
@@ -212,8 +212,8 @@ def _publish(context: Context, leased: LeasedRun, step: int) -> Published:
 def _deposited(context: Context, leased: LeasedRun, published: Published) -> Iterator[Published]:
     """Its tar in the store of files before the transaction that names it. Raises StoreAway."""
     tenant = leased.claim.tenant_id
-    with files.deposited(tenant, lambda: context.transaction(tenant), [published.tar]) as there:
-        yield replace(published, lies=there) if isinstance(there, files.Deposited) else published
+    with deposits.deposited(tenant, context.stores, lambda: context.transaction(tenant), [published.tar]) as there:
+        yield replace(published, lies=there) if isinstance(there, deposits.Deposited) else published
 
 
 def _point(context: Context, leased: LeasedRun, step: int) -> Point:

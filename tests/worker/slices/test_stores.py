@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from db import files, security
+from db import deposits, files, security
 from db.ids import new_id
 from db.settings import Settings
 from db.store import seam
@@ -25,7 +25,7 @@ def stores(request, tmp_path):
 @pytest.fixture
 def keeper(context, stores):
     """Not started; the context's sessions carry the stores."""
-    context.factory = carrying(context.factory, stores)
+    context.factory, context.stores = carrying(context.factory, stores), stores
     return StoreKeeper(context.factory, stores, context.settings, context.heartbeat)
 
 
@@ -39,7 +39,7 @@ def job(context, stores, factory, keeper):
     about = {"filename": "a.jsonl", "purpose": "fine-tune", "format": "choice", "rows": 8}
     owner = carrying(factory, stores)
     with (
-        files.deposited(tenant, lambda: security.transaction(owner, tenant), [rows(8)]) as chunks,
+        deposits.deposited(tenant, stores, lambda: security.transaction(owner, tenant), [rows(8)]) as chunks,
         owner.begin() as session,
     ):
         file_id = files.create(tenant, session, **about, chunks=chunks).id
