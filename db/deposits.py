@@ -35,8 +35,8 @@ def deposited(
     tenant: str, stores: Stores | None, begin: Begin, chunks: Iterable[bytes]
 ) -> Iterator[Iterable[bytes] | Deposited]:
     """What `files.create` takes as `chunks`: these themselves where new files go to the database, else what says that
-    they lie in the store already, which no transaction waits for. Where the row is not committed they go again, now or by
-    the sweep. Raises StoreAway, and ValueError when there is not one byte."""
+    they lie in the store already, which no transaction waits for. Where the row is not committed they go again, now or
+    by the sweep. Raises StoreAway, and ValueError when there is not one byte."""
     name = stores.writes if stores is not None else None
     if stores is None or name is None:
         yield chunks

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from tests.waiting import HANG, until
 
@@ -63,5 +64,5 @@ def settings_of(kind: str, folder: Path, request: pytest.FixtureRequest, bucket:
         folder.mkdir()
         return told | {"file_store": f"file://{folder}"}
     server: S3Server = request.getfixturevalue("s3_server")
-    keys = {"s3_access_key_id": "AKIAPLANTED", "s3_secret_access_key": "pl4nted-secret"}
+    keys = {"s3_access_key_id": SecretStr("AKIAPLANTED"), "s3_secret_access_key": SecretStr("pl4nted-secret")}
     return told | {"file_store": server.bucket(bucket), "s3_endpoint": server.endpoint, **keys}

@@ -78,11 +78,9 @@ topologySpreadConstraints:
 {{- else if $keys.redisPassword }}
       - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.redisPassword }}, path: onward_redis_password}]}
 {{- end }}
-{{- with .Values.secrets.storeKeys }}
-{{- if and .accessKeyId (ne $component "migrate") }}
-      - secret: {name: {{ $.Values.secrets.existingSecret }}, items: [{key: {{ .accessKeyId }}, path: onward_s3_access_key_id}]}
-      - secret: {name: {{ $.Values.secrets.existingSecret }}, items: [{key: {{ .secretAccessKey }}, path: onward_s3_secret_access_key}]}
-{{- end }}
+{{- if and $keys.s3AccessKeyId (ne $component "migrate") }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.s3AccessKeyId }}, path: onward_s3_access_key_id}]}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.s3SecretAccessKey }}, path: onward_s3_secret_access_key}]}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -55,14 +55,14 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
 {{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
 {{- end }}
-{{- if and $net.enabled (ne $v.files.store "database") (not $net.store.to) }}
-{{- fail "networkPolicy.store.to: say where the store of files is, or set networkPolicy.enabled to false" }}
+{{- if and $net.enabled (ne $v.files.store "database") (not $v.files.to) }}
+{{- fail "files.to: say where the store of files is, or set networkPolicy.enabled to false" }}
 {{- end }}
-{{- if ne (empty $v.secrets.storeKeys.accessKeyId) (empty $v.secrets.storeKeys.secretAccessKey) }}
-{{- fail "secrets.storeKeys: accessKeyId and secretAccessKey are given together" }}
+{{- if ne (empty $keys.s3AccessKeyId) (empty $keys.s3SecretAccessKey) }}
+{{- fail "secrets.keys: s3AccessKeyId and s3SecretAccessKey are given in pairs" }}
 {{- end }}
-{{- if and $v.secrets.storeKeys.accessKeyId (not $v.secrets.existingSecret) }}
-{{- fail "secrets.storeKeys: they are keys of secrets.existingSecret, which is empty" }}
+{{- if and $keys.s3AccessKeyId (not $v.secrets.existingSecret) }}
+{{- fail "secrets.keys.s3AccessKeyId: it is a key of secrets.existingSecret, which is empty" }}
 {{- end }}
 {{- if not $v.trial.database.enabled }}
 {{- if eq (empty $v.database.url) (empty $keys.databaseUrl) }}
