@@ -25,6 +25,7 @@ from api.token_counts import TokenCounts
 from db import security
 from db.queue import celery_app, ringer
 from db.session import sessions
+from db.store.opening import Stores, carrying
 from db.telemetry import logs, traces
 from db.telemetry.version import VERSION
 
@@ -38,13 +39,14 @@ ABOUT = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """An app of its own, with its own metrics; opens no connection before the first request."""
     settings = settings or get_settings()
-    factory = sessions(settings.database_url)
+    stores = Stores(settings)
+    factory = carrying(sessions(settings.database_url), stores)
     registry, http = metrics.registry(factory, settings)
     app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
     rates = Rates(settings.redis_url, settings.rate_retry_seconds)
     flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
-    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, rates, ring)
+    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, rates, ring, stores)
     metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final
 
 from fastapi.responses import StreamingResponse
@@ -19,7 +20,9 @@ DESCRIBED: dict[str, Any] = dict.fromkeys(("application/jsonl", ENCODED, *RESULT
 
 def of_file(context: Context, tenant: str, file: File, accept: str) -> StreamingResponse:
     """As it was stored; a table of metrics in base64, as OpenAI's, where `accept` does not name its type."""
-    kind, pieces = _kind(file), stream(context, tenant, file.id)
+    kind, pieces = _kind(file), stream(context, tenant, file)
+    first = next(pieces, b"")  # a store that is away is an answer while there still can be one
+    pieces = chain([first], pieces)
     if kind == CSV and CSV not in accept:
         return _answer((file.bytes + 2) // 3 * 4, in_base64(pieces), ENCODED)
     return _answer(file.bytes, pieces, kind)
@@ -30,17 +33,13 @@ def of_step(context: Context, tenant: str, row: Restoration) -> StreamingRespons
     return _answer(row.bytes, _step(context, tenant, row), TAR)
 
 
-def stream(context: Context, tenant: str, file_id: str) -> Iterator[bytes]:
-    """Chunks of a file, each read in a transaction of its own: the client may read slowly, and meanwhile no connection
-    is held."""
-    number = 0
-    while True:
-        with context.transaction(tenant) as session:
-            piece = files.chunk(tenant, session, file_id, number)
-        if piece is None:
-            return
-        yield piece
-        number += 1
+def stream(context: Context, tenant: str, file: File) -> Iterator[bytes]:
+    """Pieces of a file, each read by itself: the client may read slowly, and meanwhile no connection is held. The last
+    is withheld, and the answer cut short, where they are not what was stored. Raises StoreAway, ObjectLost."""
+    check, start = files.Check(file), 0
+    while (piece := files.piece(tenant, lambda: context.transaction(tenant), file.id, start)) is not None:
+        start += len(piece)
+        yield check.passed(piece)
 
 
 def in_base64(pieces: Iterator[bytes]) -> Iterator[bytes]:

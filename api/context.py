@@ -19,6 +19,7 @@ from api.settings import Settings
 from api.token_counts import TokenCounts
 from db import security
 from db.queue import Ring
+from db.store.opening import Stores
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Context:
     flights: Flights
     rates: Rates
     ring: Ring
+    stores: Stores | None = None  # of files' bytes; None: the database alone
     last_use: LastUse = field(default_factory=LastUse)
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
     ending: threading.Event = field(default_factory=threading.Event)  # set: it ends now, nothing is waited for

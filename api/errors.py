@@ -23,6 +23,7 @@ from api.flights import Crowded, Ending
 from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
+from db.store.seam import ObjectLost, StoreAway
 from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
 from db.tenant.parents import NoParent, OtherLayout
 from db.tenant.restorations import TooManyAsked
@@ -179,6 +180,17 @@ def _away(_: Exception) -> ApiError:
     return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
 
 
+def _store_away(error: StoreAway) -> ApiError:
+    message = "The store of files is not available at the moment. Nothing was changed; try again."
+    seconds = str(max(1, math.ceil(error.seconds)))
+    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": seconds})
+
+
+def _lost(_: ObjectLost) -> ApiError:
+    message = "The bytes of this file are lost: upload it again."
+    return ApiError(500, message, kind="server_error", code="file_lost", headers=FINAL)
+
+
 # The answer to each kind of exception that a request may end with, by the most exact class. Starlette is told of these.
 ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     ApiError: lambda error: error,
@@ -203,6 +215,8 @@ ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     OperationalError: _away,
     InterfaceError: _away,
     NoConnection: _away,
+    StoreAway: _store_away,
+    ObjectLost: _lost,
     # Anything not foreseen says nothing of us.
     Exception: lambda _: ApiError(500, "The server had an error while processing your request.", kind="server_error"),
 }

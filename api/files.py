@@ -16,7 +16,7 @@ from api.auth import Tenant
 from api.context import Context, Ctx
 from api.pagination import Entry, Page, page
 from api.settings import Settings
-from db import audit, files
+from db import audit, deposits, files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
 from db.ids import of_step_file, step_file
@@ -140,7 +140,10 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
     sent.seek(0)
     report = check(pieces(sent), limits(context.settings))
     sent.seek(0)
-    with context.transaction(tenant) as session:
+    with (
+        deposits.deposited(tenant, context.stores, lambda: context.transaction(tenant), pieces(sent)) as chunks,
+        context.transaction(tenant) as session,
+    ):
         stored = files.create(
             tenant,
             session,
@@ -148,7 +151,7 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
             purpose="fine-tune",
             format=report.format,
             rows=report.rows,
-            chunks=pieces(sent),
+            chunks=chunks,
             repeated_rows=report.repeated,
         )
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
@@ -205,7 +208,7 @@ async def read(file_id: str, tenant: Tenant, context: Ctx, accept: Annotated[str
     found = await there(tenant.id, context, file_id)
     if isinstance(found, Restoration):
         return content.of_step(context, tenant.id, found)
-    return content.of_file(context, tenant.id, found, accept)
+    return await run_in_threadpool(content.of_file, context, tenant.id, found, accept)
 
 
 async def there(tenant: str, context: Context, file_id: str) -> File | Restoration:

@@ -1,7 +1,7 @@
 """`onward doctor`: looks at an installation from where it stands and says what is wrong and what to do.
 
-Reads only, and needs no worker's libraries: what an engine's self-check found, and on what level of processor, is in
-the worker's row. Where those libraries are, it also says what a worker started here would find.
+Writes nothing but a few bytes to a store of files, and needs no worker's libraries: what an engine's self-check found,
+and on what level of processor, is in the worker's row. Where those are, it says what a worker started here would find.
 """
 
 import os
@@ -27,6 +27,9 @@ from db.hidden import redacted
 from db.overview import FRESH, Overview, overview
 from db.session import sessions
 from db.settings import Settings
+from db.store import seam
+from db.store.opening import Stores
+from db.store.seam import StoreAway
 from db.tables import Worker
 from db.telemetry.version import VERSION
 
@@ -67,6 +70,7 @@ def examine(at: Settings) -> Iterator[Finding]:
     """Every finding, in the order in which parts need each other; what needs a part that is away is left out."""
     yield from _models(at)
     yield from _store(at.home)
+    yield _files(at)
     yield from _processor()
     yield from _broker(at.redis_url)
     try:
@@ -104,6 +108,19 @@ def _store(home: Path) -> Iterator[Finding]:
         yield Finding("store", "warn", f"{home} has {show.size(free, 'B')} free", todo)
     else:
         yield Finding("store", "ok", f"{home} has {show.size(free, 'B')} free")
+
+
+def _files(at: Settings) -> Finding:
+    """The one look that writes: a few bytes, taken away again."""
+    stores = Stores(at)
+    if stores.writes is None:
+        return Finding("files", "ok", "in the database")
+    try:
+        seam.probe(stores.at(stores.writes))
+    except StoreAway as error:
+        todo = "uploads and results wait for it: docs/operations.md#where-files-lie"
+        return Finding("files", "fail", f"{stores.writes}: {error}", todo)
+    return Finding("files", "ok", f"{stores.writes} can be written")
 
 
 def _processor() -> Iterator[Finding]:

@@ -1,17 +1,22 @@
-"""Files as chunks of rows. Every tenant-facing function takes the tenant first; a foreign id is an unknown id."""
+"""Files: rows, and bytes that lie in chunks of rows or in a store that the row names.
+
+Every tenant-facing function takes the tenant first; a foreign id is an unknown id."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, func, insert, select, tuple_
 from sqlalchemy import delete as delete_rows
+from sqlalchemy.dialects.postgresql import insert as insert_new
 from sqlalchemy.orm import Session
 
+from db.deposits import CHUNK_BYTES, Begin, Deposited, regular
 from db.ids import new_id
-from db.tables import File, FileChunk, Job
+from db.store import opening, seam
+from db.store.seam import ObjectLost
+from db.tables import Doomed, File, FileChunk, Job
 
-CHUNK_BYTES = 2**20
 Order = Literal["asc", "desc"]
 
 
@@ -23,35 +28,40 @@ def create(
     purpose: str,
     format: str | None,
     rows: int,
-    chunks: Iterable[bytes],
+    chunks: Iterable[bytes] | Deposited,
     repeated_rows: int | None = None,
 ) -> File:
-    """Stores `chunks` (of any size; kept in pieces of at most 1 MiB) without holding them all in memory.
+    """Stores `chunks` (of any size; kept in pieces of 1 MiB) without holding them all in memory; of what was
+    deposited only the row.
 
     Computes size and SHA-256. Raises ValueError when there is not one byte.
     """
+    about = {"purpose": purpose, "filename": filename, "format": format, "rows": rows, "repeated_rows": repeated_rows}
+    file = File(
+        tenant_id=tenant,
+        **about,
+        **(_lying(chunks) if isinstance(chunks, Deposited) else _kept(tenant, session, chunks)),
+    )
+    session.add(file)
+    session.flush()
+    return file
+
+
+def _lying(there: Deposited) -> dict[str, Any]:
+    return {"id": there.file_id, "bytes": there.bytes, "sha256": there.sha256, "store": there.store}
+
+
+def _kept(tenant: str, session: Session, chunks: Iterable[bytes]) -> dict[str, Any]:
+    """`chunks` as rows, and what the file's row says of them."""
     file_id, digest, size = new_id("file-"), hashlib.sha256(), 0
     # The foreign key of chunks is deferred, so that the file's row can be written last, when its size is known.
-    for number, piece in enumerate(_pieces(chunks)):
+    for number, piece in enumerate(regular(chunks)):
         digest.update(piece)
         size += len(piece)
         session.execute(insert(FileChunk).values(file_id=file_id, number=number, tenant_id=tenant, data=piece))
     if size == 0:
         raise ValueError("a file cannot be empty")
-    file = File(
-        id=file_id,
-        tenant_id=tenant,
-        purpose=purpose,
-        filename=filename,
-        format=format,
-        bytes=size,
-        rows=rows,
-        sha256=digest.hexdigest(),
-        repeated_rows=repeated_rows,
-    )
-    session.add(file)
-    session.flush()
-    return file
+    return {"id": file_id, "bytes": size, "sha256": digest.hexdigest()}
 
 
 def get(tenant: str, session: Session, file_id: str) -> File | None:
@@ -88,18 +98,54 @@ def content(tenant: str, session: Session, file_id: str) -> Iterator[bytes] | No
     return read(session, file_id) if get(tenant, session, file_id) is not None else None
 
 
+def piece(tenant: str, begin: Begin, file_id: str, start: int) -> bytes | None:
+    """Some of the file's bytes from `start` on, where a piece before ended; None past the last, and of a file that is
+    not the tenant's, or no more. No transaction is open while a store is waited for. Raises StoreAway, ObjectLost."""
+    with begin() as session:
+        file = get(tenant, session, file_id)
+        if file is None or start >= file.bytes:
+            return None
+        if file.store is None:
+            return session.scalar(_chunk(file_id, start // CHUNK_BYTES))
+        store = opening.of(session).at(file.store)
+    return store.read(seam.key(tenant, file_id), start, min(seam.READ_BYTES, file.bytes - start))
+
+
 def chunk(tenant: str, session: Session, file_id: str, number: int) -> bytes | None:
-    """The file's `number`-th piece, from 0; None past the last, and of a file that is not the tenant's."""
+    """The `number`-th piece, from 0, of a file in the database; None past the last, and of one that is not the
+    tenant's."""
     mine = select(File.id).where(*_visible(tenant), File.id == file_id).exists()
     return session.scalar(_chunk(file_id, number).where(mine))
 
 
 def read(session: Session, file_id: str) -> Iterator[bytes]:
-    """The chunks of any file, deleted or not. For callers that have checked the right to it."""
+    """The bytes of any file, deleted or not, in pieces. For callers that have checked the right to it. Of a file in a
+    store the last is withheld where they are not what was put there. Raises StoreAway, ObjectLost."""
+    file = session.get(File, file_id)
+    if file is not None and file.store is not None:
+        store, check = opening.of(session).at(file.store), Check(file)
+        yield from map(check.passed, seam.whole(store, seam.key(file.tenant_id, file.id), file.bytes))
+        return
     number = 0
-    while (piece := session.scalar(_chunk(file_id, number))) is not None:
-        yield piece
+    while (found := session.scalar(_chunk(file_id, number))) is not None:
+        yield found
         number += 1
+
+
+class Check:
+    """Of a file's pieces in order, each as it passes; the database answers for what it keeps itself."""
+
+    def __init__(self, file: File) -> None:
+        self._file, self._digest, self._size = file, hashlib.sha256(), 0
+
+    def passed(self, piece: bytes) -> bytes:
+        """The piece. Raises ObjectLost at the last one, where size or SHA-256 are not those that were stored."""
+        self._digest.update(piece)
+        self._size += len(piece)
+        whole = self._size >= self._file.bytes
+        if whole and self._file.store is not None and self._digest.hexdigest() != self._file.sha256:
+            raise ObjectLost(f"the bytes of {self._file.id} are not those that were stored")
+        return piece
 
 
 def delete(tenant: str, session: Session, file_id: str) -> bool:
@@ -114,13 +160,17 @@ def delete(tenant: str, session: Session, file_id: str) -> bool:
 
 
 def purge(session: Session, file_ids: Iterable[str]) -> None:
-    """Drops the bytes of those of `file_ids` that are deleted and that no job needs any more."""
+    """Drops the bytes of those of `file_ids` that are deleted and that no job needs any more: chunks with this
+    transaction, an object soon after it (`db/store_sweep.py`)."""
     unended = Job.tenant_id == File.tenant_id, Job.finished_at.is_(None)
     training = select(Job.id).where(Job.training_file == File.id, *unended)
     held_out = select(Job.id).where(Job.validation_file == File.id, *unended)
     deleted = File.id.in_(list(file_ids)), File.deleted_at.is_not(None)
     unneeded = select(File.id).where(*deleted, ~training.exists(), ~held_out.exists())
     session.execute(delete_rows(FileChunk).where(FileChunk.file_id.in_(unneeded)))
+    lying = select(File.store, File.id, File.tenant_id).where(File.id.in_(unneeded), File.store.is_not(None))
+    doomed = insert_new(Doomed).from_select(["store", "file_id", "tenant_id"], lying)
+    session.execute(doomed.on_conflict_do_nothing())
 
 
 def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:
@@ -129,9 +179,3 @@ def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:
 
 def _chunk(file_id: str, number: int) -> Select[bytes]:
     return select(FileChunk.data).where(FileChunk.file_id == file_id, FileChunk.number == number)
-
-
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        for start in range(0, len(chunk), CHUNK_BYTES):
-            yield chunk[start : start + CHUNK_BYTES]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote, urlunsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -58,6 +58,16 @@ class Settings(BaseSettings):
     keep_usage_days: float = Field(default=400.0, ge=0)  # scored tokens of a tenant a day
     keep_workers_days: float = Field(default=7.0, ge=0)  # rows of workers since they were last heard of
 
+    # Where the bytes of new files go: the database, a folder (file:///srv/onward), a bucket (s3://bucket/prefix).
+    file_store: str = "database"
+    s3_endpoint: hidden.Url | None = None  # of a store that is not AWS's, such as https://minio.example:9000
+    s3_region: str = "us-east-1"
+    s3_access_key_id: SecretStr | None = None  # without the two: as AWS's clients find them
+    s3_secret_access_key: SecretStr | None = None
+    store_seconds: float = Field(default=30.0, gt=0)  # the most that one request to a bucket takes
+    store_retry_seconds: float = Field(default=5.0, ge=0)  # a store that does not answer is left alone for so long
+    orphan_hours: float = Field(default=24.0, gt=0)  # after which an object that no file names goes
+
     max_file_bytes: int = Field(default=512 * MIB, ge=1)
     max_line_bytes: int = Field(default=MIB, ge=1)
     max_rows: int = Field(default=1_000_000, ge=1)
@@ -79,6 +89,24 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         folder = os.environ.get("ONWARD_SECRETS_DIR")
         return init_settings, env_settings, *([SecretsSettingsSource(settings_cls, folder)] if folder else [])
+
+    @field_validator("file_store")
+    @classmethod
+    def _a_store(cls, named: str) -> str:
+        """One spelling for each, as rows keep it. What is not right is not repeated: it may hold a secret."""
+        if named == "database":
+            return named
+        parts = hidden.split(named)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError("credentials and options have settings of their own: ONWARD_S3_ACCESS_KEY_ID and others")
+        path = parts.path.rstrip("/")
+        if ".." in path.split("/") or "//" in path:
+            raise ValueError("its path is to be plain")
+        if (parts.scheme, parts.netloc) == ("file", "") and path:
+            return f"file://{path}"
+        if parts.scheme == "s3" and parts.netloc:
+            return f"s3://{parts.netloc}{path}"
+        raise ValueError("it is database, file:///an/absolute/folder or s3://bucket/prefix")
 
     @model_validator(mode="before")
     @classmethod

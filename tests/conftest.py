@@ -20,9 +20,10 @@ from db.session import make_engine
 from migrations.roles import set_passwords
 from migrations.run import upgrade
 from tests.capability import pytest_terminal_summary
+from tests.stores import s3_server
 from tests.waiting import HANG
 
-__all__ = ("pytest_terminal_summary",)  # a hook
+__all__ = ("pytest_terminal_summary", "s3_server")  # a hook, and a fixture
 TEMPLATE = "migrated"
 # Machines differ in speed and are shared: no example has a deadline, and the tests give up no server early.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -69,7 +69,7 @@ home_bytes = Gauge("onward_home_bytes", "Size of the file system where adapters 
 build_info = Gauge(
     "onward_build_info", "1; the labels say what runs.", ("component", "version", "vllm", "torch", "dtype", "scorer")
 )
-REASONS = ("disk", "engine", "canary")
+REASONS = ("disk", "store", "engine", "canary")
 ENDINGS = (
     "succeeded", "nonfinite_loss", "token_budget", "engine_refused", "unreadable_rows", "out_of_memory",
     "internal_error", "cancelled", "paused",

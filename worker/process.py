@@ -21,6 +21,7 @@ from db import queue, security, workers
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
+from db.store.opening import Stores, carrying
 from db.worker import leases
 from worker import health, metrics
 from worker.adapters import disk
@@ -33,6 +34,7 @@ from worker.slices.context import Context
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
 from worker.slices.restoring import Restorer
+from worker.slices.store_keeper import StoreKeeper
 
 log = structlog.get_logger("worker.process")
 Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
@@ -41,13 +43,16 @@ Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
     base = base_model.load(settings.model, settings)
-    factory = sessions(settings.database_url)
+    stores = Stores(settings)
+    factory = carrying(sessions(settings.database_url), stores)
     security.warn_unbound(factory)
     with factory.begin() as session:
         worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())
     app = tasks.listener(settings.redis_url)
     ring = queue.ringer(app, _heard)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
+    keeper = StoreKeeper(factory, stores, settings, beats)
+    keeper.start()
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
         progress = _watched(settings, base.name)
@@ -62,7 +67,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
         context = Context(
-            settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, wake=restorer.wake
+            settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, stores, wake=restorer.wake
         )
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         metrics.engine_ready.labels(base.name).set(1)
@@ -71,6 +76,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
         return _serve(app, context)
     finally:
+        keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
 

@@ -74,14 +74,13 @@ async def _spelled(text: str, source: Source) -> Ids | Refusal:
 def _pieces(source: Source) -> Iterator[bytes]:
     """The file's bytes, each piece in a transaction of its own: none is open while tokens are counted. Raises ApiError
     404 where the file goes meanwhile."""
-    number = size = 0
+    size = 0
     while size < source.file.bytes:
-        with source.context.transaction(source.tenant) as session:
-            piece = files.chunk(source.tenant, session, source.file.id, number)
+        piece = files.piece(source.tenant, lambda: source.context.transaction(source.tenant), source.file.id, size)
         if piece is None:
             raise missing.file(source.file.id, source.param)
         yield piece
-        number, size = number + 1, size + len(piece)
+        size += len(piece)
 
 
 async def counted(sources: Sequence[Source], ids: Ids = ()) -> tuple[Counted | Refusal, ...]:

@@ -2,7 +2,7 @@
 
 from db.columns import Base
 from db.tables.audit import Audit
-from db.tables.files import File, FileChunk
+from db.tables.files import Doomed, File, FileChunk, Installation
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
 from db.tables.restorations import Restoration, RestoredChunk
@@ -23,10 +23,12 @@ __all__ = (
     "Base",
     "Clock",
     "Daily",
+    "Doomed",
     "Evaluation",
     "Event",
     "File",
     "FileChunk",
+    "Installation",
     "Job",
     "JournalStep",
     "Lease",

@@ -30,6 +30,7 @@ class File(Base):
     sha256: Mapped[str]
     created_at: Mapped[datetime] = now()
     deleted_at: Mapped[datetime | None]  # hidden from the tenant; chunks go once no job needs them
+    store: Mapped[str | None]  # where its bytes are, such as s3://bucket/prefix; null: in file_chunks
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         Index("ix_files_tenant_id_created_at_id", "tenant_id", "created_at", "id"),
@@ -58,3 +59,22 @@ class FileChunk(Base):
             initially="DEFERRED",
         ),
     )
+
+
+class Doomed(Base):
+    """An object that no row needs any more: it goes from its store, however long that is away."""
+
+    __tablename__ = "doomed_objects"
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    store: Mapped[str] = mapped_column(primary_key=True)
+    file_id: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime] = now()  # when it is tried, or tried again
+    __table_args__ = (Index("ix_doomed_objects_due_at", "due_at"),)
+
+
+class Installation(Base):
+    """One row: by this name a store knows whose it is."""
+
+    __tablename__ = "installation"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    swept_at: Mapped[datetime | None]  # when a store was last looked through for orphans

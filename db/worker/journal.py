@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db import audit, events, files, transitions, usage
 from db.contract.history import History
 from db.contract.spec import stored
+from db.deposits import Deposited
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
 from db.worker import results
@@ -41,8 +42,8 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Published:
-    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, and the
-    receipt to be kept with it."""
+    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, which
+    may `lie` in a store already, and the receipt to be kept with it."""
 
     name: str
     step: int
@@ -50,6 +51,7 @@ class Published:
     path: str
     tar: bytes
     receipt: bytes | None = None
+    lies: Deposited | None = None
 
 
 class NotWhole(LookupError):
@@ -150,7 +152,8 @@ def _record(session: Session, row: dict[str, Any]) -> bool:
 
 def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> None:
     about: dict[str, Any] = {"purpose": "fine-tune-results", "format": None, "rows": 0}
-    file = files.create(job.tenant_id, session, filename=f"{job.id}.tar", chunks=[adapter.tar], **about)
+    tar = adapter.lies or [adapter.tar]
+    file = files.create(job.tenant_id, session, filename=f"{job.id}.tar", chunks=tar, **about)
     results.keep(session, job, "adapter", file.id)
     if adapter.receipt is not None:
         receipt = files.create(job.tenant_id, session, filename="receipt.json", chunks=[adapter.receipt], **about)

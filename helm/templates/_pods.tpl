@@ -78,6 +78,10 @@ topologySpreadConstraints:
 {{- else if $keys.redisPassword }}
       - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.redisPassword }}, path: onward_redis_password}]}
 {{- end }}
+{{- if and $keys.s3AccessKeyId (ne $component "migrate") }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.s3AccessKeyId }}, path: onward_s3_access_key_id}]}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.s3SecretAccessKey }}, path: onward_s3_secret_access_key}]}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -36,6 +36,13 @@ ONWARD_SECRETS_DIR: /run/secrets/onward
 {{- with include "onward.brokerUrl" . }}
 ONWARD_REDIS_URL: {{ . | quote }}
 {{- end }}
+{{- if ne .Values.files.store "database" }}
+ONWARD_FILE_STORE: {{ .Values.files.store | quote }}
+ONWARD_S3_REGION: {{ .Values.files.region | quote }}
+{{- with .Values.files.endpoint }}
+ONWARD_S3_ENDPOINT: {{ . | quote }}
+{{- end }}
+{{- end }}
 ONWARD_LOG_FORMAT: {{ .Values.telemetry.logFormat }}
 ONWARD_LOG_LEVEL: {{ .Values.telemetry.logLevel }}
 {{- with .Values.telemetry.endpoint }}
@@ -47,6 +54,15 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- $v := .Values }}{{ $keys := $v.secrets.keys }}{{ $net := $v.networkPolicy }}
 {{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
 {{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
+{{- end }}
+{{- if and $net.enabled (ne $v.files.store "database") (not $v.files.to) }}
+{{- fail "files.to: say where the store of files is, or set networkPolicy.enabled to false" }}
+{{- end }}
+{{- if ne (empty $keys.s3AccessKeyId) (empty $keys.s3SecretAccessKey) }}
+{{- fail "secrets.keys: s3AccessKeyId and s3SecretAccessKey are given in pairs" }}
+{{- end }}
+{{- if and $keys.s3AccessKeyId (not $v.secrets.existingSecret) }}
+{{- fail "secrets.keys.s3AccessKeyId: it is a key of secrets.existingSecret, which is empty" }}
 {{- end }}
 {{- if not $v.trial.database.enabled }}
 {{- if eq (empty $v.database.url) (empty $keys.databaseUrl) }}

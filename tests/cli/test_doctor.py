@@ -41,7 +41,8 @@ def test_a_healthy_installation(shell, ready):
     report = read(shell("doctor", "--json"))
     assert report["healthy"]
     assert {f["part"] for f in report["findings"]} == {
-        "models", "store", "processor", "broker", "database", "migrations", "isolation", "clock", "engine", "queue",
+        "models", "store", "files", "processor", "broker", "database", "migrations", "isolation", "clock", "engine",
+        "queue",
     }  # fmt: skip
     assert [f for f in report["findings"] if f["mark"] == "fail"] == []
     (engine,) = (f for f in report["findings"] if f["part"] == "engine")
@@ -50,6 +51,16 @@ def test_a_healthy_installation(shell, ready):
     (here,) = (f for f in report["findings"] if f["part"] == "processor")
     assert processor.level() in here["found"]
     assert "PostgreSQL 18" in shell("doctor").stdout
+
+
+def test_the_store_of_files_is_named_and_tried(at, tmp_path):
+    assert found(at, "files") == [("ok", "in the database", "")]
+    folder = at.model_copy(update={"file_store": f"file://{tmp_path}/files"})
+    ((mark, said, todo),) = found(folder, "files")
+    assert (mark, "No such file" in said, "where-files-lie" in todo) == ("fail", True, True)
+    (tmp_path / "files").mkdir()
+    ((mark, said, _),) = found(folder, "files")
+    assert (mark, said) == ("ok", f"file://{tmp_path}/files can be written")
 
 
 def test_a_queue_without_a_worker_is_a_failure_that_says_what_to_start(shell, at, factory):

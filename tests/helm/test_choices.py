@@ -100,3 +100,20 @@ def test_monitoring_objects():
     assert all(json.loads(text)["title"] for o in boards for text in o["data"].values())
     assert only(of_kind(objects, "PrometheusRule"))["spec"]["groups"]
     assert only(of_kind(objects, "Service", "api"))["spec"]["ports"][0]["name"] == "http", "metrics stay inside"
+
+
+def test_a_bucket_for_files():
+    settings = only([m for m in of_kind(rendered("bucket"), "ConfigMap") if "ONWARD_LOG_LEVEL" in m["data"]])["data"]
+    assert settings["ONWARD_FILE_STORE"] == "s3://files/onward"
+    assert settings["ONWARD_S3_ENDPOINT"] == "https://minio.example.com:9000"
+    assert settings["ONWARD_S3_REGION"] == "eu-1"
+    for component in ("api", "worker"):
+        _, spec, _ = container("bucket", component)
+        (secrets,) = [v["projected"]["sources"] for v in spec["volumes"] if v["name"] == "secrets"]
+        paths = {item["path"]: item["key"] for source in secrets for item in source["secret"]["items"]}
+        assert paths["onward_s3_access_key_id"] == "s3-id"
+        assert paths["onward_s3_secret_access_key"] == "s3-secret"
+    store = {"to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
+    policies = of_kind(rendered("bucket"), "NetworkPolicy")
+    reach = {p["metadata"]["name"].rpartition("-")[2] for p in policies if store in p["spec"].get("egress", [])}
+    assert reach == {"api", "worker"}

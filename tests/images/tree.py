@@ -102,12 +102,14 @@ class Tree:
             subprocess.run(pip, check=True)
 
     def finish(self) -> None:
-        """The entry point, made by the Dockerfile's own command, and nothing that can be written any more."""
+        """The entry point and the removals, by the Dockerfile's own commands; nothing can be written any more."""
         source = self.dockerfile.sources(self.target)
         scripts = [run for s in source for run in self.dockerfile.all(s, "RUN") if "> /opt/venv/bin/onward" in run]
         (script,) = scripts
         printf = script[script.index("printf ") :].replace("/opt/venv", str(self.venv))
-        subprocess.run(["sh", "-euc", printf], check=True)
+        removals = [run for s in source for run in self.dockerfile.all(s, "RUN") if run.startswith("find /opt/venv")]
+        for command in (printf, *(run.replace("/opt/venv", str(self.venv)) for run in removals)):
+            subprocess.run(["sh", "-euc", command], check=True)
         if AS_ROOT:
             for place in self.own:
                 os.chown(place, UID, UID)

@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.contract.rows.jsonl import BadRow
+from db.store.seam import StoreAway
 from db.telemetry import traces
 from db.worker import journal, leases
 from db.worker.candidates import Waiting
@@ -97,8 +98,10 @@ def _resident(context: Context, claim: Claim) -> Resident:
 
 def _not_loaded(context: Context, claim: Claim, error: Exception) -> None:
     verdict = run_raised(error, alone=claim.alone)
-    if not isinstance(error, BadRow):
+    if not isinstance(error, (BadRow, StoreAway)):
         log.exception("not loaded", job=claim.job_id, verdict=str(verdict.runs))
+    if verdict.worker is not None:
+        context.leave_service(verdict.worker)
     if not isinstance(verdict.runs, Failed):
         let_go(context, claim, verdict.runs)
         return

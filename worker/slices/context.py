@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from db import security
 from db.contract.tokens.base_model import Base
+from db.store.opening import Stores
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
 from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
-from worker.slices.ending import Out
+from worker.slices.ending import PASSING, Out
 from worker.slices.heartbeat import Heartbeat
 from worker.slices.resident import Resident
 from worker.slices.shares import Shares
@@ -37,6 +38,7 @@ class Context:
     ring: Callable[[str], None]
     give_up: Callable[[], None]
     progress: Progress
+    stores: Stores | None = None  # of files' bytes; None: the database alone
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     quantum: float = 1000.0
     shares: Shares = field(default_factory=Shares)
@@ -61,9 +63,10 @@ class Context:
         return Snapshots(self.settings.home / "snapshots")
 
     def leave_service(self, out: Out) -> None:
-        """Take no slice any more; an engine that is not to be trusted ends with its process, a disk may come back."""
+        """Take no slice any more; an engine that is not to be trusted ends with its process; disk and store may come
+        back."""
         self.heartbeat.leave_service(out)
-        if out.reason != "disk":
+        if out.reason not in PASSING:
             self.give_up()
 
     def keep(self, job_id: str, resident: Resident) -> None:

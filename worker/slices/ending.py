@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from db.contract.rows.jsonl import BadRow
+from db.store.seam import ObjectLost, StoreAway
 from db.transitions import Wish
 from db.worker.journal import NotWhole
 from worker.adapters.parents import ParentChanged
@@ -12,7 +13,8 @@ from worker.runs.run import Run
 from worker.types import EngineOff
 
 SAID = 300  # characters of an exception that a tenant reads
-Reason = Literal["disk", "engine", "canary"]
+Reason = Literal["disk", "store", "engine", "canary"]
+PASSING: tuple[Reason, ...] = ("disk", "store")  # what may come back while the process goes on
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ def engine_raised(error: Exception, *, alone: bool, sound: Callable[[], bool]) -
 
 def run_raised(error: Exception, *, alone: bool) -> Verdict:
     """Whose fault it is that loading or ending one run raised, when neither database nor disk did."""
+    if isinstance(error, StoreAway):
+        return Verdict(Released(), Out("store", str(error)))
+    if isinstance(error, ObjectLost):
+        return Verdict(Failed("file_lost", f"{error}: upload the file again"))
     if isinstance(error, BadRow):
         return Verdict(Failed("unreadable_rows", str(error)))
     if isinstance(error, ParentChanged):

@@ -19,7 +19,7 @@ from db.worker.leases import Claim
 from worker import metrics
 from worker.adapters import disk
 from worker.settings import WorkerSettings
-from worker.slices.ending import Out
+from worker.slices.ending import Out, Reason
 from worker.slices.persist import UNREACHABLE
 from worker.slices.tidy import Tidy
 
@@ -165,10 +165,16 @@ class Heartbeat(threading.Thread):
         except OSError as error:
             log.warning("the disk still fails", error=str(error))
             return
+        self.back("disk")
+
+    def back(self, reason: Reason) -> None:
+        """Back to service, where this was the reason to leave it."""
+        if self.out is None or self.out.reason != reason:
+            return
         with self._factory.begin() as session:
             workers.back(session, self._worker)
         self.out = None
-        metrics.out_of_service.labels(self._settings.model, "disk").set(0)
+        metrics.out_of_service.labels(self._settings.model, reason).set(0)
         log.info("back in service")
         self._ring(self._settings.model)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.store.seam import StoreAway
 from db.telemetry import traces
 from db.worker.leases import LeaseLost
 from worker import metrics
@@ -66,6 +67,9 @@ def _end(context: Context, leased: LeasedRun, how: Ending) -> None:
         log.error("dropped", job=leased.job_id, step=leased.run.step, error=str(error).partition("\n")[0])
     except OSError as error:
         context.leave_service(Out("disk", str(error)))
+        settle.release(context, leased)
+    except StoreAway as error:
+        context.leave_service(Out("store", str(error)))
         settle.release(context, leased)
     except Exception as error:
         log.exception("could not be ended", job=leased.job_id, step=leased.run.step)

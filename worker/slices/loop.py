@@ -68,7 +68,7 @@ def _board(context: Context, picked: Sequence[Waiting], aboard: list[LeasedRun])
     ringing again at once would not help."""
     stuck = False
     for waiting in picked:
-        if context.heartbeat.draining.is_set():
+        if leaving.told_to(context):
             break
         try:
             with context.progress.step():

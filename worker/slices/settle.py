@@ -1,13 +1,16 @@
 """How a leased run leaves a worker: settled as it ended, released, or dropped. Knows journal and disk."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from db import deposits
 from db.ids import adapter_name
 from db.telemetry import traces
 from db.transitions import Wish
@@ -158,7 +161,9 @@ def _finish(context: Context, leased: LeasedRun) -> None:
     _flush(context, leased)
     published = _publish(context, leased, leased.run.best[0] if leased.run.best else leased.run.step)
     failpoints.point("before_finish")
-    if not _write(context, leased, lambda session: journal.finish(session, leased.claim, published)):
+    with _deposited(context, leased, published) as lies:
+        succeeded = _write(context, leased, lambda session: journal.finish(session, leased.claim, lies))
+    if not succeeded:
         shutil.rmtree(published.path, ignore_errors=True)
         _obeyed(context, leased, "cancel")
         return
@@ -172,7 +177,11 @@ def _fail(context: Context, leased: LeasedRun, code: str, message: str) -> None:
     """End as failed; the best checkpoint, where there is one, is published with it."""
     _flush(context, leased)
     published = _publish(context, leased, leased.run.best[0]) if leased.run.best else None
-    _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message, published))
+    if published is None:
+        _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message))
+    else:
+        with _deposited(context, leased, published) as lies:
+            _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message, lies))
     context.snapshots.forget(leased.job_id)
     metrics.jobs_ended.labels(context.model, code).inc()
     log.warning("failed", job=leased.job_id, step=leased.run.step, code=code, reason=message)
@@ -198,6 +207,14 @@ def _publish(context: Context, leased: LeasedRun, step: int) -> Published:
     with traces.span("publish", claim.traceparent, job=leased.job_id, step=step):
         name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
         return publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
+
+
+@contextmanager
+def _deposited(context: Context, leased: LeasedRun, published: Published) -> Iterator[Published]:
+    """Its tar in the store of files before the transaction that names it. Raises StoreAway."""
+    tenant = leased.claim.tenant_id
+    with deposits.deposited(tenant, context.stores, lambda: context.transaction(tenant), [published.tar]) as there:
+        yield replace(published, lies=there) if isinstance(there, deposits.Deposited) else published
 
 
 def _point(context: Context, leased: LeasedRun, step: int) -> Point:
