@@ -11,6 +11,7 @@ NONE: Final = (
     'has none of the keys of a row: "messages", or "prompt" with "completion" or "choices" (of plain text: an empty '
     '"prompt", and the text as "completion")'
 )
+OURS: Final = ("messages", "tools", "functions", "choices")  # looked into already
 # Words at the top of a row that mean something, but not there: to pass over them would change what is learned.
 ELSEWHERE: Final = {
     "weight": "weight belongs on an assistant message",
@@ -49,7 +50,7 @@ def _beside(value: dict[str, Any], row: Row, line: int) -> None:
             raise BadRow(line, ELSEWHERE[key], key)
         if key in ("tools", "functions") and not isinstance(row, Chat) and not empty(said):
             raise BadRow(line, f"{key} belong in a chat row", key)
-        if isinstance(said, dict | list):
+        if key not in OURS and isinstance(said, dict | list):
             shallow(said, line, plain(key))
 
 

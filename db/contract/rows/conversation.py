@@ -5,11 +5,13 @@ from typing import Any, Final
 from db.contract.rows import tooling
 from db.contract.rows.formats import Chat, Message
 from db.contract.rows.jsonl import BadRow, Limits, kind
-from db.contract.rows.values import empty, plain, short, text
+from db.contract.rows.values import empty, plain, shallow, short, text
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+SAME: Final = {"developer": "system", "function": "tool"}
 # What may stand in a message, and on whose turns it means something.
 ASSISTANT: Final = ("weight", "refusal", "tool_calls", "function_call", "audio")
+PLAIN: Final = frozenset(("role", "content", "name", "weight"))
 KEYS: Final = ("role", "content", "name", "tool_call_id", *ASSISTANT)
 Part = dict[str, Any]
 
@@ -30,7 +32,8 @@ def chat(row: Part, line: int, limits: Limits) -> Chat:
             raise BadRow(
                 line, f"messages[{i}] answers a call{said}, and no message before it makes one", f"messages[{i}]"
             )
-        called.update(call.get("id") for call in message.calls)
+        if message.calls:
+            called.update(call.get("id") for call in message.calls)
         messages.append(message)
     if not any(m.role == "assistant" for m in messages):
         raise BadRow(line, "messages must hold an assistant message: there is nothing to learn", "messages")
@@ -65,22 +68,24 @@ def _message(value: object, line: int, path: str) -> Message:
     if role not in ROLES:
         raise BadRow(line, f"{path}.role must be one of {', '.join(ROLES)}, not {short(role)}", f"{path}.role")
     _keys(value, role, line, path)
-    calls = tooling.calls(value, line, path + ".") if role == "assistant" else ()
+    calls: tuple[Part, ...] = ()
+    if role == "assistant" and ("tool_calls" in value or "function_call" in value):
+        calls = tooling.calls(value, line, path + ".")
     name = None if value.get("name") is None else text(value["name"], line, f"{path}.name")
     answers = text(value.get("tool_call_id"), line, f"{path}.tool_call_id") if role == "tool" else None
     if role == "function" and not name:
         raise BadRow(line, f'the key "{path}.name" is missing', f"{path}.name")
     content = _content(value, role, bool(calls), line, path)
-    as_ = {"developer": "system", "function": "tool"}.get(role, role)
-    return Message(as_, content, _scored(value, role, line, path), name, calls, answers)
+    return Message(SAME.get(role, role), content, _scored(value, role, line, path), name, calls, answers)
 
 
 def _keys(value: Part, role: str, line: int, path: str) -> None:
     """What says nothing is passed over; what says something must be known, and stand where it means it."""
     for key, said in value.items():
-        where = f"{path}.{plain(key)}"
-        if key in ("role", "content", "name", "weight") or (empty(said) and key != "tool_call_id"):
+        if key in PLAIN or (empty(said) and key != "tool_call_id"):
             continue
+        where = f"{path}.{plain(key)}"
+        shallow(said, line, where)
         if key not in KEYS:
             raise BadRow(line, f"unknown key {short(f'{path}.{key}')}; expected {', '.join(KEYS)}", where)
         if key == "audio":
@@ -101,6 +106,7 @@ def _content(value: Part, role: str, calls: bool, line: int, path: str) -> str:
     if "content" not in value:
         raise BadRow(line, f'the key "{where}" is missing', where)
     if isinstance(raw, list):
+        shallow(raw, line, where)
         content = "".join(_part(part, role, line, f"{where}[{i}]") for i, part in enumerate(raw))
         if not raw:
             raise BadRow(line, f"{where} must be a string, or an array that holds a part", where)
