@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from api import token_counts
 from db.contract.rows.files import check, parse
+from db.contract.rows.jsonl import BadRow
 from db.contract.tokens.base_model import open_base
 from tests.api.test_memory import FILES
 
@@ -35,7 +36,10 @@ before = peak()
 if sys.argv[3] == "count":
     print(count(parse(FILES[sys.argv[1]]())), file=sys.stderr)
 else:
-    print(check(FILES[sys.argv[1]]()), file=sys.stderr)
+    try:
+        print(check(FILES[sys.argv[1]]()), file=sys.stderr)
+    except BadRow as error:
+        print(error, file=sys.stderr)
 print(peak() - before)
 """
 
@@ -67,7 +71,21 @@ def many_rows():
         yield b'{"prompt": "a", "completion": "the film was great"}\n' * (MIB // 53)
 
 
-FILES = {f.__name__: f for f in (many_choices, without_a_joint, long_lines, many_rows)}
+def many_tools():
+    """Thirty rows of 200 kB of tools each, 6 MiB: rendered, and refused by a base that shows none."""
+    tool = b'{"function": {"name": "f", "description": "%s"}}' % (b"a great film " * 40)
+    for _ in range(30):
+        yield b'{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "tools": ['
+        yield b", ".join([tool] * 350) + b"]}\n"
+
+
+def all_bad():
+    """140,000 bad rows, of which five are told."""
+    for _ in range(8):
+        yield b'{"messages": [], "id": "7"}\n' * 17_500
+
+
+FILES = {f.__name__: f for f in (many_choices, without_a_joint, long_lines, many_rows, many_tools, all_bad)}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +97,9 @@ FILES = {f.__name__: f for f in (many_choices, without_a_joint, long_lines, many
         ("many_choices", "check", 32),
         ("many_rows", "check", 32),
         ("long_lines", "check", 32),
+        ("many_tools", "count", 48),
+        ("many_tools", "check", 32),
+        ("all_bad", "check", 32),
     ],
 )
 def test_a_file_takes_a_bounded_part_of_the_memory(file, what, most, base_folder: Path):

@@ -1,5 +1,7 @@
 """`onward files` and `onward models` against a real API."""
 
+import json
+
 import pytest
 
 from tests.api.examples import CHOICE, jsonl
@@ -30,6 +32,34 @@ def test_a_file_goes_up_and_comes_back_and_goes(onward, rows, tmp_path):
 def test_a_bad_row_is_told_with_its_line(onward, rows):
     rows.write_bytes(jsonl(CHOICE, CHOICE | {"label": 7}))
     assert "Line 2" in complaint(onward("files", "upload", str(rows), ok=False))
+
+
+SHAREGPT = [
+    {"conversations": [{"from": "human", "value": "yes or no?"}, {"from": "gpt", "value": answer}]}
+    for answer in ("yes", "")
+]
+
+
+def test_a_foreign_file_is_named_converted_and_sent(onward, tmp_path):
+    path, made = tmp_path / "talks.json", tmp_path / "deep" / "rows.jsonl"
+    path.write_text(json.dumps(SHAREGPT, indent=1))
+    assert "onward files convert" in complaint(onward("files", "upload", str(path), ok=False))
+    done = onward("files", "convert", str(path), str(made))
+    assert f"1 rows in {made}" in done.stdout
+    assert "1 of 2 rows have no answer to learn and are left out" in done.stderr
+    assert json.loads(made.read_text())["messages"][1] == {"role": "assistant", "content": "yes"}
+    sent = read(onward("files", "upload", str(path), "--from", "sharegpt", "--json"))
+    assert (sent["filename"], sent["onward"]["format"], sent["onward"]["rows"]) == ("talks.jsonl", "chat", 1)
+    assert onward("files", "content", sent["id"]).stdout_bytes == made.read_bytes()
+
+
+def test_what_cannot_be_converted_is_told_and_nothing_is_left(onward, tmp_path):
+    path, made = tmp_path / "talks.json", tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(SHAREGPT[0]) + "\n" + json.dumps({"conversations": [{"from": "ghost", "value": ""}]}))
+    said = complaint(onward("files", "convert", str(path), str(made), ok=False))
+    assert "object 2 of" in said
+    assert "ghost" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["talks.json"]
 
 
 def test_a_missing_file_is_told_before_anything_is_sent(onward):

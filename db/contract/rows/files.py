@@ -4,11 +4,16 @@ import hashlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
-from db.contract.rows.formats import Chat, Choice, Format, Row, build
-from db.contract.rows.jsonl import BadRow, Limits, lines, parse_object
+from db.contract.rows.building import build, unfit
+from db.contract.rows.formats import Chat, Choice, Format, Row
+from db.contract.rows.jsonl import BadFile, BadRow, BadRows, Limits, lines, misshapen, parse_object
+
+TOLD: Final = 5  # bad rows, of all that are counted
+EMPTY: Final = "the file is empty: at least one row is needed"
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,11 @@ class Report:
 
 
 def check(chunks: Iterable[bytes], limits: Limits | None = None) -> Report:
-    """Validates a whole file from its chunks, holding one line at most. Raises BadRow at the first bad line."""
+    """Validates a whole new file from its chunks, holding one line at most. Raises BadRow, or BadRows with the first
+    TOLD of several and the count of all."""
     digest, size, kind = hashlib.sha256(), 0, None
+    bad: list[BadRow] = []
+    count, whole = 0, True
     seen = array("Q")
 
     def counted() -> Iterator[bytes]:
@@ -35,13 +43,30 @@ def check(chunks: Iterable[bytes], limits: Limits | None = None) -> Report:
             size += len(chunk)
             yield chunk
 
-    for row in parse(counted(), limits):
-        kind = format_of(row)
-        seen.append(int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=8).digest()))
-    if kind is None:  # parse has refused the empty file
-        raise BadRow(1, "the file is empty: at least one row is needed", None)
+    for line, found in read(counted(), limits or Limits()):
+        wrong = found if isinstance(found, BadRow) else _unfit(found, line)
+        if wrong is not None:
+            count, whole = count + 1, not isinstance(wrong, BadFile)
+            bad += [wrong][: TOLD - len(bad)]
+        elif not isinstance(found, BadRow):
+            kind = format_of(found)
+            seen.append(int.from_bytes(hashlib.blake2b(repr(found).encode(), digest_size=8).digest()))
+    if count > 1:
+        raise BadRows(bad, count, whole)
+    if bad:
+        raise bad[0]
+    if kind is None:
+        raise BadRow(1, EMPTY)
     repeated = len(seen) - len(np.unique(np.frombuffer(seen, np.uint64)))
     return Report(kind, len(seen), size, digest.hexdigest(), repeated)
+
+
+def _unfit(row: Row, line: int) -> BadRow | None:
+    try:
+        unfit(row, line)
+    except BadRow as error:
+        return _bare(error)
+    return None
 
 
 def parse(chunks: Iterable[bytes], limits: Limits | None = None) -> Iterator[Row]:
@@ -49,17 +74,48 @@ def parse(chunks: Iterable[bytes], limits: Limits | None = None) -> Iterator[Row
 
     Raises BadRow(line, reason, param) at the first line that is not a good row of the first row's format.
     """
-    limits = limits or Limits()
+    empty = True
+    for _, found in read(chunks, limits or Limits()):
+        if isinstance(found, BadRow):
+            raise found
+        empty = False
+        yield found
+    if empty:
+        raise BadRow(1, EMPTY)
+
+
+def read(chunks: Iterable[bytes], limits: Limits) -> Iterator[tuple[int, Row | BadRow]]:
+    """(line, row) of every line, with what is wrong in the place of a row that is none; nothing follows a BadFile."""
     kind: Format | None = None
-    for number, line in lines(chunks, limits):
-        row = build(parse_object(line, number), number, limits)
-        if kind is None:
+    try:
+        for number, line in lines(chunks, limits):
+            try:
+                row = build(_object(line, number), number, limits)
+                if kind is not None and format_of(row) != kind:
+                    said = f"this row is of format {format_of(row)}, the rows before it are {kind}"
+                    raise BadRow(number, said)
+            except BadFile:
+                raise
+            except BadRow as error:
+                yield number, _bare(error)
+                continue
             kind = format_of(row)
-        elif format_of(row) != kind:
-            raise BadRow(number, f"this row is of format {format_of(row)}, the rows before it are {kind}", None)
-        yield row
-    if kind is None:
-        raise BadRow(1, "the file is empty: at least one row is needed", None)
+            yield number, row
+    except BadFile as error:
+        yield error.line, _bare(error)
+
+
+def _object(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        return parse_object(line, number)
+    except BadRow as error:
+        shape = misshapen(line, error) if number == 1 else None
+        raise (shape or error) from error
+
+
+def _bare(error: BadRow) -> BadRow:
+    """Without the frames it passed, which hold the line and the row."""
+    return type(error)(error.line, error.reason, error.param)
 
 
 def format_of(row: Row) -> Format:

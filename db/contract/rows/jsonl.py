@@ -2,9 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+MARK: Final = b"\xef\xbb\xbf"  # the byte-order mark of UTF-8, which some editors put before a file and Azure asks for
+CLIPPED: Final = 150  # characters of a reason, where several are told
+ONE_A_LINE: Final = "JSONL has one object a line"
 
 
 class BadRow(ValueError):
@@ -13,6 +17,30 @@ class BadRow(ValueError):
     def __init__(self, line: int, reason: str, param: str | None = None) -> None:
         super().__init__(f"Line {line}: {reason}")
         self.line, self.reason, self.param = line, reason, param
+
+
+class BadFile(BadRow):
+    """What is wrong is the file as a whole, as seen at `line`: it makes no sense to read on."""
+
+
+class BadRows(BadRow):
+    """Several bad rows of a file: `first` of them, in order, of `count` in all, or of at least so many."""
+
+    def __init__(self, first: Sequence[BadRow], count: int, whole: bool = True) -> None:
+        same: dict[str, list[int]] = {}
+        for row in first:
+            reason = row.reason if len(row.reason) <= CLIPPED else row.reason[:CLIPPED] + "…"
+            same.setdefault(reason, []).append(row.line)
+        told = [_told(reason, at, name=i > 0) for i, (reason, at) in enumerate(same.items())]
+        super().__init__(first[0].line, f"{'; '.join(told)}. {'' if whole else 'At least '}{count} rows are bad")
+        self.first, self.count = tuple(first), count
+
+
+def _told(reason: str, at: list[int], name: bool) -> str:
+    also = (
+        f" (so are lines {', '.join(map(str, at[1:]))})" if len(at) > 2 else f" (so is line {at[1]})" if at[1:] else ""
+    )
+    return f"{f'line {at[0]}: ' if name else ''}{reason}{also}"
 
 
 @dataclass(frozen=True)
@@ -27,19 +55,22 @@ class Limits:
 
 
 def lines(chunks: Iterable[bytes], limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, line) of every line that is not blank. Holds one line and one chunk at most.
+    """(line number from 1, line) of every line that is not blank, without the file's byte-order mark. Holds one line
+    and one chunk at most.
 
-    Raises BadRow for a line or file over its limit and for a blank line that another line follows.
+    Raises BadFile for a line or file over its limit and for a blank line that another line follows.
     """
     blank = 0
     for number, line in enumerate(_split(chunks, limits), start=1):
+        if number == 1:
+            line = line.removeprefix(MARK)
         if not line or line.isspace():
             blank = blank or number
             continue
         if blank:
-            raise BadRow(blank, "the line is blank: blank lines are allowed at the end of the file only")
+            raise BadFile(blank, "the line is blank: blank lines are allowed at the end of the file only")
         if number > limits.max_rows:
-            raise BadRow(number, f"the file has more than {limits.max_rows} rows")
+            raise BadFile(number, f"the file has more than {limits.max_rows} rows")
         yield number, line
 
 
@@ -48,23 +79,42 @@ def _split(chunks: Iterable[bytes], limits: Limits) -> Iterator[bytes]:
     for chunk in chunks:
         size += len(chunk)
         if size > limits.max_file_bytes:
-            raise BadRow(number, f"the file is larger than {limits.max_file_bytes} bytes")
+            raise BadFile(number, f"the file is larger than {limits.max_file_bytes} bytes")
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             if len(rest) + end - start > limits.max_line_bytes:
-                _too_long(number, limits)
+                _too_long(number, limits, bytes(rest[:8]) + chunk[start : start + 8])
             yield bytes(rest) + chunk[start:end]
             rest.clear()
             start, number = end + 1, number + 1
         if len(rest) + len(chunk) - start > limits.max_line_bytes:
-            _too_long(number, limits)
+            _too_long(number, limits, bytes(rest[:8]) + chunk[start : start + 8])
         rest += memoryview(chunk)[start:]
     if rest:
         yield bytes(rest)
 
 
-def _too_long(number: int, limits: Limits) -> NoReturn:
-    raise BadRow(number, f"the line is longer than {limits.max_line_bytes} bytes")
+def _too_long(number: int, limits: Limits, head: bytes) -> NoReturn:
+    array = f": {_ARRAY}" if number == 1 and _opens(head, b"[") else ""
+    raise BadFile(number, f"the line is longer than {limits.max_line_bytes} bytes{array}")
+
+
+_ARRAY: Final = f"{ONE_A_LINE}, without [ and ] around them and commas between (`onward files convert` makes it so)"
+
+
+def _opens(line: bytes, bracket: bytes) -> bool:
+    return line.removeprefix(MARK).lstrip().startswith(bracket)
+
+
+def misshapen(line: bytes, error: BadRow) -> BadFile | None:
+    """What the file is where its first line is not one object: a JSON array, or objects printed over several lines."""
+    if _opens(line, b"["):
+        return BadFile(error.line, f"must be a JSON object, not an array: {_ARRAY}")
+    cause = error.__cause__
+    if not _opens(line, b"{") or not isinstance(cause, json.JSONDecodeError) or cause.pos < len(cause.doc.rstrip()):
+        return None
+    more = "which does not end on its line (`onward files convert` makes it so)"
+    return BadFile(error.line, f"not valid JSON: {ONE_A_LINE}, and this is the beginning of one {more}")
 
 
 def parse_object(line: bytes, number: int) -> dict[str, Any]:
@@ -72,9 +122,10 @@ def parse_object(line: bytes, number: int) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRow(number, f"not valid UTF-8 at byte {error.start + 1} of the line") from error
+        wide = " (it looks like UTF-16: save the file as UTF-8)" if line[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise BadRow(number, f"not valid UTF-8 at byte {error.start + 1} of the line{wide}") from error
     if text.startswith("\ufeff"):
-        raise BadRow(number, "begins with a byte-order mark: save the file as UTF-8 without one")
+        raise BadRow(number, "begins with a byte-order mark, which may stand at the start of the file only")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -86,16 +137,6 @@ def parse_object(line: bytes, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRow(number, f"must be a JSON object, not {kind(value)}")
     return value
-
-
-_KINDS: dict[type, str] = {
-    str: "a string",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    list: "an array",
-    dict: "an object",
-}
 
 
 def kind(value: object) -> str:

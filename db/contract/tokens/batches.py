@@ -1,6 +1,7 @@
 """What is tokenised together: rows and texts in batches of bounded size, and of a prompt only its last words again for
 each continuation. An encoding takes some hundred bytes a token while it is held. Knows rows, not what is scored."""
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -32,7 +33,9 @@ def chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 def _size(row: Row) -> int:
     if isinstance(row, Chat):
-        return sum(len(message.content) for message in row.messages)
+        said = sum(len(message.content) for message in row.messages)
+        parts = (*row.tools, *(call for message in row.messages for call in message.calls))
+        return said + sum(len(json.dumps(part)) for part in parts)
     return len(row.prompt) + sum(map(len, continuations(row)))
 
 

@@ -146,13 +146,15 @@ def _conversation(base: Base, row: Chat, full: str, encoding: Encoding) -> Encod
     ids, offsets = encoding.ids, encoding.offsets
     starts, ends = [low for low, _ in offsets], [high for _, high in offsets]
     scored: list[int] = []
-    for start, content, end in turns:
+    for start, content, end, calls in turns:
         # Every token that holds some of the content, be it with the end of what precedes it, and what closes the turn
-        # up to its first special token: nothing where none does.
+        # up to its first special token: nothing where none does. Tool calls may have special tokens of their own, so
+        # that these turns go up to their last, or to their end where there is none.
         inside = range(max(bisect_right(ends, start), 1), bisect_left(starts, end))
         body = [i for i in inside if starts[i] < content]
         tail = [i for i in inside if starts[i] >= content]
-        closing = next((n for n, i in enumerate(tail) if ids[i] in base.special_ids), -1)
+        special = [n for n, i in enumerate(tail) if ids[i] in base.special_ids]
+        closing = (special or [len(tail) - 1])[-1] if calls else (special or [-1])[0]
         scored.extend((*body, *tail[: closing + 1]))
     if not scored:
         raise Unencodable("the assistant messages have no tokens: there is nothing to learn", "messages")

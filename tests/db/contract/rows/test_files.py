@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.contract.rows.files import Report, check, parse
 from db.contract.rows.formats import Chat, Choice, Completion, Message, Row
-from db.contract.rows.jsonl import BadRow, Limits
+from db.contract.rows.jsonl import BadRow, BadRows, Limits
 
 CHOICE = {"prompt": "p", "choices": [" a", " b"], "label": 1}
 COMPLETION = {"prompt": "p", "completion": " c"}
@@ -34,23 +34,71 @@ completions = st.builds(Completion, text, filled)
 choices = st.lists(filled, min_size=2, max_size=5, unique=True).flatmap(
     lambda found: st.builds(Choice, text, st.just(tuple(found)), st.integers(0, len(found) - 1))
 )
-turns = st.builds(Message, st.sampled_from(["system", "user"]), text, st.just(False)) | st.builds(
-    Message, st.just("assistant"), text, st.booleans()
+said = text.filter(str.strip)
+arguments = st.dictionaries(
+    text, text | st.integers(-9, 9) | st.none() | st.lists(st.booleans(), max_size=2), max_size=3
 )
-chats = st.lists(turns, min_size=1, max_size=5).filter(lambda t: any(m.scored for m in t)).map(tuple).map(Chat)
+calls = st.builds(
+    lambda name, given: {"id": "c", "type": "function", "function": {"name": name, "arguments": given}},
+    filled,
+    arguments,
+)
+names = st.none() | text
+turns = st.builds(Message, st.sampled_from(["system", "user"]), text, st.just(False), names) | st.builds(
+    Message, st.just("assistant"), said, st.booleans(), names, st.lists(calls, max_size=2).map(tuple)
+)
+tools = st.builds(lambda name: {"type": "function", "function": {"name": name}}, filled)
+ASKED = Message("user", "u", False)
+CALLED = Message(
+    "assistant", "", True, None, ({"id": "c", "type": "function", "function": {"name": "f", "arguments": {}}},)
+)
+ANSWERED = Message("tool", "found", False, None, (), "c")
+chats = st.builds(
+    lambda turns, tools, opening: Chat((ASKED, *opening, *turns), tuple(tools)),
+    st.lists(turns, min_size=1, max_size=5).filter(lambda t: any(m.scored for m in t)),
+    st.lists(tools, max_size=2),
+    st.sampled_from([(), (CALLED,), (CALLED, ANSWERED)]),
+)
 
 
-def _json(row: Row) -> dict[str, object]:
+# What says nothing, wherever it stands.
+beside = st.fixed_dictionaries(
+    {},
+    optional={"id": st.integers(), "metadata": st.dictionaries(text, text, max_size=2), "tool_choice": st.just("auto")},
+)
+nulls = st.fixed_dictionaries(
+    {}, optional={key: st.none() for key in ("name", "audio", "function_call", "weight", "odd")}
+)
+written = st.fixed_dictionaries({"parts": st.booleans(), "developer": st.booleans(), "deprecated": st.booleans()})
+
+
+def _json(row: Row, style: dict[str, bool], empty: dict[str, None]) -> dict[str, object]:
     if isinstance(row, Completion):
         return {"prompt": row.prompt, "completion": row.completion}
     if isinstance(row, Choice):
         return {"prompt": row.prompt, "choices": list(row.choices), "label": row.label}
-    return {
-        "messages": [
-            {"role": m.role, "content": m.content} | ({} if m.role != "assistant" else {"weight": int(m.scored)})
-            for m in row.messages
-        ]
-    }
+    found = {"messages": [_turn(m, style, empty) for m in row.messages]}
+    if style["deprecated"]:
+        return {**found, "functions": [tool["function"] for tool in row.tools]}
+    return {**found, "tools": list(row.tools) or None, "parallel_tool_calls": True}
+
+
+def _turn(m: Message, style: dict[str, bool], empty: dict[str, None]) -> dict[str, object]:
+    role = "developer" if m.role == "system" and style["developer"] else m.role
+    half = len(m.content) // 2
+    parts = [{"type": "text", "text": piece} for piece in (m.content[:half], m.content[half:])]
+    turn = {**empty, "role": role, "content": parts if style["parts"] else m.content}
+    if m.name is not None:
+        turn["name"] = m.name
+    if m.role == "assistant" and not (m.scored and "weight" in empty):
+        turn["weight"] = int(m.scored)
+    if m.calls:
+        turn |= {"tool_calls": [_call(call) for call in m.calls], "content": turn["content"] if m.content else None}
+    return turn | ({"tool_call_id": m.answers} if m.answers is not None else {})
+
+
+def _call(call: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
 
 
 @given(
@@ -59,9 +107,16 @@ def _json(row: Row) -> dict[str, object]:
     newline=st.sampled_from(["\n", "\r\n"]),
     end=st.sampled_from(["", "\n", "\n\n  \n"]),
     cut=st.integers(1, 40),
+    style=written,
+    empty=nulls,
+    more=beside,
+    mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
 )
-def test_good_rows_come_back_however_the_bytes_are_cut(rows, ascii_only, newline, end, cut):
-    raw = (newline.join(json.dumps(_json(row), ensure_ascii=ascii_only) for row in rows) + end).encode()
+def test_good_rows_come_back_however_they_are_written_and_cut(
+    rows, ascii_only, newline, end, cut, style, empty, more, mark
+):
+    values = [{**more, **_json(row, style, empty)} for row in rows]
+    raw = mark + (newline.join(json.dumps(value, ensure_ascii=ascii_only) for value in values) + end).encode()
     chunks = [raw[i : i + cut] for i in range(0, len(raw), cut)]
     assert list(parse(chunks)) == rows
     kind = {Chat: "chat", Choice: "choice", Completion: "completion"}[type(rows[0])]
@@ -90,6 +145,9 @@ def test_any_bytes_that_are_no_rows_are_a_bad_row(raw, cut):
     assert bad is not None
     assert 1 <= bad.line <= raw.count(b"\n") + 1
     assert str(bad) == f"Line {bad.line}: {bad.reason}"
+    if isinstance(bad, BadRows):
+        assert [row.line for row in bad.first] == sorted({row.line for row in bad.first})
+        assert len(bad.first) == min(bad.count, 5)
 
 
 json_values = st.recursive(
@@ -115,7 +173,8 @@ REFUSED = {
     "only newlines": (b"\n\n", 1, None, "the file is empty"),
     "bad UTF-8": (_jsonl(CHOICE) + b'{"prompt": "\xff"}', 2, None, "not valid UTF-8 at byte 13 of the line"),
     "UTF-16": ('{"prompt": "p"}'.encode("utf-16"), 1, None, "not valid UTF-8 at byte 1 of the line"),
-    "byte-order mark": (b"\xef\xbb\xbf" + _jsonl(CHOICE), 1, None, "byte-order mark"),
+    "byte-order mark inside": (_jsonl(CHOICE) + b"\xef\xbb\xbf" + _jsonl(CHOICE), 2, None, "byte-order mark"),
+    "byte-order mark alone": (b"\xef\xbb\xbf\n", 1, None, "the file is empty"),
     "not JSON": (b'{"prompt": }\n', 1, None, "not valid JSON at column 12: Expecting value"),
     "two objects": (b"{} {}\n", 1, None, "not valid JSON at column 4: Extra data"),
     "NaN": (b'{"prompt": "p", "choices": ["a", "b"], "label": NaN}', 1, None, "NaN is not a JSON number"),
@@ -135,12 +194,13 @@ REFUSED = {
     "missing prompt": (_jsonl({"completion": "c"}), 1, "prompt", 'the key "prompt" is missing'),
     "missing completion": (_jsonl({"prompt": "c"}), 1, "completion", 'the key "completion" is missing'),
     "missing label": (_jsonl({"prompt": "c", "choices": ["a", "b"]}), 1, "label", 'the key "label" is missing'),
-    "unknown key": (
-        _jsonl({**COMPLETION, "promt": 1}),
+    "a key that means something elsewhere": (
+        _jsonl({**COMPLETION, "weight": 1}),
         1,
-        "promt",
-        "unknown key 'promt'; expected prompt, completion",
+        "weight",
+        "weight belongs on an assistant message",
     ),
+    "nested far": (_jsonl({**CHAT, "id": json.loads("[" * 65 + "]" * 65)}), 1, "id", "nested more than 64 deep"),
     "prompt of wrong type": (_jsonl({**CHOICE, "prompt": 3}), 1, "prompt", "prompt must be a string, not a number"),
     "empty completion": (_jsonl({**COMPLETION, "completion": ""}), 1, "completion", "must not be empty"),
     "half a surrogate pair": (b'{"prompt": "\\ud800", "completion": "c"}', 1, "prompt", "half of a surrogate pair"),
@@ -183,31 +243,38 @@ REFUSED = {
         _chat({**USER, "role": "critic"}),
         1,
         "messages[0].role",
-        "one of system, user, assistant, not 'critic'",
+        "one of system, developer, user, assistant, tool, function, not 'critic'",
     ),
     "role a list": (_chat({**USER, "role": []}), 1, "messages[0].role", "must be a string, not an array"),
-    "tool role": (
-        _chat({"role": "tool", "content": ""}),
+    "an answer to nothing": (
+        _chat(USER, {"role": "tool", "tool_call_id": "1", "content": ""}),
         1,
-        "messages[0].role",
-        "tools and functions are not supported",
+        "messages[1]",
+        "answers a call with the id '1', and no message before it makes one",
     ),
-    "tool calls": (
-        _chat({"role": "assistant", "content": "", "tool_calls": []}),
+    "a call without a name": (
+        _chat(USER, {"role": "assistant", "function_call": {}}),
         1,
-        "messages[0].tool_calls",
-        "not supported",
+        "messages[1].function_call.name",
+        "must be a string, not null",
     ),
-    "tool calls without content": (
-        _chat({"role": "assistant", "function_call": {}}),
+    "tools in a completion": (_jsonl({**COMPLETION, "tools": [1]}), 1, "tools", "tools belong in a chat row"),
+    "half a character in a tool": (
+        _jsonl({**CHAT, "tools": [{"function": {"name": "f", "\ud800": 1}}]}),
         1,
-        "messages[0].function_call",
-        "not supported",
+        "tools",
+        "half of a surrogate pair",
     ),
-    "tools": (_jsonl({**CHAT, "tools": []}), 1, "tools", "tools and functions are not supported"),
-    "parts": (_chat({"role": "user", "content": []}), 1, "messages[0].content", "must be a string, not an array"),
+    "a number too large in a tool": (
+        b'{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}],'
+        b' "tools": [{"function": {"name": "f", "x": 1e999}}]}',
+        1,
+        "tools",
+        "a number that is too large",
+    ),
+    "parts": (_chat({"role": "user", "content": []}), 1, "messages[0].content", "an array that holds a part"),
     "missing content": (_chat({"role": "user"}), 1, "messages[0].content", 'the key "messages[0].content" is missing'),
-    "unknown key of a message": (_chat({**USER, "name": "x"}), 1, "messages[0].name", "unknown key 'messages[0].name'"),
+    "unknown key of a message": (_chat({**USER, "nme": "x"}), 1, "messages[0].nme", "unknown key 'messages[0].nme'"),
 }
 
 
@@ -218,6 +285,36 @@ def test_a_bad_row_says_where_and_why(raw: bytes, line: int, param: str | None, 
         check(raw[i : i + cut] for i in range(0, len(raw), cut))
     assert (caught.value.line, caught.value.param) == (line, param)
     assert reason in caught.value.reason
+
+
+def test_the_first_five_bad_rows_are_told_with_the_count_of_all():
+    bad, good = {**CHAT, "messages": []}, _jsonl(CHAT)
+    raw = good + _jsonl(COMPLETION) + good + _jsonl(bad, bad) + b"{\n" + good + _jsonl(*[bad] * 300)
+    with pytest.raises(BadRows) as caught:
+        check([raw])
+    assert ([row.line for row in caught.value.first], caught.value.count) == ([2, 4, 5, 6, 8], 304)
+    assert str(caught.value) == (
+        "Line 2: this row is of format completion, the rows before it are chat; "
+        "line 4: messages must hold 1 to 1024 messages, not 0 (so are lines 5, 8); "
+        "line 6: not valid JSON at column 2: Expecting property name enclosed in double quotes. 304 rows are bad"
+    )
+
+
+def test_a_file_that_is_bad_as_a_whole_is_not_read_on():
+    with pytest.raises(BadRow, match="one object a line") as caught:
+        check([b"[\n", b"{},\n" * 300])
+    assert not isinstance(caught.value, BadRows)
+    with pytest.raises(BadRow, match=r"longer than 1048576 bytes: JSONL has one object a line"):
+        check([json.dumps([CHAT] * 20_000).encode()])
+    with pytest.raises(BadRows, match=r"At least 2 rows are bad$"):
+        check([_jsonl(CHAT, {}) + b"\n" + _jsonl(CHAT)])
+
+
+def test_what_a_new_file_may_not_hold_is_still_read_where_it_was_stored():
+    raw = _chat({"role": "assistant", "content": ""})
+    assert list(parse([raw])) == [Chat((Message("assistant", "", True),))]
+    with pytest.raises(BadRow, match="no user's turn before it"):
+        check([raw])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,23 @@ ROWS = (
     {"prompt": "p", "choices": [" a", " b"], "label": 1},
     {"prompt": "p", "completion": " c"},
     {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "weight": 1}]},
+    {
+        "messages": [
+            {"role": "developer", "content": [{"type": "text", "text": "s"}], "name": "n"},
+            {"role": "user", "content": "u"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "t"},
+            {"role": "assistant", "refusal": "a", "audio": None},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    },
 )
+
+CHAT = b'{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": %s}]'
 
 
 def value(text: bytes) -> bytes:
@@ -52,6 +68,12 @@ HOSTILE = {
     "many choices": b'{"prompt": "p", "label": 1, "choices": [' + b", ".join([b'"a"'] * 150_000) + b"]}\n",
     "many messages": b'{"messages": [' + b", ".join([b"{}"] * 150_000) + b"]}\n",
     "blank lines": b"\n" * (FULL // 8) + b"{}",
+    "a nested extra": b'{"prompt": "p", "completion": "c", "x": ' + b"[" * 900 + b"]" * 900 + b"}\n",
+    "many extras": b'{"prompt": "p", "completion": "c", "x": [' + b",".join([b"{}"] * 300_000) + b"]}\n",
+    "many tools": CHAT % b'"a"' + b', "tools": [' + b",".join([b'{"function":{"name":"f"}}'] * 40_000) + b"]}\n",
+    "a nested tool": CHAT % b'"a"' + b', "tools": [{"function":{"name":"f","x":' + b"[" * 900 + b"]" * 900 + b"}}]}\n",
+    "many parts": CHAT % (b"[" + b",".join([b'{"type":"text","text":"a"}'] * 38_000) + b"]") + b"}\n",
+    "a JSON array": b"[" + b",".join([b'{"prompt": "p", "completion": "c"}'] * 29_000) + b"]\n",
     "carriage returns": b"\r" * FULL,
 }
 
