@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, security, workers
+from db.contract.receipts.signing import WrongKey, key_id, public_of
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -32,6 +33,8 @@ from worker.slices import tasks
 from worker.slices.context import Context
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
+from worker.slices.receipts import Receipts
+from worker.types import CannotCompute
 
 log = structlog.get_logger("worker.process")
 Opens = Callable[[WorkerSettings, Base], tuple[Watched, dict[str, Any]]]
@@ -39,7 +42,7 @@ Opens = Callable[[WorkerSettings, Base], tuple[Watched, dict[str, Any]]]
 
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
-    base = base_model.load(settings.model, settings)
+    base, secret = base_model.load(settings.model, settings), _receipt_key(settings)
     factory = sessions(settings.database_url)
     security.warn_unbound(factory)
     with factory.begin() as session:
@@ -57,7 +60,9 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         scorer, about = opens(settings, base)
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        context = Context(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress)
+        receipts = Receipts(about, secret)
+        receipts.prepare(base.path)
+        context = Context(settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, receipts)
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         metrics.engine_ready.labels(base.name).set(1)
         metrics.say_build(about)
@@ -67,6 +72,16 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     finally:
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _receipt_key(settings: WorkerSettings) -> str | None:
+    """What receipts are signed with. Raises CannotCompute, before anything is loaded, for what is no key."""
+    secret = settings.receipt_key.get_secret_value().strip() if settings.receipt_key is not None else ""
+    try:
+        log.info("receipts are signed", key=key_id(public_of(secret))) if secret else log.info("receipts are unsigned")
+    except WrongKey as error:
+        raise CannotCompute(f"ONWARD_RECEIPT_KEY: {error}") from None
+    return secret or None
 
 
 def _watched(settings: WorkerSettings, model: str) -> Progress:

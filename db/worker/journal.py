@@ -14,7 +14,7 @@ from db import audit, events, files, transitions, usage
 from db.contract.history import History
 from db.contract.spec import stored
 from db.ids import new_id
-from db.tables import Adapter, Evaluation, Job, JournalStep
+from db.tables import Adapter, Evaluation, Job, JournalStep, Result
 from db.worker.leases import Claim, lock
 
 
@@ -40,13 +40,15 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Published:
-    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, and the directory as a tar."""
+    """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, and
+    receipt.json where one could be made."""
 
     name: str
     step: int
     sha256: str
     path: str
     tar: bytes
+    receipt: bytes | None = None
 
 
 def flush(
@@ -161,9 +163,17 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
             token=claim.token,
         )
     )
+    if adapter.receipt is not None:
+        _keep_receipt(session, job, adapter.receipt)
     events.write(session, job, f"Adapter of step {adapter.step} published as {adapter.name}")
     about = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
     audit.write(session, job.tenant_id, "adapter.create", adapter_id, about, claim.worker_id)
+
+
+def _keep_receipt(session: Session, job: Job, receipt: bytes) -> None:
+    about = {"filename": f"{job.id}.receipt.json", "purpose": "fine-tune-results", "format": None, "rows": 0}
+    file = files.create(job.tenant_id, session, chunks=[receipt], **about)  # type: ignore[arg-type]
+    session.add(Result(job_id=job.id, kind="receipt", tenant_id=job.tenant_id, file_id=file.id))
 
 
 def _report(session: Session, job: Job, steps: Sequence[Step], evaluated: Evaluated | None) -> None:

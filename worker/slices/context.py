@@ -18,6 +18,7 @@ from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
+from worker.slices.receipts import Receipts
 from worker.slices.resident import Resident
 from worker.slices.shares import Shares
 
@@ -37,6 +38,7 @@ class Context:
     ring: Callable[[str], None]
     give_up: Callable[[], None]
     progress: Progress
+    receipts: Receipts = field(default_factory=Receipts)
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     quantum: float = 1000.0
     shares: Shares = field(default_factory=Shares)

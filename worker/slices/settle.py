@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -196,7 +197,9 @@ def _publish(context: Context, leased: LeasedRun, step: int) -> Published:
     claim, folder = leased.claim, context.settings.home / "adapters"
     with traces.span("publish", claim.traceparent, job=leased.job_id, step=step):
         name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
-        return publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
+        made = publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
+        transaction = context.transaction(claim.tenant_id)
+        return replace(made, receipt=context.receipts.issue(transaction, claim.job_id, context.base.path, made))
 
 
 def _point(context: Context, leased: LeasedRun, step: int) -> Point:

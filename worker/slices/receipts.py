@@ -1,0 +1,52 @@
+"""The receipt of what is published: from the rows, the base's files and the installation's key. Knows no step."""
+
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from db.contract.receipts.form import AdapterPart
+from db.worker.journal import Published
+from db.worker.told import told
+from worker.adapters import base_files, receipt
+
+log = structlog.get_logger("worker.slices.receipts")
+
+
+@dataclass(frozen=True)
+class Receipts:
+    """`about` is what the engine says of itself, `secret` the private key that receipts are signed with, if any."""
+
+    about: Mapping[str, Any] = field(default_factory=dict)
+    secret: str | None = field(default=None, repr=False)
+
+    def prepare(self, base: Path) -> None:
+        """Read the base's files once, beside the slices: they may be many gigabytes. Who needs them sooner waits."""
+        threading.Thread(target=_tried, args=(base,), name="base-hash", daemon=True).start()
+
+    def issue(
+        self, transaction: AbstractContextManager[Session], job_id: str, base: Path, made: Published
+    ) -> bytes | None:
+        """receipt.json of what was published; None, with a line in the log, where something that it tells of is gone.
+        An adapter is not worth less without. Raises what the database does."""
+        try:
+            adapter = AdapterPart(name=made.name, sha256=made.sha256, step=made.step)
+            files = base_files.hashed(base)
+            with transaction as session:
+                jobs = told(session, job_id, made.step)
+            return receipt.issued(adapter, files, jobs, self.about, self.secret)
+        except (OSError, LookupError, ValueError) as error:
+            log.warning("no receipt", job=job_id, error=str(error))
+            return None
+
+
+def _tried(base: Path) -> None:
+    try:
+        base_files.hashed(base)
+    except OSError as error:
+        log.warning("the base's files cannot be hashed: adapters will have no receipts", error=str(error))
