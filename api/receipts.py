@@ -48,13 +48,13 @@ class Verification(BaseModel):
 
 
 @router.get("/receipt_keys")
-def list_keys(tenant: Tenant, context: Ctx) -> ReceiptKeys:
+def list_keys(_: Tenant, context: Ctx) -> ReceiptKeys:
     """The newest and those before it that are still trusted, in the operator's order. None: receipts are not signed."""
     keys = signing.public_keys(context.settings.receipt_public_keys)
     return ReceiptKeys(data=[ReceiptKey(id=signing.key_id(public), public=public) for public in keys])
 
 
-async def sent(request: Request, tenant: Tenant, context: Ctx) -> bytes:
+async def sent(request: Request, _: Tenant, context: Ctx) -> bytes:
     return await body.whole(request, context.settings)
 
 

@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 File = Annotated[Path, typer.Argument(metavar="RECEIPT", help="receipt.json, a job's result file.", dir_okay=False)]
 BaseFolder = Annotated[Path, typer.Option("--base", help="The base model's folder.", exists=True, file_okay=False)]
 Keys = Annotated[list[str] | None, typer.Option("--key", help="A public key that is trusted (hex); once a key.")]
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SHARE = 0.05  # of the steps, of whose forgery the chance to be found is told
 
 
@@ -67,9 +67,10 @@ def verify(
         signed = _signed(found, trusted)
         files, weighed = _rebuilt(found, base)
         if adapter is not None:
-            file = adapter / WEIGHTS if adapter.is_dir() else adapter
-            if not file.is_file() or file.read_bytes() != files[WEIGHTS]:
-                raise Refused("hash", f"{file} is not the adapter of the receipt")
+            named = {name: adapter / name for name in (WEIGHTS, CONFIG)} if adapter.is_dir() else {WEIGHTS: adapter}
+            for name, file in named.items():
+                if not file.is_file() or file.read_bytes() != files[name]:
+                    raise Refused("hash", f"{file} is not that of the receipt's adapter")
     said = _asked(data) if service else None
     if said is not None and not said["valid"]:
         raise Failure(f"the service does not vouch for it: {said['reason']}")

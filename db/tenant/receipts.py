@@ -11,7 +11,7 @@ from db.tables import Adapter, File, Result
 
 @dataclass(frozen=True)
 class Kept:
-    """An adapter as it was published, also one that was deleted since; `receipt` is the SHA-256 of its receipt's file."""
+    """An adapter as it was published, also one that was deleted since; `receipt` is the SHA-256 of its receipt."""
 
     name: str
     step: int

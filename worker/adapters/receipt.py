@@ -19,11 +19,15 @@ MOST_VERSIONS = 24
 
 
 def issued(
-    adapter: AdapterPart, base: BasePart, told: Sequence[Told], about: Mapping[str, Any], secret: str | None
+    name: str, sha256: str, base: BasePart, told: Sequence[Told], about: Mapping[str, Any], secret: str | None
 ) -> bytes:
-    """receipt.json of an adapter, signed where there is a key. `about` is what a worker says of its engine."""
-    versions = {name: str(value)[:512] for name, value in sorted(about.items())[:MOST_VERSIONS] if len(name) <= 64}
+    """receipt.json of the adapter of this name and hash, signed where there is a key. `about` is what a worker says of
+    its engine."""
+    versions = {key: str(value)[:512] for key, value in sorted(about.items())[:MOST_VERSIONS] if len(key) <= 64}
     versions |= {"onward": VERSION, "spec": str(SPEC_VERSION), "numpy": np.__version__}
+    history = told[0].history
+    config = peft_files.sha256(peft_files.config(history.spec.adapter, history.spec.model))
+    adapter = AdapterPart(config=config, name=name, sha256=sha256, step=history.step)
     payload = written(adapter, base, told, versions)
     return sealed(payload, [signing.signed(payload, secret)] if secret else [])
 
@@ -36,12 +40,14 @@ def rebuilt(receipt: Receipt, base: Base) -> dict[str, bytes]:
     for told in receipt.told:
         parent = told.history.spec.parent
         if parent is not None and told.history.parent is not None:
-            _expect(parent.sha256, _weights(told.history.parent, base), "its parent's losses")
+            _expect(parent.sha256, _weights(told.history.parent, base), "its parent's losses lead")
     weights = _weights(receipt.history, base)
-    _expect(receipt.adapter.sha256, weights, "its losses")
+    _expect(receipt.adapter.sha256, weights, "its losses lead")
+    config = peft_files.config(spec.adapter, spec.model)
+    _expect(receipt.adapter.config, config, "its spec leads")
     return {
         peft_files.WEIGHTS: weights,
-        peft_files.CONFIG: peft_files.config(spec.adapter, spec.model),
+        peft_files.CONFIG: config,
         peft_files.README: peft_files.readme(spec.adapter, spec.model, receipt.adapter.name),
     }
 
@@ -56,7 +62,7 @@ def _weights(history: History, base: Base) -> bytes:
     return peft_files.weights(layout, point.params)
 
 
-def _expect(wanted: str, weights: bytes, whose: str) -> None:
-    found = peft_files.sha256(weights)
+def _expect(wanted: str, file: bytes, what: str) -> None:
+    found = peft_files.sha256(file)
     if found != wanted:
-        raise Refused("hash", f"{whose} lead to {found}, not to {wanted}")
+        raise Refused("hash", f"{what} to {found}, not to {wanted}")

@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from db.contract.receipts.form import AdapterPart
 from db.worker.journal import Published
 from db.worker.told import told
 from worker.adapters import base_files, receipt
@@ -35,11 +34,10 @@ class Receipts:
         """receipt.json of what was published; None, with a line in the log, where something that it tells of is gone.
         An adapter is not worth less without. Raises what the database does."""
         try:
-            adapter = AdapterPart(name=made.name, sha256=made.sha256, step=made.step)
             files = base_files.hashed(base)
             with transaction as session:
                 jobs = told(session, job_id, made.step)
-            return receipt.issued(adapter, files, jobs, self.about, self.secret)
+            return receipt.issued(made.name, made.sha256, files, jobs, self.about, self.secret)
         except (OSError, LookupError, ValueError) as error:
             log.warning("no receipt", job=job_id, error=str(error))
             return None

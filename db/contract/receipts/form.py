@@ -14,7 +14,7 @@ from db.contract.spec import JobSpec, stored
 
 FORMAT: Final = "onward.receipt/1"
 MOST_BYTES: Final = 64 << 20
-Hash = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -23,8 +23,9 @@ class Part(BaseModel):
 
 
 class AdapterPart(Part):
-    """`sha256` of adapter_model.safetensors after `step` steps."""
+    """SHA-256 of adapter_model.safetensors after `step` steps, and `config` of adapter_config.json: its scaling."""
 
+    config: Hash
     name: Name
     sha256: Hash
     step: int = Field(ge=0)
@@ -52,7 +53,7 @@ class JobPart(Part):
 
 class SignaturePart(Part):
     keyid: Name
-    sig: Annotated[str, Field(pattern=r"\A[0-9a-f]{128}\Z")]
+    sig: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
 class Body(Part):
