@@ -50,7 +50,7 @@ class Verification(BaseModel):
 @router.get("/receipt_keys")
 def list_keys(_: Tenant, context: Ctx) -> ReceiptKeys:
     """The newest and those before it that are still trusted, in the operator's order. None: receipts are not signed."""
-    keys = signing.public_keys(context.settings.receipt_public_keys)
+    keys = signing.public_keys(context.settings.receipt_signers)
     return ReceiptKeys(data=[ReceiptKey(id=signing.key_id(public), public=public) for public in keys])
 
 
@@ -72,7 +72,7 @@ def verified(raw: bytes, tenant: str, context: Ctx) -> Verification:
         receipt = form.read(raw)
     except Refused as error:
         raise errors.invalid(f"The receipt is refused: {error.message}.", None, f"receipt_{error.code}") from None
-    signature, key = _signature(receipt, context.settings.receipt_public_keys)
+    signature, key = _signature(receipt, context.settings.receipt_signers)
     with context.transaction(tenant) as session:
         kept = receipts.kept(tenant, session, receipt.told[0].job)
     about = receipt.adapter

@@ -42,10 +42,10 @@ class Settings(Shared):
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
     count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
     count_waiting: int = Field(default=48, ge=1)  # requests of a tenant that wait for counts at one time
-    receipt_public_keys: str = ""  # of whose signatures on receipts are this installation's: hex, commas between them
+    receipt_signers: str = ""  # of whose signatures on receipts are this installation's: hex, commas between them
     counts_at_once: int = Field(default=16, ge=1)  # files that are being counted, which bounds memory
 
-    @field_validator("receipt_public_keys")
+    @field_validator("receipt_signers")
     @classmethod
     def _keys(cls, listed: str) -> str:
         return ",".join(public_keys(listed))

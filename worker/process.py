@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, security, workers
-from db.contract.receipts.signing import WrongKey, key_id, public_of
+from db.contract.receipts.signing import WrongKey, public_of
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -78,9 +78,10 @@ def _receipt_key(settings: WorkerSettings) -> str | None:
     """What receipts are signed with. Raises CannotCompute, before anything is loaded, for what is no key."""
     secret = settings.receipt_key.get_secret_value().strip() if settings.receipt_key is not None else ""
     try:
-        log.info("receipts are signed", key=key_id(public_of(secret))) if secret else log.info("receipts are unsigned")
+        public = public_of(secret) if secret else None
     except WrongKey as error:
         raise CannotCompute(f"ONWARD_RECEIPT_KEY: {error}") from None
+    log.info("receipts are unsigned" if public is None else "receipts are signed", public=public)
     return secret or None
 
 

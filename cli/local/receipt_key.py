@@ -35,4 +35,4 @@ def of_home(home: Path) -> tuple[dict[str, str], dict[str, str]]:
     if VARIABLE in os.environ or (folder and (Path(folder) / VARIABLE.lower()).is_file()):
         return {}, {}
     secret, public = kept(home / FILE)
-    return {VARIABLE: secret}, {"ONWARD_RECEIPT_PUBLIC_KEYS": public}
+    return {VARIABLE: secret}, {"ONWARD_RECEIPT_SIGNERS": public}

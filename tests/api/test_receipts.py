@@ -20,7 +20,7 @@ PUBLIC, OTHER = signing.public_of(KEY), signing.public_of(OTHER_KEY)
 @pytest.fixture(scope="module")
 def settings(settings):
     """The second key is the one before a rotation."""
-    return settings.model_copy(update={"receipt_public_keys": f"{PUBLIC},{OTHER}"})
+    return settings.model_copy(update={"receipt_signers": f"{PUBLIC},{OTHER}"})
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_receipt_is_no_larger_than_any_body(anna, url, settings):
 def test_without_keys_the_kept_bytes_vouch(anna, factory, made, settings):
     """An installation that signs nothing still knows what it made."""
     _, data = made
-    unsigned = settings.model_copy(update={"receipt_public_keys": ""})
+    unsigned = settings.model_copy(update={"receipt_signers": ""})
     with serving(unsigned) as url:
         headers = {"authorization": f"Bearer {anna.secret}"}
         assert http.get(f"{url}/onward/receipt_keys", headers=headers).json()["data"] == []
