@@ -41,7 +41,6 @@ def train(
         steps = [Step(i, row, 10) for i, row in enumerate(losses)]
         held = [Evaluated(0, 0.69, 1 / 3, 3, 5), Evaluated(spec.steps, 0.61, 2 / 3, 3, 5)]
         journal.flush(session, claim, steps, held, (spec.steps, 0.61))
-    receipt = receipts and receipts.issue(factory.begin(), job.id, base.path, published)
-    with factory.begin() as session:
+        receipt = receipts and receipts.issue(session, job.id, base.path, published)
         journal.finish(session, claim, replace(published, receipt=receipt))
     return who.openai.fine_tuning.jobs.retrieve(job.id)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,26 +24,22 @@ class Receipts:
     secret: str | None = field(default=None, repr=False)
 
     def prepare(self, base: Path) -> None:
-        """Read the base's files once, beside the slices: they may be many gigabytes. Who needs them sooner waits."""
-        threading.Thread(target=_tried, args=(base,), name="base-hash", daemon=True).start()
+        """Read the base's files once, beside the slices: they may be many gigabytes."""
+        threading.Thread(target=self.ready, args=(base,), name="base-hash", daemon=True).start()
 
-    def issue(
-        self, transaction: AbstractContextManager[Session], job_id: str, base: Path, made: Published
-    ) -> bytes | None:
-        """receipt.json of what was published; None, with a line in the log, where something that it tells of is gone.
-        An adapter is not worth less without. Raises what the database does."""
+    def ready(self, base: Path) -> None:
+        """Returns once they are read; where they cannot be, with a line in the log."""
         try:
-            files = base_files.hashed(base)
-            with transaction as session:
-                jobs = told(session, job_id, made.step)
-            return receipt.issued(made.name, made.sha256, files, jobs, self.about, self.secret)
+            base_files.hashed(base)
+        except OSError as error:
+            log.warning("the base's files cannot be read: no receipts", error=str(error))
+
+    def issue(self, session: Session, job_id: str, base: Path, made: Published) -> bytes | None:
+        """receipt.json of what was published; None, with a line in the log, where something that it tells of is gone:
+        an adapter is not worth less without. Raises what the database does."""
+        try:
+            jobs = told(session, job_id, made.step)
+            return receipt.issued(made.name, made.sha256, base_files.hashed(base), jobs, self.about, self.secret)
         except (OSError, LookupError, ValueError) as error:
             log.warning("no receipt", job=job_id, error=str(error))
             return None
-
-
-def _tried(base: Path) -> None:
-    try:
-        base_files.hashed(base)
-    except OSError as error:
-        log.warning("the base's files cannot be hashed: adapters will have no receipts", error=str(error))

@@ -158,7 +158,11 @@ def _finish(context: Context, leased: LeasedRun) -> None:
     _flush(context, leased)
     published = _publish(context, leased, leased.run.best[0] if leased.run.best else leased.run.step)
     failpoints.point("before_finish")
-    if not _write(context, leased, lambda session: journal.finish(session, leased.claim, published)):
+
+    def finish(session: Session) -> bool:
+        return journal.finish(session, leased.claim, _receipted(context, leased, session, published))
+
+    if not _write(context, leased, finish):
         shutil.rmtree(published.path, ignore_errors=True)
         _obeyed(context, leased, "cancel")
         return
@@ -172,7 +176,12 @@ def _fail(context: Context, leased: LeasedRun, code: str, message: str) -> None:
     """End as failed; the best checkpoint, where there is one, is published with it."""
     _flush(context, leased)
     published = _publish(context, leased, leased.run.best[0]) if leased.run.best else None
-    _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message, published))
+
+    def fail(session: Session) -> None:
+        best = None if published is None else _receipted(context, leased, session, published)
+        journal.fail(session, leased.claim, code, message, best)
+
+    _write(context, leased, fail)
     context.snapshots.forget(leased.job_id)
     metrics.jobs_ended.labels(context.model, code).inc()
     log.warning("failed", job=leased.job_id, step=leased.run.step, code=code, reason=message)
@@ -198,8 +207,12 @@ def _publish(context: Context, leased: LeasedRun, step: int) -> Published:
     with traces.span("publish", claim.traceparent, job=leased.job_id, step=step):
         name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
         made = publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
-        transaction = context.transaction(claim.tenant_id)
-        return replace(made, receipt=context.receipts.issue(transaction, claim.job_id, context.base.path, made))
+    context.receipts.ready(context.base.path)
+    return made
+
+
+def _receipted(context: Context, leased: LeasedRun, session: Session, made: Published) -> Published:
+    return replace(made, receipt=context.receipts.issue(session, leased.job_id, context.base.path, made))
 
 
 def _point(context: Context, leased: LeasedRun, step: int) -> Point:
