@@ -8,17 +8,24 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from db.contract.history import History
+from db.contract.methods import mezo
 from db.contract.receipts import form, signing
+from db.contract.receipts.form import Told
 from db.contract.receipts.refused import Refused
+from db.contract.spec import AdapterSpec
+from db.contract.tokens.base_model import open_base
 from tests.docs.following import ROOT
 from tests.waiting import HANG
 from tests.worker.adapters.received import KEY, OTHER_KEY, ROWS, STEPS, trained
+from tests.worker.adapters.received import spec as received_spec
 from worker.adapters import base_files, peft_files, receipt, receipt_audit
 from worker.adapters.peft_files import WEIGHTS, sha256
 from worker.oracle.torch_scorer import TorchScorer
@@ -304,3 +311,34 @@ def test_losses_that_are_no_numbers_survive(made):
 ])  # fmt: skip
 def test_the_chance_to_find_a_forgery(steps, sample, least, most):
     assert least <= receipt_audit.chance(steps, sample) <= most
+
+
+def test_the_receipt_of_the_demos_sentiment_job_is_a_few_kilobytes(made, tmp_path):
+    """The demo's base by its configuration, its preset and 200 steps: sizes and time depend on these alone."""
+    config = json.loads((made.folder / "config.json").read_text()) | {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copy(made.folder / "tokenizer.json", tmp_path)
+    base = open_base("smollm2-135m-instruct", str(tmp_path))
+    preset = mezo.SMOLLM2_ANSWER
+    job = received_spec(None, steps=preset.steps, **preset.settings).model_copy(
+        update={"model": base.name, "validation_file": "file-b", "suffix": "sentiment", "adapter": AdapterSpec(
+            rank=preset.rank, alpha=preset.alpha, targets=preset.targets, activation="answer", invocation=(27, 8, 9),
+        )}
+    )  # fmt: skip
+    losses = np.random.default_rng(0).normal(0.6, 0.1, (preset.steps, 2)).tolist()
+    history = History(job, losses)
+    point = rebuilding.rebuild(history, base)
+    weights = peft_files.weights(recipes.layout(job, base), point.params)
+    told = (Told("ftjob-" + "a" * 24, history, "0" * 64, "1" * 64),)
+    about = {"onward": "0.1.0", "scorer": "vllm", "dtype": "float32", "vllm": "0.32.0", "torch": "2.13.0+cpu"}
+    name = "ft:smollm2-135m-instruct:" + "b" * 24 + ":sentiment:" + "a" * 24
+    data = receipt.issued(name, sha256(weights), base_files.hashed(tmp_path), told, about, KEY)
+    assert len(data) <= 8000
+    assert len(weights) > 300 * len(data), "a ratio that README.md and docs/receipts.md tell"
+    began = time.process_time()
+    assert receipt.rebuilt(form.read(data), base)[WEIGHTS] == weights
+    assert time.process_time() - began <= 1.0
+    print(f"receipt {len(data)} bytes, adapter {len(weights)}, rebuilt in {time.process_time() - began:.2f} s of CPU")
