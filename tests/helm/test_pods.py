@@ -149,7 +149,7 @@ def test_each_process_logs_in_as_its_role():
 def test_workers_alone_have_the_key_that_signs_receipts_and_the_api_its_public_half():
     objects = rendered("roles")
     for component, _, spec in ((p[1]["app.kubernetes.io/component"], *p[1:]) for p in pods(objects)):
-        volumes = [v for v in spec["volumes"] if v["name"] == "secrets"]
+        volumes = [v for v in spec.get("volumes", []) if v["name"] == "secrets"]
         paths = {i["path"]: i["key"] for v in volumes for s in v["projected"]["sources"] for i in s["secret"]["items"]}
         assert paths.get("onward_receipt_key") == ("signs" if component == "worker" else None), component
         signers = environment(spec, objects).get("ONWARD_RECEIPT_SIGNERS")
