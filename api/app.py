@@ -12,7 +12,7 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from api import audit, connections, errors, files, models
+from api import audit, connections, errors, files, models, receipts
 from api.context import Context
 from api.description import described
 from api.flights import Flights
@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, routes, models, audit, health):
+    for room in (files, routes, models, audit, receipts, health):
         app.include_router(room.router)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from pydantic import Field, field_validator
 
+from db.contract.receipts.signing import public_keys
 from db.settings import Settings as Shared
 
 
@@ -42,7 +43,13 @@ class Settings(Shared):
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
     count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
     count_waiting: int = Field(default=48, ge=1)  # requests of a tenant that wait for counts at one time
+    receipt_signers: str = ""  # of whose signatures on receipts are this installation's: hex, commas between them
     counts_at_once: int = Field(default=16, ge=1)  # files that are being counted, which bounds memory
+
+    @field_validator("receipt_signers")
+    @classmethod
+    def _keys(cls, listed: str) -> str:
+        return ",".join(public_keys(listed))
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, security, workers
+from db.contract.receipts.signing import WrongKey, public_of
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -33,8 +34,10 @@ from worker.slices import tasks
 from worker.slices.context import Context
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
+from worker.slices.receipts import Receipts
 from worker.slices.restoring import Restorer
 from worker.slices.store_keeper import StoreKeeper
+from worker.types import CannotCompute
 
 log = structlog.get_logger("worker.process")
 Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
@@ -42,7 +45,7 @@ Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
-    base = base_model.load(settings.model, settings)
+    base, secret = base_model.load(settings.model, settings), _receipt_key(settings)
     stores = Stores(settings)
     factory = carrying(sessions(settings.database_url), stores)
     security.warn_unbound(factory)
@@ -64,11 +67,14 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         beats.rate = lambda: scorer.rate
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
+        receipts = Receipts(about, secret)
+        receipts.prepare(base.path)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
         context = Context(
-            settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, stores, wake=restorer.wake
-        )
+            settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, stores, receipts,
+            wake=restorer.wake,
+        )  # fmt: skip
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         metrics.engine_ready.labels(base.name).set(1)
         metrics.say_build(about)
@@ -79,6 +85,17 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _receipt_key(settings: WorkerSettings) -> str | None:
+    """What receipts are signed with. Raises CannotCompute, before anything is loaded, for what is no key."""
+    secret = settings.receipt_key.get_secret_value().strip() if settings.receipt_key is not None else ""
+    try:
+        public = public_of(secret) if secret else None
+    except WrongKey as error:
+        raise CannotCompute(f"ONWARD_RECEIPT_KEY: {error}") from None
+    log.info("receipts are unsigned" if public is None else "receipts are signed", public=public)
+    return secret or None
 
 
 def _watched(settings: WorkerSettings, model: str) -> Progress:

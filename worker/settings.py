@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from db.settings import Settings
 
@@ -33,6 +33,7 @@ class WorkerSettings(Settings):
     canary_seconds: float = Field(default=60.0, gt=0)
     stuck_seconds: float = Field(default=900.0, gt=0)
     disk_seconds: float = Field(default=10.0, gt=0)
+    receipt_key: SecretStr | None = None  # what receipts are signed with: 64 hexadecimal digits; none: they are not
 
 
 @lru_cache

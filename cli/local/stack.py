@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from cli import show
 from cli.client import SERVICE, Failure, service
+from cli.local import receipt_key
 from cli.local.embedded import AlreadyRunning, Embedded, Urls
 from cli.local.processes import start, wait_ready, waiting
 from cli.local.servers import ServerError
@@ -130,8 +131,9 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             return child
 
         # There is no other process for clients to go to: no drain.
-        api = run("api", "api", {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0"})
-        bound = {"ONWARD_DATABASE_URL": urls.worker_url}
+        signs, trusts = receipt_key.of_home(home)
+        api = run("api", "api", {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0", **trusts})
+        bound = {"ONWARD_DATABASE_URL": urls.worker_url, **signs}
         workers = {name: run(f"worker-{name}", "worker", bound | {"ONWARD_MODEL": name}) for name in models}
         wait_ready(api.process, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
         for name, worker in workers.items():

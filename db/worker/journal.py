@@ -43,7 +43,7 @@ class Evaluated:
 @dataclass(frozen=True)
 class Published:
     """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, which
-    may `lie` in a store already, and the receipt to be kept with it."""
+    may `lie` in a store already, and receipt.json where one could be made."""
 
     name: str
     step: int

@@ -71,6 +71,9 @@ topologySpreadConstraints:
       - secret: {name: {{ $secret }}, items: [{key: {{ $api }}, path: onward_api_database_password}]}
       - secret: {name: {{ $secret }}, items: [{key: {{ $worker }}, path: onward_worker_database_password}]}
 {{- end }}
+{{- if and $keys.receiptKey (eq $component "worker") }}
+      - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.receiptKey }}, path: onward_receipt_key}]}
+{{- end }}
 {{- if .Values.trial.broker.enabled }}
       - secret: {name: {{ $trial }}, items: [{key: redisPassword, path: onward_redis_password}]}
 {{- else if $keys.redisUrl }}

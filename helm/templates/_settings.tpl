@@ -83,6 +83,9 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- if ne (empty $keys.apiDatabaseUrl) (or (empty $keys.databaseUrl) (empty (include "onward.roles" .))) }}
 {{- fail "secrets.keys.apiDatabaseUrl: it goes with databaseUrl, and apiDatabasePassword with database.url" }}
 {{- end }}
+{{- if and $keys.receiptKey (not $v.secrets.existingSecret) }}
+{{- fail "secrets.keys.receiptKey: it is a key of secrets.existingSecret, which is empty" }}
+{{- end }}
 {{- if not $v.trial.broker.enabled }}
 {{- if eq (empty $v.broker.url) (empty $keys.redisUrl) }}
 {{- fail "broker.url: give it, or secrets.keys.redisUrl (not both), or turn trial.broker on" }}

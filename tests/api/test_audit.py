@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from api.app import create_app
+from api.auth import ASKS
 from db.ids import new_id
 from db.tables import Adapter, Audit, File, Job
 from db.tenant import keys
@@ -66,9 +67,13 @@ BODIES = {
 }
 
 
+ASKED = set(ASKS)  # by POST, and yet nothing is changed: tests/api/test_receipts.py
+
+
 def changing(app):
     paths = app.openapi()["paths"]
-    return sorted((verb.upper(), path) for path, verbs in paths.items() for verb in verbs if verb != "get")
+    routes = ((verb.upper(), path) for path, verbs in paths.items() for verb in verbs if verb != "get")
+    return sorted(route for route in routes if route[1] not in ASKED)
 
 
 def action(verb, path):

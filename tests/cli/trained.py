@@ -1,5 +1,6 @@
 """A finished job without an engine: its journal is made up, everything that follows from it is real."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from openai.types.fine_tuning import FineTuningJob
@@ -16,10 +17,14 @@ from tests.waiting import HANG
 from worker.adapters.publish import publish
 from worker.runs import recipes
 from worker.runs.replay import replay
+from worker.slices.receipts import Receipts
 
 
-def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: Path) -> FineTuningJob:
-    """A job of `who` on the tiny base model that a worker claimed, stepped through and published under `home`."""
+def train(
+    who: Client, factory: sessionmaker[Session], base_folder: Path, home: Path, receipts: Receipts | None = None
+) -> FineTuningJob:
+    """A job of `who` on the tiny base model that a worker claimed, stepped through and published under `home`, with a
+    receipt of `receipts` where they are given."""
     held_out = upload(who, *choices(3), name="valid.jsonl")
     job = submit(who, upload(who, *choices(4)), {"steps": 6}, validation_file=held_out)
     with factory.begin() as session:
@@ -36,5 +41,6 @@ def train(who: Client, factory: sessionmaker[Session], base_folder: Path, home: 
         steps = [Step(i, row, 10) for i, row in enumerate(losses)]
         held = [Evaluated(0, 0.69, 1 / 3, 3, 5), Evaluated(spec.steps, 0.61, 2 / 3, 3, 5)]
         journal.flush(session, claim, steps, held, (spec.steps, 0.61))
-        journal.finish(session, claim, published)
+        receipt = receipts and receipts.issue(session, job.id, base.path, published)
+        journal.finish(session, claim, replace(published, receipt=receipt))
     return who.openai.fine_tuning.jobs.retrieve(job.id)

@@ -33,7 +33,7 @@ def a_row_everywhere(session: Session) -> str:
     queued.request, queued.idempotency_key = {"metadata": {"secret": tenant}}, f"once-{tenant}"
     claim = a_claim(session, done, worker)
     journal.flush(session, claim, [Step(0, [0.5, 0.25], 7)], [Evaluated(0, 0.5, 1.0, 1, 3)], (0, 0.5))
-    journal.finish(session, claim, Published(f"ft:{done.id}", 1, "0" * 64, "/x", b"tar"))
+    journal.finish(session, claim, Published(f"ft:{done.id}", 1, "0" * 64, "/x", b"tar", b"receipt"))
     a_claim(session, running, worker)
     session.flush()
     for table in TABLES:

@@ -108,7 +108,7 @@ def test_environment_is_what_the_settings_know(objects):
         projected = only([v for v in spec["volumes"] if v["name"] == "secrets"])["projected"]["sources"]
         files = {item["path"] for source in projected for item in source["secret"]["items"]}
         assert files
-        assert files <= {f"onward_{f}" for f in fields["api"]}
+        assert files <= {f"onward_{f}" for f in fields["worker" if component == "worker" else "api"]}
         assert all(isinstance(value, str) for value in given.values())
 
 
@@ -144,6 +144,17 @@ def test_each_process_logs_in_as_its_role():
         assert login("roles-urls", component) == (None, {"database_url": key})
     assert of_kind(rendered("external"), "CronJob") == []
     assert only(of_kind(rendered("roles"), "CronJob"))["spec"]["suspend"] is True
+
+
+def test_workers_alone_have_the_key_that_signs_receipts_and_the_api_its_public_half():
+    objects = rendered("roles")
+    for component, _, spec in ((p[1]["app.kubernetes.io/component"], *p[1:]) for p in pods(objects)):
+        volumes = [v for v in spec.get("volumes", []) if v["name"] == "secrets"]
+        paths = {i["path"]: i["key"] for v in volumes for s in v["projected"]["sources"] for i in s["secret"]["items"]}
+        assert paths.get("onward_receipt_key") == ("signs" if component == "worker" else None), component
+        signers = environment(spec, objects).get("ONWARD_RECEIPT_SIGNERS")
+        assert (signers is not None) == (component == "api"), component
+    assert "receipt" not in str(rendered("external"))
 
 
 def test_worker_settings_are_accepted(objects, monkeypatch):

@@ -43,6 +43,7 @@ TABLE = [
     ("secrets: {keys: {databasePassword: '', redisPassword: ''}}", "secrets.keys"),
     ("secrets: {keys: {databaseUrl: url}}", "database.url"),
     ("secrets: {keys: {apiDatabasePassword: a}}", "secrets.keys"),
+    ("api: {receiptSigners: nokey}", "receiptSigners"),
     ("secrets: {keys: {apiDatabaseUrl: a, workerDatabaseUrl: b}}", "secrets.keys.apiDatabaseUrl"),
     ("secrets: {keys: {s3AccessKeyId: a}}", "secrets.keys"),
     ("files: {store: 's3://bucket'}", "files.to"),

@@ -15,10 +15,18 @@ ENTRIES = {
     "worker": ("worker.__main__", "cli.__main__", "db.telemetry.http_check"),
 }
 # Imports inside of functions that lead out of an image, all of the command line: `onward demo` belongs on a developer's
-# machine (its packages are in no image), `onward adapters verify` is for the worker's image, and `onward doctor` asks a
-# processor only where torch is.
-AWAY = {"api": {("cli.adapters", "worker.adapters.verify"), ("cli.doctor", "worker.engine.processor")}, "worker": set()}
-MISSING = {"api": {"matplotlib", "peft", "torch", "transformers"}, "worker": {"matplotlib"}}
+# machine (its packages are in no image), `onward adapters verify` and `onward receipts` are for the worker's image, and
+# `onward doctor` asks a processor only where torch is.
+AWAY = {
+    "api": {
+        ("cli.adapters", "worker.adapters.verify"),
+        ("cli.doctor", "worker.engine.processor"),
+        *(("cli.receipts", f"worker.adapters.{name}") for name in ("base_files", "receipt", "receipt_audit")),
+        *(("cli.receipts", f"worker.{name}") for name in ("quantisation", "scoring.open", "settings")),
+    },
+    "worker": set(),
+}
+MISSING = {"api": {"cryptography", "matplotlib", "peft", "torch", "transformers"}, "worker": {"matplotlib"}}
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def test_a_password_is_one_file_for_the_server_and_for_us(whole: dict[str, Any])
     given = {name: {s["source"]: s["target"] for s in part.get("secrets", [])} for name, part in whole.items()}
     valkey = {"valkey_password": "onward_redis_password"}
     for name in ("worker", "worker-gpu"):
-        assert given[name] == {"worker_password": "onward_database_password"} | valkey
+        signs = {"receipt_key": "onward_receipt_key"}
+        assert given[name] == {"worker_password": "onward_database_password"} | signs | valkey
     assert given["api"] == {"api_password": "onward_database_password"} | valkey
     assert (
         given["migrate"]

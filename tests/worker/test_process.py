@@ -15,6 +15,7 @@ from celery.app import trace
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as celery_state
 from kombu import Connection
+from pydantic import SecretStr
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
@@ -27,6 +28,7 @@ from tests.waiting import HANG
 from tests.worker.slices.doubles import STEPS, Bowl, a_choice_job, base_folder
 from worker import process
 from worker.settings import WorkerSettings
+from worker.types import CannotCompute
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +233,14 @@ def test_a_model_that_is_not_configured_keeps_a_worker_from_starting(settings, w
     other = settings.model_copy(update={"models": {}})
     with pytest.raises(UnknownBase):
         process.run(other, opened(Bowl()))
+    assert worker() is None
+
+
+def test_a_key_of_receipts_that_is_none_keeps_a_worker_from_starting(settings, worker):
+    wrong = settings.model_copy(update={"receipt_key": SecretStr("sesame" * 10)})
+    with pytest.raises(CannotCompute, match="64 hexadecimal digits") as caught:
+        process.run(wrong, opened(Bowl()))
+    assert "sesame" not in str(caught.value)
     assert worker() is None
 
 

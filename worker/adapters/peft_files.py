@@ -65,16 +65,25 @@ def config(adapter: AdapterSpec, base_model: str) -> bytes:
     return (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()
 
 
-def directory(adapter: AdapterSpec, layout: Layout, params: Params, base_model: str, title: str) -> dict[str, bytes]:
-    """The files of a PEFT directory by name."""
+def readme(adapter: AdapterSpec, base_model: str, title: str) -> bytes:
+    """README.md: what it is, and where it acts."""
     kind = "An activated LoRA (aLoRA)" if adapter.invocation else "A LoRA"
-    readme = f"# {title}\n\n{kind} adapter for {base_model}, trained by Onward with forward passes only.\n"
+    text = f"# {title}\n\n{kind} adapter for {base_model}, trained by Onward with forward passes only.\n"
     if adapter.invocation:
-        readme += (
+        text += (
             f"\nIt acts from the last occurrence of the token ids {list(adapter.invocation)} on, on nothing before: "
             "it cannot be merged into the base model or served as a plain LoRA. PEFT loads it (tested with 0.21).\n"
         )
-    return {WEIGHTS: weights(layout, params), CONFIG: config(adapter, base_model), README: readme.encode()}
+    return text.encode()
+
+
+def directory(adapter: AdapterSpec, layout: Layout, params: Params, base_model: str, title: str) -> dict[str, bytes]:
+    """The files of a PEFT directory by name."""
+    return {
+        WEIGHTS: weights(layout, params),
+        CONFIG: config(adapter, base_model),
+        README: readme(adapter, base_model, title),
+    }
 
 
 def tar(files: dict[str, bytes]) -> bytes:

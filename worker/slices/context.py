@@ -19,6 +19,7 @@ from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
 from worker.slices.ending import PASSING, Out
 from worker.slices.heartbeat import Heartbeat
+from worker.slices.receipts import Receipts
 from worker.slices.resident import Resident
 from worker.slices.shares import Shares
 
@@ -39,6 +40,7 @@ class Context:
     give_up: Callable[[], None]
     progress: Progress
     stores: Stores | None = None  # of files' bytes; None: the database alone
+    receipts: Receipts = field(default_factory=Receipts)
     residents: OrderedDict[str, Resident] = field(default_factory=OrderedDict)
     quantum: float = 1000.0
     shares: Shares = field(default_factory=Shares)

@@ -162,7 +162,9 @@ def _finish(context: Context, leased: LeasedRun) -> None:
     published = _publish(context, leased, leased.run.best[0] if leased.run.best else leased.run.step)
     failpoints.point("before_finish")
     with _deposited(context, leased, published) as lies:
-        succeeded = _write(context, leased, lambda session: journal.finish(session, leased.claim, lies))
+        succeeded = _write(
+            context, leased, lambda s: journal.finish(s, leased.claim, _receipted(context, leased, s, lies))
+        )
     if not succeeded:
         shutil.rmtree(published.path, ignore_errors=True)
         _obeyed(context, leased, "cancel")
@@ -181,7 +183,11 @@ def _fail(context: Context, leased: LeasedRun, code: str, message: str) -> None:
         _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message))
     else:
         with _deposited(context, leased, published) as lies:
-            _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message, lies))
+            _write(
+                context,
+                leased,
+                lambda s: journal.fail(s, leased.claim, code, message, _receipted(context, leased, s, lies)),
+            )
     context.snapshots.forget(leased.job_id)
     metrics.jobs_ended.labels(context.model, code).inc()
     log.warning("failed", job=leased.job_id, step=leased.run.step, code=code, reason=message)
@@ -206,7 +212,13 @@ def _publish(context: Context, leased: LeasedRun, step: int) -> Published:
     claim, folder = leased.claim, context.settings.home / "adapters"
     with traces.span("publish", claim.traceparent, job=leased.job_id, step=step):
         name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
-        return publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
+        made = publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
+    context.receipts.ready(context.base.path)
+    return made
+
+
+def _receipted(context: Context, leased: LeasedRun, session: Session, made: Published) -> Published:
+    return replace(made, receipt=context.receipts.issue(session, leased.job_id, context.base.path, made))
 
 
 @contextmanager

@@ -7,16 +7,21 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
 
-from db.tables import Adapter, JournalStep, Lease
+from db import files
+from db.contract.receipts import form, signing
+from db.tables import Adapter, File, JournalStep, Lease, Result
 from db.tenant import jobs
 from db.worker.leases import LeaseLost
+from tests.worker.adapters.received import KEY
 from tests.worker.slices.doubles import STEPS, Time, Unreliable, counted, leased, rebuilt, scored
 from worker import metrics
+from worker.adapters import receipt
 from worker.adapters.publish import publish
 from worker.adapters.snapshots import Prefix
 from worker.runs.replay import Point
 from worker.slices import settle
 from worker.slices.ending import Failed, Finished, Lost, Obeyed
+from worker.slices.receipts import Receipts
 
 
 @pytest.fixture
@@ -71,6 +76,34 @@ def test_a_finished_run_is_committed_published_and_let_go(context, run, row, lin
     assert lease(context.rows, run.job_id) is None
     assert ended(context, "succeeded") == 1
     assert [x["event"] for x in lines] == ["started", "finished"]
+
+
+@pytest.mark.parametrize("secret", [KEY, None], ids=["signed", "unsigned"])
+def test_what_is_published_leaves_a_receipt_that_gives_it_back(context, run, secret):
+    context.receipts = Receipts({"dtype": "float32"}, secret)
+    settle.settle(context, run, Finished())
+    with context.rows.begin() as session:
+        kept = session.get_one(Result, (run.job_id, "receipt"))
+        data = b"".join(files.read(session, kept.file_id))
+        training = session.get_one(File, run.claim.spec.training_file).sha256
+    found = form.read(data)
+    assert receipt.rebuilt(found, context.base)
+    made = adapter(context.rows, run.job_id)
+    assert (found.adapter.sha256, found.adapter.name, found.adapter.step) == (made.sha256, made.name, made.step)
+    assert (found.told[0].job, found.told[0].training) == (run.job_id, training)
+    if secret:
+        assert signing.check(found, (signing.public_of(secret),))
+    else:
+        assert found.signatures == ()
+
+
+def test_without_the_bases_files_an_adapter_is_published_all_the_same(context, run, row, lines, tmp_path):
+    context.base = replace(context.base, path=tmp_path / "gone")
+    settle.settle(context, run, Finished())
+    assert row(run.job_id).state == "succeeded"
+    assert "no receipt" in [line["event"] for line in lines]
+    with context.rows.begin() as session:
+        assert session.get(Result, (run.job_id, "receipt")) is None
 
 
 @pytest.mark.parametrize("known", ["in memory", "in the journal", "in the journal, after a snapshot"])

@@ -1,0 +1,45 @@
+"""The receipt of what is published: from the rows, the base's files and the installation's key. Knows no step."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from db.worker.journal import Published
+from db.worker.told import told
+from worker.adapters import base_files, receipt
+
+log = structlog.get_logger("worker.slices.receipts")
+
+
+@dataclass(frozen=True)
+class Receipts:
+    """`about` is what the engine says of itself, `secret` the private key that receipts are signed with, if any."""
+
+    about: Mapping[str, Any] = field(default_factory=dict)
+    secret: str | None = field(default=None, repr=False)
+
+    def prepare(self, base: Path) -> None:
+        """Read the base's files once, beside the slices: they may be many gigabytes."""
+        threading.Thread(target=self.ready, args=(base,), name="base-hash", daemon=True).start()
+
+    def ready(self, base: Path) -> None:
+        """Returns once they are read; where they cannot be, with a line in the log."""
+        try:
+            base_files.hashed(base)
+        except OSError as error:
+            log.warning("the base's files cannot be read: no receipts", error=str(error))
+
+    def issue(self, session: Session, job_id: str, base: Path, made: Published) -> bytes | None:
+        """receipt.json of what was published; None, with a line in the log, where something that it tells of is gone:
+        an adapter is not worth less without. Raises what the database does."""
+        try:
+            jobs = told(session, job_id, made.step)
+            return receipt.issued(made.name, made.sha256, base_files.hashed(base), jobs, self.about, self.secret)
+        except (OSError, LookupError, ValueError) as error:
+            log.warning("no receipt", job=job_id, error=str(error))
+            return None
