@@ -10,7 +10,7 @@ from db.contract.receipts.form import Receipt
 from db.contract.receipts.refused import Refused
 from db.contract.tokens.base_model import Base
 from worker.runs import recipes
-from worker.runs.data import Dataset, FileExamples
+from worker.runs.data import Dataset, dataset
 from worker.runs.rebuilding import first, rebuild
 from worker.runs.replay import Point, replay
 from worker.scoring.scorer import Scorer
@@ -41,7 +41,7 @@ def rows(receipt: Receipt, base: Base, training: bytes, validation: bytes | None
         raise Refused("foreign_rows", "the training rows are not those of the receipt")
     if validation is not None and hashlib.sha256(validation).hexdigest() != told.validation:
         raise Refused("foreign_rows", "the validation rows are not those of the receipt")
-    return Dataset(FileExamples(base, training, told.history.spec.adapter.invocation))
+    return dataset(base, told.history.spec, training)
 
 
 def rescored(receipt: Receipt, base: Base, data: Dataset, scorer: Scorer, steps: Sequence[int]) -> Iterator[Rescored]:
