@@ -87,7 +87,7 @@ def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home)
     whole = children(process.pid)
     for name, killed in (("api", whole[-2]), ("worker-tiny", whole[-1])):
         os.kill(killed, signal.SIGKILL)
-        until(lambda name=name: f"{name} ended (exit -9)" in log.read_text(), log.read_text)
+        until(lambda name=name: f"{name} ended (exit -9" in log.read_text(), log.read_text)
         until(lambda: len(children(process.pid)) == len(whole), log.read_text)
     assert "started again" in log.read_text()
     assert process.poll() is None
