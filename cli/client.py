@@ -78,6 +78,8 @@ def explain(error: Exception) -> Failure | None:
     if isinstance(error, openai.AuthenticationError):
         hint = "check ONWARD_API_KEY; `onward keys create TENANT` makes a new key"
         return Failure(f"the key was refused: {_reason(error)}", hint)
+    if isinstance(error, openai.NotFoundError) and error.code == "unknown_url":
+        return Failure(_reason(error), "ONWARD_BASE_URL ends in /v1")
     if isinstance(error, openai.NotFoundError):
         return Failure(
             _reason(error), "another tenant's things look as if they did not exist: is the key the right one?"
