@@ -31,8 +31,6 @@ from db.tables import Worker
 from migrations.roles import set_passwords
 from migrations.run import upgrade
 
-# Bars are for people, and what the children say goes into a log.
-NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0
 
 
@@ -129,7 +127,6 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             "ONWARD_HOST": "127.0.0.1",
             "ONWARD_PORT": base_url.rpartition(":")[2],
             "PYTHONUNBUFFERED": "1",
-            **NO_BARS,
         }
         board.begin("migrating the database")
         with waiting("migrating the database"):

@@ -13,9 +13,9 @@ from tests.api.examples import choices, jsonl
 from tests.cli.local.test_up import component
 from tests.waiting import until
 
-# A killed worker's jobs are another's after a second; the torch scorer is ready sooner than the engine.
-QUICK = {"ONWARD_SCORER": "torch", "ONWARD_LEASE_SECONDS": "1", "ONWARD_HEARTBEAT_SECONDS": "0.2"}
-STEPS = 120
+# A killed worker's jobs are another's after three seconds; the torch scorer is ready sooner than the engine.
+QUICK = {"ONWARD_SCORER": "torch", "ONWARD_LEASE_SECONDS": "3", "ONWARD_HEARTBEAT_SECONDS": "0.2"}
+STEPS = 60
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])

@@ -90,7 +90,10 @@ def stops(service):
     assert not (service.home / "service.json").exists()
     assert not (service.home / "up.json").exists()
     assert service.said.rstrip().endswith("stopped")
-    assert (service.home / "logs" / "api.log").stat().st_size
+    for name in ("api", "worker-tiny"):
+        text = (service.home / "logs" / f"{name}.log").read_text()
+        assert '"event": ' in text
+        assert "%|" not in text, "a library's bar"
 
 
 def component(home, name):
