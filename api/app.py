@@ -19,6 +19,7 @@ from api.flights import Flights
 from api.jobs import routes
 from api.middleware import AtOnce, Requests
 from api.ops import health, metrics
+from api.pages import router as pages
 from api.rates import Rates
 from api.settings import Settings, get_settings
 from api.token_counts import TokenCounts
@@ -42,7 +43,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     stores = Stores(settings)
     factory = carrying(sessions(settings.database_url), stores)
     registry, http = metrics.registry(factory, settings)
-    app = FastAPI(title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False)
+    app = FastAPI(
+        title="Onward", version=VERSION, description=ABOUT, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
     rates = Rates(settings.redis_url, settings.rate_retry_seconds)
     flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     errors.install(app)
     for room in (files, routes, models, audit, receipts, health):
         app.include_router(room.router)
+    app.include_router(pages)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)
     app.openapi = lambda: described(app)  # type: ignore[method-assign]

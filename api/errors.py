@@ -18,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from api.flights import Crowded, Ending
 from api.rates import Exceeded
@@ -227,8 +228,26 @@ def translate(error: Exception) -> ApiError:
     return ANSWERS[next(kind for kind in type(error).__mro__ if kind in ANSWERS)](error)
 
 
+def unknown_url(request: Request) -> ApiError:
+    """Where it is one of ours but for a /v1 too few or too many, that is said: the usual mistake in a base_url."""
+    path = request.url.path
+
+    def served(other: str) -> bool:
+        scope = {**request.scope, "path": request.scope.get("root_path", "") + other}
+        return any(route.matches(scope)[0] is not Match.NONE for route in request.app.router.routes)
+
+    said = f"Unknown request URL: {request.method} {path}."
+    base_url = f"{str(request.base_url).rstrip('/')}/v1"
+    if not path.startswith("/v1/") and served(f"/v1{path}"):
+        said += f" It is under /v1: set the client's base_url to {base_url}"
+    elif path.startswith("/v1/v1/") and served(path.removeprefix("/v1")):
+        said += f" It has /v1 twice: set the client's base_url to {base_url}"
+    return ApiError(404, said, code="unknown_url")
+
+
 def answer(request: Request, error: Exception) -> JSONResponse:
-    known = translate(error)
+    missed = isinstance(error, HTTPException) and error.status_code == 404  # of the router: ours are ApiErrors
+    known = unknown_url(request) if missed else translate(error)
     if known.status >= 500:
         # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
         said = "".join(traceback.format_exception(error))

@@ -14,8 +14,8 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from cli import show
-from cli.client import Failure, home, service
+from cli import beside, show
+from cli.client import Failure, home, other_home, service, starting
 from db import audit, security, tables
 from db.session import sessions
 from db.settings import Settings
@@ -62,7 +62,11 @@ def explain(error: Exception) -> Failure | None:
     if isinstance(error, SettingsError) or (isinstance(error, ValidationError) and error.title == Settings.__name__):
         return Failure(f"the settings (ONWARD_*) are wrong: {error}")
     if isinstance(error, OperationalError):
+        if (early := starting()) is not None:
+            return early
         hint = "set ONWARD_DATABASE_URL, or run this beside `onward up`"
+        if "ONWARD_DATABASE_URL" not in os.environ and beside.elsewhere(home()):
+            hint = other_home()
         return Failure(f"cannot reach the database: {str(error.orig).splitlines()[0]}", hint)
     if isinstance(error, ProgrammingError) and "does not exist" in str(error.orig):
         said = str(error.orig).splitlines()[0]

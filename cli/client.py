@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli import beside
+
 if TYPE_CHECKING:
     from openai import OpenAI
 
@@ -40,11 +42,31 @@ def connect(timeout: float = 60.0) -> "OpenAI":
     here = service()
     base_url = os.environ.get("ONWARD_BASE_URL") or here.get("base_url")
     api_key = os.environ.get("ONWARD_API_KEY") or here.get("api_key")
+    if not (base_url and api_key) and (early := starting()) is not None:
+        raise early
     if not base_url:
-        raise Failure("no service is known", "start one with `onward up`, or set ONWARD_BASE_URL and ONWARD_API_KEY")
+        raise Failure(f"no service runs in {home().resolve()}", other_home())
     if not api_key:
         raise Failure("no API key is known", "set ONWARD_API_KEY (`onward keys create TENANT` makes one)")
     return OpenAI(base_url=base_url, api_key=api_key, timeout=timeout)
+
+
+def starting() -> Failure | None:
+    """What to say of the service in this home while it starts; None where it is ready, or none runs."""
+    up = beside.read(home())
+    if up is None or (late := up.waits_for()) is None:
+        return None
+    return Failure(
+        f"the service in {home().resolve()} is still starting: {late}", "try again; `onward doctor` looks on"
+    )
+
+
+def other_home() -> str:
+    """A hint for whoever finds no service here: where one runs, or how to have one."""
+    others = beside.elsewhere(home())
+    if others:
+        return f"one runs in another folder: set ONWARD_HOME={others[0]}"
+    return "start one with `onward up`, or set ONWARD_BASE_URL and ONWARD_API_KEY"
 
 
 def explain(error: Exception) -> Failure | None:
@@ -52,11 +74,12 @@ def explain(error: Exception) -> Failure | None:
     import openai
 
     if isinstance(error, openai.APIConnectionError):
-        hint = "is it running? `onward up` starts it; ONWARD_BASE_URL points elsewhere"
-        return Failure(f"cannot reach the service at {error.request.url}", hint)
+        return _unreached(str(error.request.url))
     if isinstance(error, openai.AuthenticationError):
         hint = "check ONWARD_API_KEY; `onward keys create TENANT` makes a new key"
         return Failure(f"the key was refused: {_reason(error)}", hint)
+    if isinstance(error, openai.NotFoundError) and error.code == "unknown_url":
+        return Failure(_reason(error), "ONWARD_BASE_URL ends in /v1")
     if isinstance(error, openai.NotFoundError):
         return Failure(
             _reason(error), "another tenant's things look as if they did not exist: is the key the right one?"
@@ -68,6 +91,21 @@ def explain(error: Exception) -> Failure | None:
         hint = f"look at `{param}`" if param else f"HTTP {error.status_code}"
         return Failure(_reason(error), hint)
     return None
+
+
+def _unreached(url: str) -> Failure:
+    up = beside.read(home())
+    if up is not None and up.base_url and url.startswith(up.base_url):
+        lost = [c for c in up.components if c.state != "ready"]
+        if (early := starting()) is not None:
+            return early
+        if lost:
+            said = "; ".join(f"{c.name} is {c.state} ({c.died or 'no death known'})" for c in lost)
+            return Failure(f"the service at {up.base_url} is not whole: {said}", "`onward doctor` says what to do")
+    hint = "is it running? `onward up` starts it; ONWARD_BASE_URL points elsewhere"
+    if up is None and beside.elsewhere(home()):
+        hint = other_home()
+    return Failure(f"cannot reach the service at {url}", hint)
 
 
 def _reason(error: Any) -> str:

@@ -6,6 +6,7 @@ and on what level of processor, is in the worker's row. Where those are, it says
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from cli import show
+from cli import beside, show
 from cli.admin import settings
 from db import security
 from db.contract.tokens import base_model
@@ -67,7 +68,14 @@ def doctor(as_json: show.Json = False) -> None:
 
 
 def examine(at: Settings) -> Iterator[Finding]:
-    """Every finding, in the order in which parts need each other; what needs a part that is away is left out."""
+    """Every finding, in the order in which parts need each other; what needs a part that is away is left out, and so is
+    what a service that still starts has not brought up yet."""
+    up = beside.read(at.home)
+    yield from _service(up, at.home)
+    if up is not None and up.waits_for() is not None:
+        yield from _store(at.home)
+        yield from _processor()
+        return
     yield from _models(at)
     yield from _store(at.home)
     yield _files(at)
@@ -80,6 +88,29 @@ def examine(at: Settings) -> Iterator[Finding]:
         said = str(getattr(error, "orig", error)).splitlines()[0]
         todo = "start it, or correct ONWARD_DATABASE_URL and its password (ONWARD_SECRETS_DIR)"
         yield Finding("database", "fail", f"cannot be used: {said}", todo)
+
+
+def _service(up: beside.Up | None, home: Path) -> Iterator[Finding]:
+    """What `onward up` tells of its own processes; nothing where this is another kind of installation."""
+    if up is None:
+        for other in beside.elsewhere(home) if "ONWARD_DATABASE_URL" not in os.environ else []:
+            found = f"none runs in {home.resolve()}, one in {other}"
+            yield Finding("service", "warn", found, f"to look at that one: ONWARD_HOME={other} onward doctor")
+        return
+    late = up.waits_for()
+    if late is not None:
+        yield Finding("service", "warn", f"is still starting: {late}", "ask again; the rest is looked at once it is up")
+    elif not any(c.restarts or c.state != "ready" for c in up.components):
+        since = show.when(max((c.since for c in up.components), default=up.since))
+        yield Finding("service", "ok", f"`onward up` (process {up.pid}), whole since {since}")
+    for c in up.components:
+        died = f", last death {c.died}" if c.died else ""
+        found = f"{c.name} is {c.state} for {show.span(time.time() - c.since)}, restarted {c.restarts} times{died}"
+        if c.state == "given up":
+            todo = f"its log is {c.log}; mend what it says, then stop `onward up` and start it again"
+            yield Finding("service", "fail", found, todo)
+        elif c.restarts or c.died:
+            yield Finding("service", "warn", found, f"docs/operations.md#on-one-machine; its log is {c.log}")
 
 
 def _models(at: Settings) -> Iterator[Finding]:

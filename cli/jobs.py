@@ -140,8 +140,7 @@ def _watch(client: "OpenAI", job: "FineTuningJob", as_json: bool) -> None:
     one = watch.Followed(client, job, job.id)
     watch.stream(one) if as_json else watch.follow([one])
     if one.job.status != "succeeded":
-        reason = one.job.error.message if one.job.error and one.job.error.message else one.job.status
-        raise Failure(f"{one.job.id} ended as {one.job.status}: {reason}", f"`onward jobs show {one.job.id}`")
+        raise Failure(f"{one.job.id} {watch.ending(one.job)}", f"`onward jobs show {one.job.id}`")
     if not as_json:
         show.out.print(f"adapter {one.job.fine_tuned_model}", markup=False)
 
@@ -170,6 +169,7 @@ def _pairs(job: "FineTuningJob") -> None:
             ("finish", show.when(job.finished_at or job.estimated_finish)),
             *_told(extra),
             ("steps", _steps(job)),
+            ("best held-out loss", watch.best(job) or "-"),
             ("scored tokens", f"{watch.tokens(job)} of {extra.get('price_tokens', '-')}"),
             ("objective", str(spec.get("objective", "-"))),
             ("method", _method(how)),

@@ -1,5 +1,6 @@
 """What the command line prints: tables, JSON, numbers a person can read. Knows no API and no database."""
 
+import io
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 # Into a pipe or a log, lines stay whole: there is no window to fit.
 PIPE_WIDTH = None if "COLUMNS" in os.environ else 240
+WIDEST = 100_000  # characters of a row in a pipe
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
@@ -58,7 +60,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str, 
         drawn.add_column(column.rstrip(">"), justify="right" if number else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    out.print(drawn if drawn.row_count else empty)
+    _print(drawn) if drawn.row_count else out.print(empty)
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> None:
@@ -68,7 +70,19 @@ def pairs(rows: Iterable[tuple[str, str]]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in rows:
         drawn.add_row(name, value)
-    out.print(drawn)
+    _print(drawn)
+
+
+def _print(drawn: Table) -> None:
+    """On a terminal as wide as that is; into a pipe every row is one line, and no line ends in blanks."""
+    if out.is_terminal:
+        return out.print(drawn)
+    wide = out.width
+    if "COLUMNS" not in os.environ:
+        wide = max(wide, out.measure(drawn, options=out.options.update(width=WIDEST)).maximum)
+    page = io.StringIO()
+    Console(file=page, width=wide, highlight=False).print(drawn)
+    return typer.echo("\n".join(line.rstrip() for line in page.getvalue().splitlines()))
 
 
 def text(value: str) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from cli import show
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 ENDED = ("succeeded", "failed", "cancelled")
 RATE_SECONDS = 30.0
 PLAIN_SECONDS = 10.0
+BAR, WIDEST = 20, 400  # characters
 
 
 def ours(thing: Any) -> dict[str, Any]:
@@ -41,6 +44,22 @@ def total(job: "FineTuningJob") -> int:
 def tokens(job: "FineTuningJob") -> int:
     """Scored tokens paid so far."""
     return int(ours(job).get("scored_tokens") or job.trained_tokens or 0)
+
+
+def best(job: "FineTuningJob") -> str | None:
+    """The step with the lowest held-out loss so far, in words; None before the first was measured."""
+    found, loss = ours(job).get("best_step"), ours(job).get("best_loss")
+    if found is None:
+        return None
+    said = f"step {found}" if loss is None else f"{show.number(float(loss))} at step {found}"
+    return said + (", the start" if found == 0 else "")
+
+
+def ending(job: "FineTuningJob") -> str:
+    """How a job that ended without success did: "was cancelled at step 33"."""
+    how = "was cancelled" if job.status == "cancelled" else job.status
+    why = f": {job.error.message}" if job.error and job.error.message else ""
+    return f"{how} at step {step(job)}{why}"
 
 
 @dataclass
@@ -80,13 +99,14 @@ class Followed:
             self.last_event = event.id
             if event.type == "metrics" and isinstance(event.data, dict):
                 self._take(event.data)
+        self.step = max(self.step, step(self.job))
         self._seen.append((time.monotonic(), self.step, tokens(self.job)))
         while self._seen[-1][0] - self._seen[0][0] > RATE_SECONDS:
             self._seen.popleft()
         return new
 
     def _take(self, data: dict[str, Any]) -> None:
-        self.step = int(data.get("step") or self.step)
+        self.step = max(self.step, int(data.get("step") or 0))
         if data.get("train_loss") is not None:
             self.train_loss = float(data["train_loss"])
             self.curve.append((self.step, self.train_loss))
@@ -105,22 +125,25 @@ class Followed:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the last step at the present rate."""
+        """Seconds until the last step: as the service estimates it, else at the present rate."""
+        if self.job.status == "running" and self.job.estimated_finish is not None:
+            return max(0.0, self.job.estimated_finish - time.time())
         rate = self.rates[0]
         return (self.total - self.step) / rate if rate else None
 
 
-def view(followed: Sequence[Followed]) -> Table:
-    """All jobs as a table, one row each."""
+def view(followed: Sequence[Followed], width: int) -> RenderableType:
+    """All jobs as a table, one row each; where `width` does not hold it, a few lines each. Nothing is cut."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("job", "state", "", "step", "train loss", "held-out loss", "accuracy", "steps/s", "tokens/s", "left"):
         drawn.add_column(name, justify="left" if name in ("job", "state", "") else "right", no_wrap=True)
+    drawn.add_column("best", no_wrap=True)
     for one in followed:
         steps, scored = one.rates
         drawn.add_row(
             one.label,
             show.state(one.job.status),
-            ProgressBar(total=max(1, one.total), completed=one.step, width=20),
+            ProgressBar(total=max(1, one.total), completed=one.step, width=BAR),
             f"{one.step}/{one.total}",
             show.number(one.train_loss),
             show.number(one.valid_loss),
@@ -128,18 +151,46 @@ def view(followed: Sequence[Followed]) -> Table:
             show.number(steps, 2),
             show.size(scored),
             show.span(one.left),
+            best(one.job) or "-",
         )
-    return drawn
+    if show.out.measure(drawn, options=show.out.options.update(width=WIDEST)).maximum <= width:
+        return drawn
+    return Group(*(Text.from_markup("\n".join(block(one, width))) for one in followed))
+
+
+def block(one: Followed, width: int) -> list[str]:
+    """One job in lines of at most `width`, with markup; only a label that is longer makes a longer one."""
+    lines, used = [f"[bold]{show.text(one.label)}[/]  {show.state(one.job.status)}"], width
+    for part in facts(one):
+        if used + 2 + len(part) > width:
+            lines.append(f"  {show.text(part)}")
+            used = 2 + len(part)
+        else:
+            lines[-1] += f"  {show.text(part)}"
+            used += 2 + len(part)
+    return lines
+
+
+def facts(one: Followed) -> list[str]:
+    """What there is to say of a job while it runs, a few words each."""
+    steps, scored = one.rates
+    found = best(one.job)
+    return [
+        f"step {one.step}/{one.total}",
+        f"train loss {show.number(one.train_loss)}",
+        f"held-out loss {show.number(one.valid_loss)}",
+        *([f"best {found}"] if found else []),
+        f"accuracy {show.number(one.valid_accuracy)}",
+        f"{show.number(steps, 2)} steps/s",
+        f"{show.size(scored)} scored tokens/s",
+        f"{show.span(one.left)} left",
+    ]
 
 
 def line(one: Followed) -> str:
-    """The same as one line of text, for logs and pipes."""
-    steps, scored = one.rates
-    return (
-        f"{one.label}: {one.job.status} step {one.step}/{one.total}  train loss {show.number(one.train_loss)}  "
-        f"held-out loss {show.number(one.valid_loss)}  accuracy {show.number(one.valid_accuracy)}  "
-        f"{show.number(steps, 2)} steps/s  {show.size(scored)} scored tokens/s  {show.span(one.left)} left"
-    )
+    """The same as one line of text, for logs and pipes. Of a job that has ended, no rate."""
+    told = facts(one)[:-3] if one.ended else facts(one)
+    return "  ".join([f"{one.label}: {one.job.status}", *told])
 
 
 def stream(one: Followed, seconds: float = 1.0) -> None:
@@ -162,20 +213,25 @@ def follow(
     """Shows the jobs until all have ended. `alive` is called at each look and may raise."""
     terminal = show.out.is_terminal
     printed = 0.0
+    over_with: set[int] = set()  # ended and told, where each look adds lines
     with Live(console=show.out, auto_refresh=False, transient=False) if terminal else _Plain() as live:
         while True:
             alive()
             for one in followed:
                 for event in one.poll() if not one.ended or one.last_event is None else []:
                     if messages and event.type != "metrics":
-                        show.out.print(f"{one.label}: {event.message}", style=LEVEL[event.level], markup=False)
+                        said = f"{one.label}: {event.message}"
+                        show.out.print(said, style=LEVEL[event.level], markup=False, soft_wrap=not terminal)
             over = all(one.ended for one in followed)
             if isinstance(live, Live):
-                live.update(view(followed), refresh=True)
+                live.update(view(followed, show.out.width), refresh=True)
             elif over or time.monotonic() - printed > PLAIN_SECONDS:
                 printed = time.monotonic()
-                for one in followed:
-                    show.out.print(line(one), markup=False, soft_wrap=True)
+                for number, one in enumerate(followed):
+                    if number not in over_with:
+                        show.out.print(line(one), markup=False, soft_wrap=True)
+                    if one.ended:
+                        over_with.add(number)
             if over:
                 return
             time.sleep(seconds)

@@ -35,7 +35,8 @@ def prepare(threads: int, module: str = "worker") -> None:
     """
     set_wanted()
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for people
+        for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):  # bars are for people
+            os.environ.setdefault(name, "1")
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     library = Path(sys.prefix) / "lib" / "libiomp5.so"

@@ -76,7 +76,7 @@ def demo(
                 show.err.print(f"set-up took {show.span(time.monotonic() - begun)}")
                 entries = [submit(stack, task, data, steps) for task in TASKS]
                 trained = time.monotonic()
-                watch.follow([entry.followed for entry in entries], alive=stack.tend)
+                watch.follow([entry.followed for entry in entries], alive=stack.insist)
                 show.out.print(f"training took {show.span(time.monotonic() - trained)}")
                 for entry in entries:
                     examine(stack, entry, folder)

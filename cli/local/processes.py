@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.client import Failure
+from cli.local.logs import copied
 from cli.local.ownership import dies_with_owner
 from cli.show import err, span
+
+LAST_SECONDS = 5.0  # for the last words of a child that has ended; what it left behind may hold its output open
 
 
 @dataclass
@@ -21,12 +25,15 @@ class Process:
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
+    copier: threading.Thread | None = None  # what writes the log, where the child does not
 
     @property
     def alive(self) -> bool:
         return self.popen.poll() is None
 
     def last_lines(self, count: int = 15) -> str:
+        if self.copier is not None and not self.alive:
+            self.copier.join(LAST_SECONDS)
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
     def stop(self, seconds: float) -> None:
@@ -40,23 +47,25 @@ class Process:
         with suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)  # and what it may have left behind
         self.popen.wait()
+        if self.copier is not None:
+            self.copier.join(LAST_SECONDS)
 
 
 def start(name: str, command: Sequence[str], env: Mapping[str, str], logs: Path) -> Process:
     """Starts `command` with `env` added to this environment, both outputs appended to logs/<name>.log."""
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
-    with log.open("ab") as stream:
-        popen = subprocess.Popen(
-            list(command),
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=dies_with_owner(signal.SIGTERM),
-        )
-    return Process(name, popen, log)
+    popen = subprocess.Popen(
+        list(command),
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=dies_with_owner(signal.SIGTERM),
+    )
+    assert popen.stdout is not None
+    return Process(name, popen, log, copied(popen.stdout, log))
 
 
 def wait_ready(process: Process, ready: Callable[[], bool], seconds: float, what: str) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +15,18 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from cli import show
+from cli import beside, show
 from cli.client import SERVICE, Failure, service
 from cli.local import receipt_key
+from cli.local.board import Board
 from cli.local.embedded import AlreadyRunning, Embedded, Urls
-from cli.local.processes import start, wait_ready, waiting
-from cli.local.servers import ServerError
-from cli.local.supervision import Supervised
+from cli.local.logs import set_aside
+from cli.local.processes import Process, start, waiting
+from cli.local.servers import Server, ServerError
+from cli.local.supervision import Supervised, wait_until_ready
 from db.session import sessions
 from db.tables import Worker
 from migrations.roles import set_passwords
@@ -42,6 +45,7 @@ class Stack:
     urls: Urls
     models: Mapping[str, str]
     processes: tuple[Supervised, ...]  # the API first
+    board: Board
 
     @property
     def database_url(self) -> str:
@@ -56,14 +60,18 @@ class Stack:
         return sessions(self.database_url)
 
     def tend(self) -> None:
-        """Start again what has ended; to be called a few times a second. Without a worker that was given up the others
-        go on. Raises Failure where the API, or every worker, was."""
-        for process in self.processes:
-            process.tend()
-        api, *workers = self.processes
-        if api.given_up is not None or all(worker.given_up is not None for worker in workers):
-            lost = api if api.given_up is not None else workers[-1]
-            raise Failure(str(lost.given_up), f"its log is {lost.process.log}")
+        """Start again what has ended; to be called a few times a second. What was given up leaves the others running.
+        Raises Failure where API and workers all were."""
+        self.board.tend()
+        if all(process.given_up is not None for process in self.processes):
+            raise Failure("API and workers were all given up", f"their logs are in {self.home / 'logs'}")
+
+    def insist(self) -> None:
+        """The same for whoever needs all of it. Raises Failure where any component was given up."""
+        self.tend()
+        for process in self.board.children:
+            if process.given_up is not None:
+                raise Failure(process.given_up, f"its log is {process.process.log}")
 
     def publish(self, api_key: str | None = None) -> None:
         """Writes what the commands typed beside this service need, readable by its owner only."""
@@ -107,10 +115,12 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
     with ExitStack() as started:
         home.mkdir(parents=True, exist_ok=True)
         _alone(home)
+        board = started.enter_context(Board(home))
         started.callback((home / SERVICE).unlink, missing_ok=True)
         os.environ["ONWARD_HOME"] = str(home)  # what this process asks of itself (verify) is this service too
         base_url = f"http://127.0.0.1:{_free(port)}"
-        urls = started.enter_context(_servers(home))
+        board.begin("starting PostgreSQL and Valkey", f"{base_url}/v1")
+        urls = started.enter_context(_servers(home, board))
         env = {
             "ONWARD_HOME": str(home),
             "ONWARD_REDIS_URL": urls.redis_url,
@@ -119,34 +129,42 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             "ONWARD_PORT": base_url.rpartition(":")[2],
             "PYTHONUNBUFFERED": "1",
         }
+        board.begin("migrating the database")
         with waiting("migrating the database"):
             upgrade(urls.database_url)
             set_passwords(urls.database_url, urls.passwords)
 
-        def run(name: str, module: str, extra: Mapping[str, str]) -> Supervised:
-            (home / "logs" / f"{name}.log").unlink(missing_ok=True)  # of an earlier service; lives of this one share it
+        def run(name: str, module: str, extra: Mapping[str, str], answers: Callable[[Process], bool]) -> Supervised:
+            set_aside(home / "logs" / f"{name}.log")  # of an earlier service; lives of this one share it
             command = [sys.executable, "-m", module]
-            child = Supervised(name, lambda: start(name, command, {**env, **extra}, home / "logs"))
+            child = Supervised(name, lambda: start(name, command, {**env, **extra}, home / "logs"), answers=answers)
             started.callback(child.stop, STOP_SECONDS)
+            board.children.append(child)
             return child
 
         # There is no other process for clients to go to: no drain.
         signs, trusts = receipt_key.of_home(home)
-        api = run("api", "api", {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0", **trusts})
+        of_api = {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0", **trusts}
+        api = run("api", "api", of_api, lambda _: _answers(f"{base_url}/readyz"))
         bound = {"ONWARD_DATABASE_URL": urls.worker_url, **signs}
-        workers = {name: run(f"worker-{name}", "worker", bound | {"ONWARD_MODEL": name}) for name in models}
-        wait_ready(api.process, lambda: _answers(f"{base_url}/readyz"), API_SECONDS, "starting the API")
+
+        def ready(process: Process) -> bool:
+            return _ready(urls.database_url, process.popen.pid)
+
+        workers = {name: run(f"worker-{name}", "worker", bound | {"ONWARD_MODEL": name}, ready) for name in models}
+        board.begin("starting API and workers")
+        wait_until_ready(api, API_SECONDS, "starting the API", board.tend)
         for name, worker in workers.items():
-            what, pid = f"loading {name} into the engine", worker.process.popen.pid
-            wait_ready(worker.process, lambda pid=pid: _ready(urls.database_url, pid), WORKER_SECONDS, what)  # type: ignore[misc]
+            wait_until_ready(worker, WORKER_SECONDS, f"loading {name} into the engine", board.tend)
+        board.begin(None)
         started.callback(show.err.print, "stopping ...")  # the first of the callbacks to run
-        yield Stack(home, f"{base_url}/v1", urls, models, (api, *workers.values()))
+        yield Stack(home, f"{base_url}/v1", urls, models, (api, *workers.values()), board)
 
 
 @contextmanager
-def _servers(home: Path) -> Iterator[Urls]:
+def _servers(home: Path, board: Board) -> Iterator[Urls]:
     """ONWARD_DATABASE_URL, one role for all, and ONWARD_REDIS_URL where both are set; otherwise embedded servers in
-    `home`."""
+    `home`, which the board tends too."""
     database, broker = (os.environ.get(name) for name in ("ONWARD_DATABASE_URL", "ONWARD_REDIS_URL"))
     if database and broker:
         yield Urls(database, broker, database, database)
@@ -160,6 +178,10 @@ def _servers(home: Path) -> Iterator[Urls]:
     except ServerError as error:
         raise Failure(str(error), f"the servers are kept in {embedded.home}") from None
     try:
+        board.children += [
+            _tended("postgres", embedded.postgres, embedded.restart_postgres),
+            _tended("valkey", embedded.valkey, embedded.restart_valkey),
+        ]
         if database:
             urls = Urls(database, urls.redis_url, database, database)
         yield replace(urls, redis_url=broker or urls.redis_url)
@@ -167,10 +189,25 @@ def _servers(home: Path) -> Iterator[Urls]:
         embedded.stop()
 
 
+def _tended(name: str, server: Server, restart: Callable[[], None]) -> Supervised:
+    """A server that runs, started again where it ends."""
+
+    def process() -> Process:
+        assert server.popen is not None, "it was started"
+        return Process(name, server.popen, server.log)
+
+    def begin() -> Process:
+        restart()
+        return process()
+
+    return Supervised(name, begin, first=process())
+
+
 def _alone(home: Path) -> None:
     """Raises Failure when another `onward up` serves this home."""
-    pid = service(home).get("pid")
-    if isinstance(pid, int) and pid != os.getpid() and Path(f"/proc/{pid}").exists():
+    other = beside.read(home)
+    pid = other.pid if other is not None else service(home).get("pid")
+    if isinstance(pid, int) and pid != os.getpid() and beside.lives(pid, other.born if other else None):
         raise Failure(f"a service already runs in {home} (process {pid})", "stop it, or give another --home")
 
 
@@ -195,6 +232,10 @@ def _answers(url: str) -> bool:
 
 
 def _ready(database_url: str, pid: int) -> bool:
-    with sessions(database_url).begin() as session:
-        found: Any = session.scalar(select(Worker.id).where(Worker.pid == pid, Worker.state == "ready"))
+    """Whether the worker with this pid said so; no where the database is away."""
+    try:
+        with sessions(database_url).begin() as session:
+            found: Any = session.scalar(select(Worker.id).where(Worker.pid == pid, Worker.state == "ready"))
+    except SQLAlchemyError:
+        return False
     return found is not None

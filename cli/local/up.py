@@ -35,7 +35,7 @@ job = client.fine_tuning.jobs.create(
 while job.status not in ("succeeded", "failed", "cancelled"):
     time.sleep(1)
     job = client.fine_tuning.jobs.retrieve(job.id)
-for event in client.fine_tuning.jobs.list_events(job.id):
+for event in reversed(list(client.fine_tuning.jobs.list_events(job.id))):  # they come newest first
     print(event.message)
 print(job.status, job.fine_tuned_model)"""
 

@@ -63,7 +63,7 @@ def test_a_job_is_listed_shown_paused_resumed_and_cancelled(onward, rows):
     assert "queued" in onward("jobs", "resume", job).stdout
     assert "cancelled" in onward("jobs", "cancel", job).stdout
     assert "cancelled" in complaint(onward("jobs", "cancel", job, ok=False))
-    assert "ended as cancelled" in complaint(onward("jobs", "watch", job, ok=False))
+    assert f"{job} was cancelled at step 0" in complaint(onward("jobs", "watch", job, ok=False))
 
 
 def test_lists_can_be_narrowed_by_metadata(onward, rows):

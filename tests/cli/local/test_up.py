@@ -6,51 +6,10 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import pytest
-
-from tests.bases import tiny
+from cli import beside
 from tests.waiting import HANG, gone, until
-
-# `onward`, which on a slow machine gives nothing up early.
-PATIENT = f"""
-from cli.local import servers, stack
-stack.API_SECONDS = stack.WORKER_SECONDS = stack.STOP_SECONDS = servers.START_SECONDS = servers.STOP_SECONDS = {HANG}
-from cli.main import app
-app()
-"""
-
-
-@pytest.fixture
-def home():
-    """A folder the database's own user can reach."""
-    with tempfile.TemporaryDirectory(prefix="onward-up-") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)
-
-
-@pytest.fixture
-def service(home, tmp_path):
-    model = tiny("llama", tmp_path / "model")
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ONWARD_")}
-    log = (tmp_path / "up.log").open("w+")
-    command = [sys.executable, "-c", PATIENT, "up", "--home", str(home), "--port", "0", "--model", f"tiny={model}"]
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env | {"COLUMNS": "200"})
-
-    def announced() -> bool:
-        said = (tmp_path / "up.log").read_text()
-        assert process.poll() is None, said
-        return "Ctrl-C" in said
-
-    try:
-        until(announced, (tmp_path / "up.log").read_text)
-        yield process, (tmp_path / "up.log")
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
 
 
 def descendants(pid: int) -> list[int]:
@@ -62,39 +21,83 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(service, home):
-    process, log = service
-    said = log.read_text()
+def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(up, home):
+    with up() as service:
+        until(lambda: beside.read(home), "it says that it starts")
+        starts(service)
+        service.announced()
+        serves(service)
+        revives(service)
+        stops(service)
+
+
+def starts(service):
+    """What is typed too early is told that the service is not ready yet, and in another folder where it is."""
+    early = service.beside("jobs", "list")
+    assert early.returncode == 1
+    assert f"the service in {service.home.resolve()} is still starting: " in early.stderr
+    doctor = service.beside("doctor", "--json")
+    (found,) = [f for f in json.loads(doctor.stdout)["findings"] if f["part"] == "service"]
+    assert (doctor.returncode, found["mark"], "is still starting" in found["found"]) == (0, "warn", True)
+
+
+def serves(service):
+    said = service.said
     snippet = said[said.index("import time") : said.index("print(job.status")]
     snippet += "print(job.status, job.fine_tuned_model)"
     done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, timeout=HANG)
-    assert done.stdout.splitlines()[-1].startswith("succeeded ft:tiny:"), done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1].startswith("succeeded ft:tiny:"), done.stdout + done.stderr
+    assert lines.index("Job started") < next(i for i, line in enumerate(lines) if line.startswith("Job succeeded"))
 
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ONWARD_")}
-    beside = [sys.executable, "-m", "cli", "jobs", "list", "--json"]
-    jobs = json.loads(subprocess.run(beside, env=env | {"ONWARD_HOME": str(home)}, capture_output=True).stdout)
+    jobs = json.loads(service.beside("jobs", "list", "--json").stdout)
     assert [job["status"] for job in jobs] == ["succeeded"]
     for private in ("demo.key", "service.json"):
-        assert stat.S_IMODE((home / private).stat().st_mode) == 0o600
+        assert stat.S_IMODE((service.home / private).stat().st_mode) == 0o600
+    lost = service.beside("jobs", "list", ONWARD_HOME=str(service.home / "nothing"))
+    assert (lost.returncode, f"ONWARD_HOME={service.home.resolve()}" in lost.stderr) == (1, True)
 
-    again = [sys.executable, "-m", "cli", "up", "--home", str(home), "--port", "0", "--model", "tiny=x"]
-    second = subprocess.run(again, env=env, capture_output=True, text=True, timeout=HANG)
+    again = [sys.executable, "-m", "cli", "up", "--home", str(service.home), "--port", "0", "--model", "tiny=x"]
+    second = subprocess.run(again, env=service.env, capture_output=True, text=True, timeout=HANG)
     assert second.returncode == 1
     assert "already runs" in second.stderr
 
-    started = descendants(process.pid)
+
+def revives(service):
+    """The API's and the database's processes, killed; the worker has tests of its own."""
+    for name in ("api", "postgres", "valkey"):
+        os.kill(component(service.home, name).pid, signal.SIGKILL)
+
+        def again(name=name) -> bool:
+            found = component(service.home, name)
+            return (found.restarts, found.state) == (1, "ready")
+
+        until(again, lambda: service.said)
+        assert f"{name} ended (exit -9: SIGKILL" in service.said
+    assert service.process.poll() is None
+    assert json.loads(service.beside("jobs", "list", "--json").stdout)[0]["status"] == "succeeded"
+    doctor = json.loads(service.beside("doctor", "--json").stdout)["findings"]
+    told = {f["found"].partition(" ")[0]: f for f in doctor if f["part"] == "service"}
+    for name in ("api", "postgres", "valkey"):
+        assert (told[name]["mark"], "restarted 1 times" in told[name]["found"]) == ("warn", True)
+
+
+def stops(service):
+    started = descendants(service.process.pid)
     assert len(started) >= 4  # PostgreSQL, Valkey, API, worker
-    whole = children(process.pid)
-    for name, killed in (("api", whole[-2]), ("worker-tiny", whole[-1])):
-        os.kill(killed, signal.SIGKILL)
-        until(lambda name=name: f"{name} ended (exit -9)" in log.read_text(), log.read_text)
-        until(lambda: len(children(process.pid)) == len(whole), log.read_text)
-    assert "started again" in log.read_text()
-    assert process.poll() is None
-    assert set(started) & set(descendants(process.pid)), "the database was not taken down"
-    started += descendants(process.pid)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(HANG) == 0, log.read_text()
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(HANG) == 0, service.said
     assert all(gone(pid) for pid in started)
-    assert not (home / "service.json").exists()
-    assert log.read_text().rstrip().endswith("stopped")
+    assert not (service.home / "service.json").exists()
+    assert not (service.home / "up.json").exists()
+    assert service.said.rstrip().endswith("stopped")
+    for name in ("api", "worker-tiny"):
+        text = (service.home / "logs" / f"{name}.log").read_text()
+        assert '"event": ' in text
+        assert "%|" not in text, "a library's bar"
+
+
+def component(home, name):
+    found = beside.read(home)
+    assert found is not None
+    return next(c for c in found.components if c.name == name)
