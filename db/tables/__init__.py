@@ -2,8 +2,8 @@
 
 from db.columns import Base
 from db.tables.audit import Audit
-from db.tables.files import File, FileChunk
-from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
+from db.tables.files import File, FileChunk, TokenCount, Upload, UploadPart
+from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease, Validation
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
@@ -33,6 +33,10 @@ __all__ = (
     "Result",
     "Share",
     "Tenant",
+    "TokenCount",
+    "Upload",
+    "UploadPart",
     "Usage",
+    "Validation",
     "Worker",
 )
