@@ -23,7 +23,8 @@ from api.flights import Crowded, Ending
 from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
-from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.jobs import IdempotencyConflict, MissingFile
+from db.tenant.quotas import QuotaExceeded
 from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
 
@@ -125,6 +126,10 @@ def _used_key(_: IdempotencyConflict) -> ApiError:
 
 def _wrong_state(error: WrongState) -> ApiError:
     message = f"The job is {error.state}: it cannot be {error.wanted}."
+    if error.state == "validating_files":
+        message = (
+            f"The job's files are being validated: until it is queued it can be cancelled, and not {error.wanted}."
+        )
     return ApiError(409, message, code="wrong_state", headers=FINAL)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
 from db.ids import new_id
-from db.tables import File, FileChunk, Job
+from db.tables import File, FileChunk, Job, TokenCount
 
 CHUNK_BYTES = 2**20
 Order = Literal["asc", "desc"]
@@ -100,6 +100,11 @@ def read(session: Session, file_id: str) -> Iterator[bytes]:
         number += 1
 
 
+def piece(session: Session, file_id: str, number: int) -> bytes | None:
+    """The `number`-th piece of any file, deleted or not. For callers that have checked the right to it."""
+    return session.scalar(_chunk(file_id, number))
+
+
 def delete(tenant: str, session: Session, file_id: str) -> bool:
     """Hides the file at once. Its bytes go too, unless a job that has not ended still reads them."""
     file = session.scalar(select(File).where(*_visible(tenant), File.id == file_id).with_for_update())
@@ -119,6 +124,7 @@ def purge(session: Session, file_ids: Iterable[str]) -> None:
     deleted = File.id.in_(list(file_ids)), File.deleted_at.is_not(None)
     unneeded = select(File.id).where(*deleted, ~training.exists(), ~held_out.exists())
     session.execute(delete_rows(FileChunk).where(FileChunk.file_id.in_(unneeded)))
+    session.execute(delete_rows(TokenCount).where(TokenCount.file_id.in_(unneeded)))
 
 
 def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:

@@ -23,7 +23,8 @@ class JobError(BaseModel):
 class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
     the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
-    and when it may go on (None where it runs or has ended)."""
+    and when it may go on (None where it runs or has ended). While the files are being validated, and of a job that ended
+    so, there is no spec and no price; `onward.validated_rows` says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -72,7 +73,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
     """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`. Of a
     deleted adapter only `onward.adapter` tells, with `deleted_at`: what it was, the journal's receipt."""
     hyper = hyperparameters(row)
-    done = row.state == "succeeded"
+    done, decided = row.state == "succeeded", row.decided_at is not None
     return JobObject(
         id=row.id,
         created_at=epoch(row.created_at),
@@ -93,19 +94,20 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
         validation_file=row.validation_file,
         suffix=row.spec.get("suffix"),
         onward={
-            "price_tokens": row.price_tokens,
+            "price_tokens": row.price_tokens if decided else None,
             "price": row.request.get("price"),
             "scored_tokens": row.scored_tokens,
             "step": row.step,
-            "total_steps": row.total_steps,
+            "total_steps": row.total_steps if decided else None,
             "best_step": row.best_step,
             "best_loss": row.best_loss,
             "wish": row.wish,
             "priority": row.priority,
             "waiting": why(waits),
+            "validated_rows": waits.validated_rows if waits else None,
             "adapter": about(adapter),
             "invocation": row.request.get("invocation"),
-            "spec": row.spec,
+            "spec": row.spec if decided else None,
         },
     )
 
@@ -129,7 +131,7 @@ def hyperparameters(row: Job) -> dict[str, Any]:
     method = (row.request.get("method") or {}).get("supervised") or {}
     sent = (row.request.get("hyperparameters") or {}) | (method.get("hyperparameters") or {})
     values = {name: sent.get(name) if sent.get(name) is not None else "auto" for name in HYPER}
-    return values | {"batch_size": row.spec["batch_size"]}
+    return values | ({"batch_size": row.spec["batch_size"]} if row.decided_at is not None else {})
 
 
 def event(row: Event) -> EventObject:

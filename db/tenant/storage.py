@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import CompoundSelect, func, select, union
 from sqlalchemy.orm import Session
 
-from db.tables import File, Job, Tenant
+from db.tables import File, Job, Tenant, UploadPart
 
 
 class StorageExceeded(Exception):
@@ -17,7 +17,8 @@ class StorageExceeded(Exception):
 
 
 def held(tenant: str, session: Session) -> int:
-    """Bytes of the tenant's files, uploaded and resulting, and of deleted ones that a job which has not ended reads."""
+    """Bytes of the tenant's files, uploaded and resulting, of deleted ones that a job which has not ended reads, and
+    parts of uploads that are pending."""
     mine = select(func.coalesce(func.sum(File.bytes), 0)).where(File.tenant_id == tenant)
     open_jobs = Job.tenant_id == tenant, Job.finished_at.is_(None)
     needed: CompoundSelect[Any] = union(
@@ -25,7 +26,8 @@ def held(tenant: str, session: Session) -> int:
     )
     kept = mine.where(File.deleted_at.is_not(None), File.id.in_(needed.scalar_subquery()))
     shown = mine.where(File.deleted_at.is_(None))
-    return int(session.scalar(shown) or 0) + int(session.scalar(kept) or 0)
+    parts = mine.where(File.deleted_at.is_not(None), File.id == UploadPart.file_id, UploadPart.tenant_id == tenant)
+    return sum(int(session.scalar(one) or 0) for one in (shown, kept, parts))
 
 
 def check(tenant: str, session: Session, more: int, default: int) -> None:
