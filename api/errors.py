@@ -23,6 +23,7 @@ from api.flights import Crowded, Ending
 from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
+from db.ids import UnknownCursor
 from db.tenant.jobs import IdempotencyConflict, MissingFile
 from db.tenant.quotas import QuotaExceeded
 from db.tenant.storage import StorageExceeded
@@ -56,6 +57,11 @@ class ApiError(Exception):
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     return ApiError(400, message, param=param, code=code)
+
+
+def unknown_cursor(after: str) -> ApiError:
+    """For what no page of the list has ended with."""
+    return invalid(f"Invalid value for 'after': there is no {after[:100]} in this list.", "after", "invalid_value")
 
 
 def too_large(what: str, limit: int) -> ApiError:
@@ -177,6 +183,7 @@ def _away(_: Exception) -> ApiError:
 ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     ApiError: lambda error: error,
     BadRow: lambda error: bad_row(error, "file"),
+    UnknownCursor: lambda error: unknown_cursor(error.after),
     MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
     QuotaExceeded: _no_quota,
     StorageExceeded: _no_storage,

@@ -1,4 +1,4 @@
-"""/v1/uploads: a file in parts, for clients that send large ones so. Knows parts; what a file is, `api/files.py` does."""
+"""/v1/uploads: a file in parts, for clients that send large ones so. Knows parts, and `api/files.py` what a file is."""
 
 import hashlib
 from collections.abc import Iterator
@@ -85,7 +85,8 @@ def view(row: Upload, file: File | None = None) -> UploadObject:
 
 
 def schema(model: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+    said = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    return {"requestBody": {"required": True, "content": {"application/json": said}}}
 
 
 PART: dict[str, Any] = {"type": "object", "required": ["data"]}
@@ -146,8 +147,8 @@ def _store(tenant: str, context: Context, upload_id: str, data: IO[bytes], count
 
 @router.post("/{upload_id}/complete", openapi_extra=schema(UploadComplete))
 def complete(upload_id: str, raw: Raw, tenant: Tenant, context: Ctx) -> UploadObject:
-    """The parts, in the order of `part_ids`, become a file, whose rows are checked like those of any. Where something is
-    not right the upload stays as it is."""
+    """The parts, in the order of `part_ids`, become a file, whose rows are checked like those of any. Where
+    something is not right the upload stays as it is."""
     wanted = validation.validated(UploadComplete, raw)
     with context.transaction(tenant.id) as session:
         found = uploads.get(tenant.id, session, upload_id, lock=True)

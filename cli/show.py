@@ -22,7 +22,6 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 
 
 STATE_STYLE = {
-    "validating_files": "yellow",
     "queued": "yellow",
     "validating_files": "yellow",
     "running": "cyan",

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, func, insert, select, tuple_
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 
-from db.ids import new_id
+from db.ids import UnknownCursor, new_id
 from db.tables import File, FileChunk, Job, TokenCount
 
 CHUNK_BYTES = 2**20
@@ -66,13 +66,15 @@ def page(
     purpose: str | None = None,
     order: Order = "desc",
 ) -> tuple[list[File], bool]:
-    """Up to `limit` files after the file `after`, by creation, and whether more follow. Unknown `after`: none."""
+    """Up to `limit` files after the file `after`, by creation, and whether more follow. Raises UnknownCursor."""
     wanted = select(File).where(*_visible(tenant))
     if purpose is not None:
         wanted = wanted.where(File.purpose == purpose)
     if after is not None:
         # A deleted file still marks its place, so paging does not break when a tenant deletes as it lists.
         start = select(File.created_at, File.id).where(File.tenant_id == tenant, File.id == after)
+        if session.execute(start).first() is None:
+            raise UnknownCursor(after)
         key = tuple_(File.created_at, File.id)
         wanted = wanted.where(key > start.scalar_subquery() if order == "asc" else key < start.scalar_subquery())
     columns = (File.created_at, File.id)

@@ -54,8 +54,8 @@ class Tally:
 class Source:
     """A tenant's file, the request's field `param` that named it, the model whose tokens are counted, and who waits.
 
-    Outside of a request (`outside`) whatever is not known is counted, of a deleted file too: its job reads it. Inside of
-    one a large file raises Uncounted.
+    Outside of a request (`outside`) whatever is not known is counted, of a deleted file too: its job reads it. Inside
+    of one a large file raises Uncounted.
     """
 
     file: File

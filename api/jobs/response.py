@@ -23,8 +23,8 @@ class JobError(BaseModel):
 class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
     the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
-    and when it may go on (None where it runs or has ended). While the files are being validated, and of a job that ended
-    so, there is no spec and no price; `onward.validated_rows` says how far it is."""
+    and when it may go on (None where it runs or has ended). While the files are being validated, and of a job that
+    ended so, there is no spec and no price; `onward.validated_rows` says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int

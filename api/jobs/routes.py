@@ -112,8 +112,8 @@ async def create(
     x_stainless_retry_count: Annotated[str, Header()] = "0",
 ) -> JobObject:
     """Accepts a job and says what it costs, exactly; of a large file that nobody has counted under the model before
-    once the job's status is no longer `validating_files`. With an `Idempotency-Key`, or when the openai client repeats a
-    request, the job made the first time is the answer."""
+    once the job's status is no longer `validating_files`. With an `Idempotency-Key`, or when the openai client repeats
+    a request, the job made the first time is the answer."""
     is_retry = idempotency_key is None and x_stainless_retry_count not in ("", "0")
 
     async def attend(work: Coroutine[Any, Any, T]) -> T:
@@ -227,5 +227,5 @@ def numbered(after: str | None, pattern: str) -> int | None:
         return None
     match = re.fullmatch(pattern, after)
     if match is None:
-        raise errors.invalid(f"Invalid value for 'after': {after[:100]}", "after", "invalid_value")
+        raise errors.unknown_cursor(after)
     return int(match[1])

@@ -76,7 +76,7 @@ class Validator:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _look(self) -> None:
-        """Claims as many jobs as there is room for, and tidies up. What the database does not let it do is for later."""
+        """Claims as many jobs as there is room for, and tidies up. What the database refuses is for later."""
         try:
             for claim in await run_in_threadpool(
                 self._claimed, self._context.settings.counts_outside - len(self._tasks)

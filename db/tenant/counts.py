@@ -1,9 +1,10 @@
-"""Token counts of a tenant's files, kept until a file's bytes go: counting a file anew takes minutes. Counts no token."""
+"""Token counts of a tenant's files, kept until a file's bytes go: to count one takes minutes. Knows no row."""
 
 import sys
 import zlib
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -21,7 +22,8 @@ def get(tenant: str, session: Session, file_id: str, base: str, invocation: Ids)
     row = session.scalar(select(TokenCount).where(TokenCount.tenant_id == tenant, *key))
     if row is None:
         return None
-    tail = Tail(**{name: tuple(v) if isinstance(v, list) else v for name, v in row.tail.items()})
+    ids, other, before = (tuple(row.tail[name]) for name in ("ids", "other", "before"))
+    tail = Tail(ids, row.tail["line"], other, before)
     return Counted(Counts(_unpacked(row.visit), _unpacked(row.once)), row.targets, tail)
 
 
@@ -33,7 +35,13 @@ def put(tenant: str, session: Session, file_id: str, base: str, invocation: Ids,
         "other": counted.tail.other,
         "before": counted.tail.before,
     }
-    values = {"file_id": file_id, "base": base, "invocation": _spelled(invocation), "tenant_id": tenant, "tail": tail}
+    values: dict[str, Any] = {
+        "file_id": file_id,
+        "base": base,
+        "invocation": _spelled(invocation),
+        "tenant_id": tenant,
+        "tail": tail,
+    }
     values |= {"visit": _packed(counted.counts.visit), "once": _packed(counted.counts.once), "targets": counted.targets}
     session.execute(insert(TokenCount).values(values).on_conflict_do_nothing())
 
@@ -46,13 +54,13 @@ def _packed(counts: Sequence[int]) -> bytes:
     return zlib.compress(_little(array("I", counts)).tobytes())
 
 
-def _unpacked(packed: bytes) -> array[int]:
+def _unpacked(packed: bytes) -> "array[int]":
     counts = array("I")
     counts.frombytes(zlib.decompress(packed))
     return _little(counts)
 
 
-def _little(counts: array[int]) -> array[int]:
+def _little(counts: "array[int]") -> "array[int]":
     if sys.byteorder == "big":
         counts.byteswap()
     return counts

@@ -16,7 +16,7 @@ def due(session: Session) -> list[tuple[str, str, str]]:
 
 
 def go(tenant: str, session: Session, kind: str, thing: str) -> None:
-    """A file is deleted as by its tenant: a job that has not ended still reads it. An upload is expired, its parts go."""
+    """A file is deleted as by its tenant: a job that has not ended still reads it. An upload ends, its parts go."""
     if kind == "file":
         deletion.file(tenant, session, thing)
     else:

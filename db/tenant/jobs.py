@@ -5,7 +5,7 @@ Knows no lease's inside: a job that a worker holds is only wished upon, and the 
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from db import audit, transitions, workers
 from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
-from db.ids import new_id
+from db.ids import UnknownCursor, new_id
 from db.tables import Evaluation, Event, File, Job, Lease, Tenant, Validation
 from db.tables.jobs import METADATA
 from db.telemetry import traces
-from db.tenant.quotas import QuotaExceeded, check_jobs, check_tokens
+from db.tenant.quotas import check_jobs, check_tokens
 from db.tenant.waiting import waiting
 from db.transitions import TABLE, Wish, WrongState, condition
 
@@ -130,7 +130,7 @@ def page(
     limit: int = 20,
     metadata: dict[str, str] | None = None,
 ) -> tuple[list[Job], bool]:
-    """Up to `limit` jobs older than the job `after`, newest first, and whether more follow. Unknown `after`: none.
+    """Up to `limit` jobs older than the job `after`, newest first, and whether more follow. Raises UnknownCursor.
 
     `metadata` keeps the jobs whose request has all its pairs.
     """
@@ -140,7 +140,7 @@ def page(
     if after is not None:
         start = get(tenant, session, after)
         if start is None:
-            return [], False
+            raise UnknownCursor(after)
         wanted = wanted.where(tuple_(Job.created_at, Job.id) < (start.created_at, start.id))
     return _cut(session.scalars(wanted.limit(limit + 1)).all(), limit)
 

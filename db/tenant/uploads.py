@@ -32,8 +32,8 @@ def create(
 
 
 def get(tenant: str, session: Session, upload_id: str, lock: bool = False) -> Upload | None:
-    """The tenant's upload; with `lock` nobody else changes it meanwhile. One whose hour is over is `expired`, whether or
-    not a sweep has come by."""
+    """The tenant's upload; with `lock` nobody else changes it meanwhile. One whose hour is over is `expired`, whether
+    or not a sweep has come by."""
     wanted = select(Upload).where(Upload.tenant_id == tenant, Upload.id == upload_id)
     found = session.scalar(wanted.with_for_update() if lock else wanted)
     if found is not None and found.state == "pending":

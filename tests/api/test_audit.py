@@ -138,7 +138,8 @@ def test_a_tenant_reads_its_own_entries_page_by_page(factory, url):
     assert [e["subject"] for e in whole if e["action"] == "file.create"] == files[::-1]
     assert [e["action"] for e in whole] == ["file.create"] * 3 + ["key.create", "tenant.create"]
     assert {e["tenant"] for e in whole} == {carla.id}
-    assert http.get(f"{url}/onward/audit?after=audit-none", headers=mine).json()["data"] == []
+    unknown = http.get(f"{url}/onward/audit?after=audit-none", headers=mine)
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "after")
     theirs = http.get(f"{url}/onward/audit?tenant={dora.id}", headers=mine)
     nobodys = http.get(f"{url}/onward/audit?tenant=ten_none", headers=mine)
     assert theirs.status_code == nobodys.status_code == 403
