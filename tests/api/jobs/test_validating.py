@@ -1,9 +1,6 @@
 """A job on a large file: answered at once, counted outside of the request, durably, and decided as inside of one."""
 
-import json
 import threading
-import time
-from contextlib import contextmanager
 
 import openai
 import pytest
@@ -14,10 +11,9 @@ from api import token_counts
 from api.token_counts import counting
 from db import security
 from db.tables import Audit, FileChunk, Job, TokenCount, Validation
-from db.tenant import jobs
 from db.worker.candidates import candidates
-from tests.api.conftest import client, serving
-from tests.api.examples import http, jsonl, upload
+from tests.api.conftest import Client, client, serving
+from tests.api.examples import http, upload
 from tests.api.processes import process
 from tests.waiting import until
 
@@ -25,12 +21,12 @@ ROWS = 300
 OWN = {"steps": 7, "rank": 2, "seed": 3}
 
 
-def rows(name: str, count: int = ROWS) -> bytes:
-    return b"".join(jsonl({"prompt": f"{name} {'a' * (i % 40)}", "completion": " yes"}) for i in range(count))
+def rows(name: str, count: int = ROWS) -> list[dict[str, str]]:
+    return [{"prompt": f"{name} {'a' * (i % 40)}", "completion": " yes"} for i in range(count)]
 
 
-def make(who, file, **own):
-    return who.openai.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body={"onward": OWN | own})
+def make(who, file, model="tiny", **own):
+    return who.openai.fine_tuning.jobs.create(model=model, training_file=file, extra_body={"onward": OWN | own})
 
 
 def now(who, job):
@@ -77,7 +73,7 @@ def held(monkeypatch):
 
 def test_a_job_is_answered_at_once_and_comes_to_what_it_comes_to_inside(held, carl, anna, factory):
     data = rows("same")
-    job = make(carl, upload(carl, data))
+    job = make(carl, upload(carl, *data))
     assert (job.status, job.trained_tokens, job.fine_tuned_model, job.seed) == ("validating_files", None, None, 3)
     own = job.model_extra["onward"]
     assert (own["price_tokens"], own["total_steps"], own["spec"], own["validated_rows"]) == (None, None, None, 0)
@@ -86,7 +82,7 @@ def test_a_job_is_answered_at_once_and_comes_to_what_it_comes_to_inside(held, ca
         assert job.id not in [waits.job_id for waits in candidates(session, "tiny", limit=1000)]
     held.go.set()
     after = decided(carl, job)
-    like = make(anna, upload(anna, data))
+    like = make(anna, upload(anna, *data))
     assert after.status == like.status == "queued"
     for name in ("price", "price_tokens", "total_steps", "invocation"):
         assert after.model_extra["onward"][name] == like.model_extra["onward"][name]
@@ -102,13 +98,14 @@ def test_a_job_is_answered_at_once_and_comes_to_what_it_comes_to_inside(held, ca
         assert entry.actor == "api"
 
 
-def test_what_was_counted_is_kept_and_decides_inside_of_the_next_request(carl, factory, held):
+def test_what_was_counted_is_kept_and_decides_inside_of_the_next_request(carl, settings, factory, held):
     held.go.set()
-    file = upload(carl, rows("kept"))
+    file = upload(carl, *rows("kept"))
     first = decided(carl, make(carl, file))
     with factory.begin() as session:
         assert len(session.scalars(select(TokenCount).where(TokenCount.file_id == file)).all()) == 1
-    with serving_again(factory, carl) as other:  # a process that has counted nothing
+    with serving(settings.model_copy(update={"count_inside_bytes": 0})) as url:  # a process that has counted nothing
+        other = Client(carl.id, carl.secret, carl.openai.with_options(base_url=url))
         second = make(other, file, steps=8)
         assert second.status == "queued"
         assert held.begun == 1
@@ -119,26 +116,9 @@ def test_what_was_counted_is_kept_and_decides_inside_of_the_next_request(carl, f
         assert session.scalars(select(TokenCount).where(TokenCount.file_id == file)).all() == []
 
 
-@contextmanager
-def serving_again(factory, who):
-    from api.settings import Settings
-
-    base = BASE["settings"]
-    with serving(Settings.model_validate(base.model_dump() | {"count_inside_bytes": 0})) as url:
-        yield type(who)(who.id, who.secret, who.openai.with_options(base_url=url))
-
-
-BASE = {}
-
-
-@pytest.fixture(autouse=True)
-def _settings(settings):
-    BASE["settings"] = settings
-
-
 def test_a_bad_row_ends_the_job_with_its_line(carl):
-    long = jsonl({"prompt": "a " * 4000, "completion": " yes"})
-    job = decided(carl, make(carl, upload(carl, rows("bad", 5) + long + rows("bad", 5))))
+    long = [{"prompt": "a " * 4000, "completion": " yes"}]
+    job = decided(carl, make(carl, upload(carl, *rows("bad", 5), *long, *rows("bad", 5))))
     assert (job.status, job.error.code, job.error.param) == ("failed", "invalid_file_format", "training_file")
     assert job.error.message.startswith("Line 6: ")
     assert job.finished_at is not None
@@ -147,7 +127,7 @@ def test_a_bad_row_ends_the_job_with_its_line(carl):
 
 
 def test_what_the_rows_do_not_decide_is_refused_in_the_request(carl):
-    file = upload(carl, rows("early", 5))
+    file = upload(carl, *rows("early", 5))
     with pytest.raises(openai.BadRequestError) as refused:
         make(carl, file, rank=65)
     assert refused.value.param == "onward.rank"
@@ -155,7 +135,7 @@ def test_what_the_rows_do_not_decide_is_refused_in_the_request(carl):
 
 def test_a_price_over_the_quota_ends_the_job_and_reserves_nothing(factory, outside):
     poor = client(factory, outside, "poor", token_quota=10)
-    job = decided(poor, make(poor, upload(poor, rows("poor"))))
+    job = decided(poor, make(poor, upload(poor, *rows("poor"))))
     assert (job.status, job.error.code) == ("failed", "insufficient_quota")
     with factory.begin() as session:
         assert session.get_one(Job, job.id).price_tokens == 0
@@ -163,7 +143,7 @@ def test_a_price_over_the_quota_ends_the_job_and_reserves_nothing(factory, outsi
 
 def test_while_it_is_validated_it_is_cancelled_at_once_never_paused_and_counts_as_a_job(held, factory, outside):
     who = client(factory, outside, "one-job", max_jobs=1)
-    file = upload(who, rows("cancel"))
+    file = upload(who, *rows("cancel"))
     job = make(who, file)
     with pytest.raises(openai.RateLimitError):
         make(who, file, steps=8)
@@ -179,7 +159,7 @@ def test_while_it_is_validated_it_is_cancelled_at_once_never_paused_and_counts_a
 
 
 def test_a_file_that_is_deleted_meanwhile_is_read_to_its_end(held, carl, factory):
-    file = upload(carl, rows("deleted"))
+    file = upload(carl, *rows("deleted"))
     job = make(carl, file)
     until(lambda: held.begun, "it is being counted")
     carl.openai.files.delete(file)
@@ -191,7 +171,7 @@ def test_a_file_that_is_deleted_meanwhile_is_read_to_its_end(held, carl, factory
 
 
 def test_a_request_that_is_repeated_finds_the_job_that_is_being_validated(held, carl):
-    file = upload(carl, rows("again", 5))
+    file = upload(carl, *rows("again", 5))
     body = {"model": "tiny", "training_file": file, "onward": OWN}
     headers = {"Authorization": f"Bearer {carl.secret}", "Idempotency-Key": file}
     posts = [http.post(f"{carl.openai.base_url}fine_tuning/jobs", headers=headers, json=body).json() for _ in range(2)]
@@ -201,31 +181,30 @@ def test_a_request_that_is_repeated_finds_the_job_that_is_being_validated(held, 
 
 def test_a_process_that_is_killed_while_it_counts_leaves_the_job_to_the_next(settings, factory):
     """By SIGKILL: the price is to the token that of a decision inside of a request."""
+    settings = settings.model_copy(update={"models": {"killed": settings.models["tiny"]}})  # nobody else counts for it
     changed = {"count_inside_bytes": 0, "lease_seconds": 1.0, "sweep_seconds": 0.2, "max_rows": 100_000}
-    data = rows("killed", 30_000)
+    data = rows("killed", 15_000)
     with process(settings, **changed) as (started, root):
         who = client(factory, f"{root}/v1", "killed")
-        job = make(who, upload(who, data))
-        began = time.monotonic()
+        job = make(who, upload(who, *data), "killed")
         assert job.status == "validating_files"
         until(lambda: (now(who, job).model_extra["onward"]["validated_rows"] or 0) > 0, "some rows are counted")
         started.kill()
         started.wait()
-        assert time.monotonic() - began < 60
     with factory.begin() as session:
         assert session.get_one(Validation, job.id).holder is not None, "it was killed in the middle"
     with process(settings, **changed) as (_, root):
-        again = type(who)(who.id, who.secret, who.openai.with_options(base_url=f"{root}/v1"))
+        again = Client(who.id, who.secret, who.openai.with_options(base_url=f"{root}/v1"))
         after = decided(again, job)
         assert after.status == "queued"
-    with process(settings, count_inside_bytes=1 << 30, max_rows=100_000) as (_, root):
-        inside = client(factory, f"{root}/v1", "not-killed")
-        like = make(inside, upload(inside, data))
+    with serving(settings.model_copy(update={"max_rows": 100_000})) as url:
+        inside = client(factory, url, "not-killed")
+        like = make(inside, upload(inside, *data), "killed")
         assert like.model_extra["onward"]["price_tokens"] == after.model_extra["onward"]["price_tokens"]
 
 
 def test_after_too_many_kills_it_is_given_up(factory, outside, carl, held):
-    job = make(carl, upload(carl, rows("poison", 5)))
+    job = make(carl, upload(carl, *rows("poison", 5)))
     until(lambda: held.begun, "it is being counted")
     with factory.begin() as session:
         gone = {"tries": 99, "holder": "nobody", "expires_at": text("now() - interval '1 second'")}
@@ -235,7 +214,7 @@ def test_after_too_many_kills_it_is_given_up(factory, outside, carl, held):
 
 
 def test_what_is_decided_is_not_rewritten_and_what_is_not_is(factory, as_api, carl, held):
-    file = upload(carl, rows("fixed", 5))
+    file = upload(carl, *rows("fixed", 5))
     job = make(carl, file)
     change = text("UPDATE jobs SET price_tokens = 0, request = request WHERE id = :id")
     with security.transaction(as_api, carl.id) as session:
@@ -244,11 +223,3 @@ def test_what_is_decided_is_not_rewritten_and_what_is_not_is(factory, as_api, ca
     decided(carl, job)
     with security.transaction(as_api, carl.id) as session, pytest.raises(ProgrammingError, match="not rewritten"):
         session.execute(change, {"id": job.id})
-
-
-def test_lists_tell_of_them(held, carl):
-    job = make(carl, upload(carl, rows("listed", 5)))
-    assert json.loads(carl.openai.fine_tuning.jobs.list(limit=1).data[0].to_json())["id"] == job.id
-    with pytest.raises(openai.BadRequestError, match="after"):
-        carl.openai.fine_tuning.jobs.list(after="ftjob-none")
-    assert jobs is not None
