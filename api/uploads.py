@@ -1,13 +1,13 @@
 """/v1/uploads: a file in parts, for clients that send large ones so. Knows parts, and `api/files.py` what a file is."""
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import IO, Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
 from api import body, errors, files, missing, validation
@@ -20,6 +20,7 @@ from db import files as stored
 from db.contract.rows.files import check
 from db.tables import File, Upload
 from db.tenant import storage, uploads
+from db.tenant.uploads import Part
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 MOST_PARTS = 1000
@@ -80,7 +81,7 @@ Raw = Annotated[bytes, Depends(sent)]
 def view(row: Upload, file: File | None = None) -> UploadObject:
     return UploadObject(
         id=row.id, bytes=row.bytes, created_at=files.epoch(row.created_at), expires_at=files.epoch(row.expires_at),
-        filename=row.filename, purpose=row.purpose, status=row.state, file=files.view(file) if file else None,
+        filename=row.filename, purpose=row.purpose, status=row.status, file=files.view(file) if file else None,
     )  # fmt: skip
 
 
@@ -135,9 +136,10 @@ def _store(tenant: str, context: Context, upload_id: str, data: IO[bytes], count
     data.seek(0)
     with context.transaction(tenant) as session:
         upload = pending(errors.found(uploads.get(tenant, session, upload_id, lock=True), missing.upload(upload_id)))
-        if uploads.held(tenant, session, upload_id) + size > upload.bytes:
+        there = uploads.parts(tenant, session, upload_id)
+        if sum(part.bytes for part in there.values()) + size > upload.bytes:
             raise errors.invalid(f"The parts would hold more than the {upload.bytes} bytes of the upload.", "data")
-        if len(uploads.parts(tenant, session, upload_id)) >= MOST_PARTS:
+        if len(there) >= MOST_PARTS:
             raise errors.invalid(f"An upload has at most {MOST_PARTS} parts.", "data")
         part = uploads.add(tenant, session, upload_id, files.pieces(data))
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)
@@ -154,21 +156,8 @@ def complete(upload_id: str, raw: Raw, tenant: Tenant, context: Ctx) -> UploadOb
         found = uploads.get(tenant.id, session, upload_id, lock=True)
         upload = pending(errors.found(found, missing.upload(upload_id)))
         order = _ordered(uploads.parts(tenant.id, session, upload_id), wanted.part_ids)
-        digest = hashlib.md5(usedforsecurity=False)
-        size = 0
-
-        def hashed() -> Iterator[bytes]:
-            nonlocal size
-            for piece in uploads.joined(session, order):
-                digest.update(piece)
-                size += len(piece)
-                yield piece
-
-        report = check(hashed(), files.limits(context.settings))
-        if size != upload.bytes:
-            raise errors.invalid(f"The parts hold {size} bytes, and the upload is of {upload.bytes}.", "part_ids")
-        if wanted.md5 is not None and wanted.md5.lower() != digest.hexdigest():
-            raise errors.invalid(f"The MD5 of the parts is {digest.hexdigest()}, not what was sent.", "md5")
+        whole(session, upload, order, wanted.md5)
+        report = check(uploads.joined(session, order), files.limits(context.settings))
         file = stored.create(
             tenant.id, session, filename=upload.filename, purpose=upload.purpose, format=report.format,
             rows=report.rows, chunks=uploads.joined(session, order),
@@ -178,6 +167,20 @@ def complete(upload_id: str, raw: Raw, tenant: Tenant, context: Ctx) -> UploadOb
         about = {"bytes": file.bytes, "rows": file.rows, "format": file.format, "upload": upload_id}
         audit.write(session, tenant.id, "file.create", file.id, about)
         return view(upload, file)
+
+
+def whole(session: Session, upload: Upload, order: list[Part], md5: str | None) -> None:
+    """Raises ApiError 400 where the parts are not the file that was announced."""
+    size = sum(part.bytes for part in order)
+    if size != upload.bytes:
+        raise errors.invalid(f"The parts hold {size} bytes, and the upload is of {upload.bytes}.", "part_ids")
+    if md5 is None:
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in uploads.joined(session, order):
+        digest.update(piece)
+    if md5.lower() != digest.hexdigest():
+        raise errors.invalid(f"The MD5 of the parts is {digest.hexdigest()}, not what was sent.", "md5")
 
 
 @router.post("/{upload_id}/cancel")
@@ -190,8 +193,8 @@ def cancel(upload_id: str, tenant: Tenant, context: Ctx) -> UploadObject:
         return view(found)
 
 
-def _ordered(there: dict[str, str], wanted: list[str]) -> list[str]:
-    """The files of the parts named, each once. Raises ApiError 400 for a part that is not the upload's."""
+def _ordered(there: dict[str, Part], wanted: list[str]) -> list[Part]:
+    """The parts named, each once. Raises ApiError 400 for a part that is not the upload's."""
     for part in wanted:
         if part not in there or wanted.count(part) > 1:
             why = "is named twice" if part in there else "is no part of this upload"
@@ -201,6 +204,6 @@ def _ordered(there: dict[str, str], wanted: list[str]) -> list[str]:
 
 def pending(upload: Upload) -> Upload:
     """Raises ApiError 400 where the upload has ended."""
-    if upload.state != "pending":
-        raise errors.invalid(f"The upload is {upload.state}.", "upload_id", "invalid_upload_status")
+    if upload.status != "pending":
+        raise errors.invalid(f"The upload is {upload.status}.", "upload_id", "invalid_upload_status")
     return upload

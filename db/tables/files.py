@@ -94,16 +94,16 @@ class Upload(Base):
     purpose: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     expires_after: Mapped[int | None] = mapped_column(Integer)  # seconds, of the file
-    state: Mapped[str] = mapped_column(server_default="pending")
+    status: Mapped[str] = mapped_column(server_default="pending")
     file_id: Mapped[str | None]
     created_at: Mapped[datetime] = now()
     expires_at: Mapped[datetime]
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),
         of_tenant("file_id", "files", "fk_uploads_file"),
-        Index("ix_uploads_expires_at", "expires_at", postgresql_where=text("state = 'pending'")),
-        CheckConstraint(one_of("state", UPLOAD_STATES), name="state"),
-        CheckConstraint("(state = 'completed') = (file_id IS NOT NULL)", name="completed_has_a_file"),
+        Index("ix_uploads_expires_at", "expires_at", postgresql_where=text("status = 'pending'")),
+        CheckConstraint(one_of("status", UPLOAD_STATES), name="status"),
+        CheckConstraint("(status = 'completed') = (file_id IS NOT NULL)", name="completed_has_a_file"),
         CheckConstraint("bytes > 0 AND expires_after > 0", name="size"),
     )
 

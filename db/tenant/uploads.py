@@ -4,6 +4,7 @@ The bytes of a part are a file of its own that is hidden from the day it is made
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
@@ -15,6 +16,14 @@ from db.ids import new_id
 from db.tables import File, Upload, UploadPart
 
 LIFE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The hidden file that holds it, and its size."""
+
+    file_id: str
+    bytes: int
 
 
 def create(
@@ -36,24 +45,12 @@ def get(tenant: str, session: Session, upload_id: str, lock: bool = False) -> Up
     or not a sweep has come by."""
     wanted = select(Upload).where(Upload.tenant_id == tenant, Upload.id == upload_id)
     found = session.scalar(wanted.with_for_update() if lock else wanted)
-    if found is not None and found.state == "pending":
+    if found is not None and found.status == "pending":
         late = select(Upload.id).where(Upload.id == upload_id, Upload.expires_at < func.clock_timestamp())
         if session.scalar(late) is not None:
             end(tenant, session, upload_id, "expired")
             session.refresh(found)
     return found
-
-
-def held(tenant: str, session: Session, upload_id: str) -> int:
-    """Bytes of its parts so far."""
-    return int(
-        session.scalar(
-            select(func.sum(File.bytes))
-            .join(UploadPart, UploadPart.file_id == File.id)
-            .where(*_mine(tenant, upload_id))
-        )
-        or 0
-    )
 
 
 def add(tenant: str, session: Session, upload_id: str, chunks: Iterable[bytes]) -> UploadPart:
@@ -67,39 +64,39 @@ def add(tenant: str, session: Session, upload_id: str, chunks: Iterable[bytes]) 
     return part
 
 
-def parts(tenant: str, session: Session, upload_id: str) -> dict[str, str]:
-    """Its parts, each with the hidden file that holds it."""
-    found = session.execute(select(UploadPart.id, UploadPart.file_id).where(*_mine(tenant, upload_id)))
-    return dict(found.tuples().all())
+def parts(tenant: str, session: Session, upload_id: str) -> dict[str, Part]:
+    """Its parts by their ids."""
+    wanted = select(UploadPart.id, File.id, File.bytes).join(File, UploadPart.file_id == File.id)
+    return {part: Part(file, size) for part, file, size in session.execute(wanted.where(*_mine(tenant, upload_id)))}
 
 
-def joined(session: Session, stored: Sequence[str]) -> Iterator[bytes]:
-    """The bytes of these files, one after the other."""
-    for file_id in stored:
-        yield from files.read(session, file_id)
+def joined(session: Session, order: Sequence[Part]) -> Iterator[bytes]:
+    """The bytes of these parts, one after the other."""
+    for part in order:
+        yield from files.read(session, part.file_id)
 
 
 def complete(tenant: str, session: Session, upload: Upload, file: File) -> None:
     """It has become `file`; its parts go."""
     _drop(tenant, session, upload.id)
-    upload.state, upload.file_id = "completed", file.id  # as it is called here; the tenant reads it as `status`
+    upload.status, upload.file_id = "completed", file.id
     session.flush()
 
 
-def end(tenant: str, session: Session, upload_id: str, state: Literal["cancelled", "expired"]) -> bool:
+def end(tenant: str, session: Session, upload_id: str, status: Literal["cancelled", "expired"]) -> bool:
     """Where it still waits: nothing comes of it, and its parts go."""
-    wanted = select(Upload).where(Upload.tenant_id == tenant, Upload.id == upload_id, Upload.state == "pending")
+    wanted = select(Upload).where(Upload.tenant_id == tenant, Upload.id == upload_id, Upload.status == "pending")
     found = session.scalar(wanted.with_for_update())
     if found is None:
         return False
-    found.state = state
+    found.status = status
     session.flush()
     _drop(tenant, session, upload_id)
     return True
 
 
 def _drop(tenant: str, session: Session, upload_id: str) -> None:
-    stored = list(parts(tenant, session, upload_id).values())
+    stored = [part.file_id for part in parts(tenant, session, upload_id).values()]
     session.execute(delete(UploadPart).where(*_mine(tenant, upload_id)))
     files.purge(session, stored)
 

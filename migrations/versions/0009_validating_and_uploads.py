@@ -28,7 +28,7 @@ GRANTS = {
         "onward_api": "SELECT, INSERT, DELETE",
         "onward_worker": "SELECT (file_id, tenant_id), DELETE",  # with the bytes of a file that nobody needs any more
     },
-    "uploads": {"onward_api": "SELECT, INSERT, UPDATE (state, file_id)"},
+    "uploads": {"onward_api": "SELECT, INSERT, UPDATE (status, file_id)"},
     "upload_parts": {"onward_api": "SELECT, INSERT, DELETE"},
 }
 # What was accepted is rewritten by no process. The rows decide it once, so the grant alone cannot say it.
@@ -49,7 +49,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
       ORDER BY f.expires_at LIMIT most)
     UNION ALL
     (SELECT 'upload', u.id, u.tenant_id FROM uploads u
-      WHERE u.state = 'pending' AND u.expires_at < clock_timestamp() ORDER BY u.expires_at LIMIT most)
+      WHERE u.status = 'pending' AND u.expires_at < clock_timestamp() ORDER BY u.expires_at LIMIT most)
 $$;
 REVOKE ALL ON FUNCTION onward_expired(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION onward_expired(integer) TO onward_api;
@@ -73,6 +73,7 @@ def upgrade() -> None:
         "GRANT SELECT (decided_at), UPDATE (spec, request, total_steps, price_tokens, decided_at) ON jobs TO onward_api"
     )
     op.execute("GRANT SELECT (decided_at) ON jobs TO onward_scheduler")
+    op.execute("GRANT UPDATE (expires_at) ON files TO onward_api")
     op.execute(ACCEPTED)
     op.execute(EXPIRED)
 
@@ -124,21 +125,23 @@ def _uploads() -> None:
         *(sa.Column(n, sa.String(), nullable=False) for n in ("id", "tenant_id", "filename", "purpose")),
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("expires_after", sa.Integer(), nullable=True),
-        sa.Column("state", sa.String(), server_default="pending", nullable=False),
+        sa.Column("status", sa.String(), server_default="pending", nullable=False),
         sa.Column("file_id", sa.String(), nullable=True),
         _created(),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_uploads_tenant_id")),
         _owned("file_id", "files", "fk_uploads_file"),
-        sa.CheckConstraint("state IN ('pending', 'completed', 'cancelled', 'expired')", name=op.f("ck_uploads_state")),
         sa.CheckConstraint(
-            "(state = 'completed') = (file_id IS NOT NULL)", name=op.f("ck_uploads_completed_has_a_file")
+            "status IN ('pending', 'completed', 'cancelled', 'expired')", name=op.f("ck_uploads_status")
+        ),
+        sa.CheckConstraint(
+            "(status = 'completed') = (file_id IS NOT NULL)", name=op.f("ck_uploads_completed_has_a_file")
         ),
         sa.CheckConstraint("bytes > 0 AND expires_after > 0", name=op.f("ck_uploads_size")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploads")),
         sa.UniqueConstraint("tenant_id", "id", name=op.f("uq_uploads_tenant_id_id")),
     )
-    op.create_index("ix_uploads_expires_at", "uploads", ["expires_at"], postgresql_where=sa.text("state = 'pending'"))
+    op.create_index("ix_uploads_expires_at", "uploads", ["expires_at"], postgresql_where=sa.text("status = 'pending'"))
     op.create_table(
         "upload_parts",
         *(sa.Column(n, sa.String(), nullable=False) for n in ("id", "tenant_id", "upload_id", "file_id")),

@@ -108,7 +108,7 @@ def test_an_upload_that_nobody_completes_expires_with_its_parts(settings, factor
     sweep(settings)
     assert stored(factory, who.id) == []
     with factory.begin() as session:
-        assert session.get_one(Upload, upload.id).state == "expired"
+        assert session.get_one(Upload, upload.id).status == "expired"
 
 
 def test_a_file_expires_when_it_was_asked_to(settings, factory, url):
