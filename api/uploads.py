@@ -143,7 +143,7 @@ def _store(tenant: str, context: Context, upload_id: str, data: IO[bytes], count
             raise errors.invalid(f"An upload has at most {MOST_PARTS} parts.", "data")
         part = uploads.add(tenant, session, upload_id, files.pieces(data))
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)
-        audit.write(session, tenant, "upload.part", part.id, {"upload": upload_id, "bytes": size})
+        audit.write(session, tenant, "upload.parts", part.id, {"upload": upload_id, "bytes": size})
         return PartObject(id=part.id, created_at=files.epoch(part.created_at), upload_id=upload_id)
 
 
@@ -164,8 +164,8 @@ def complete(upload_id: str, raw: Raw, tenant: Tenant, context: Ctx) -> UploadOb
         )  # fmt: skip
         files.expire(session, file, upload.expires_after)
         uploads.complete(tenant.id, session, upload, file)
-        about = {"bytes": file.bytes, "rows": file.rows, "format": file.format, "upload": upload_id}
-        audit.write(session, tenant.id, "file.create", file.id, about)
+        about = {"bytes": file.bytes, "rows": file.rows, "format": file.format, "file": file.id}
+        audit.write(session, tenant.id, "upload.complete", upload_id, about)
         return view(upload, file)
 
 

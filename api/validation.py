@@ -52,6 +52,8 @@ def _meant(model: type[BaseModel], param: str) -> str | None:
     schema = model.model_json_schema()
     paths = [path for path in _paths(schema, schema, "") if path != param]
     beside, _, name = param.rpartition(".")
+    if beside.endswith("method") and any(path.rpartition(".")[2] == name for path in paths):
+        return None  # a setting that its method has not
     close = difflib.get_close_matches(name, sorted({path.rpartition(".")[2] for path in paths}), n=1)
     if not close:
         return None

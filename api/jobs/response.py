@@ -73,7 +73,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
     """`fine_tuned_model` is set once the job succeeded; a failed job's best checkpoint is in `onward.adapter`. Of a
     deleted adapter only `onward.adapter` tells, with `deleted_at`: what it was, the journal's receipt."""
     hyper = hyperparameters(row)
-    done, decided = row.state == "succeeded", row.decided_at is not None
+    done = row.state == "succeeded"
     return JobObject(
         id=row.id,
         created_at=epoch(row.created_at),
@@ -93,23 +93,28 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
         training_file=row.training_file,
         validation_file=row.validation_file,
         suffix=row.spec.get("suffix"),
-        onward={
-            "price_tokens": row.price_tokens if decided else None,
-            "price": row.request.get("price"),
-            "scored_tokens": row.scored_tokens,
-            "step": row.step,
-            "total_steps": row.total_steps if decided else None,
-            "best_step": row.best_step,
-            "best_loss": row.best_loss,
-            "wish": row.wish,
-            "priority": row.priority,
-            "waiting": why(waits),
-            "validated_rows": waits.validated_rows if waits else None,
-            "adapter": about(adapter),
-            "invocation": row.request.get("invocation"),
-            "spec": row.spec if decided else None,
-        },
+        onward=_own(row, adapter, waits),
     )
+
+
+def _own(row: Job, adapter: Adapter | None, waits: Waits | None) -> dict[str, Any]:
+    decided = row.decided_at is not None
+    return {
+        "price_tokens": row.price_tokens if decided else None,
+        "price": row.request.get("price"),
+        "scored_tokens": row.scored_tokens,
+        "step": row.step,
+        "total_steps": row.total_steps if decided else None,
+        "best_step": row.best_step,
+        "best_loss": row.best_loss,
+        "wish": row.wish,
+        "priority": row.priority,
+        "waiting": why(waits),
+        "validated_rows": waits.validated_rows if waits else None,
+        "adapter": about(adapter),
+        "invocation": row.request.get("invocation"),
+        "spec": row.spec if decided else None,
+    }
 
 
 def about(adapter: Adapter | None) -> dict[str, Any] | None:

@@ -74,17 +74,22 @@ def create(
         transitions.validate(job)
     session.add(job)
     session.flush()
-    about: dict[str, Any] = {"model": job.model}
-    if validating:
-        session.add(Validation(job_id=job.id, tenant_id=owner.id, model=job.model))
-        write_event(session, job, f"Job created: {' and '.join(sorted(_files(spec)))} are being validated")
-    else:
-        job.expected_start = waiting(owner.id, session, [job])[job.id].estimated_start
-        write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
-        about |= {"steps": job.total_steps, "price_tokens": price_tokens}
-    audit.write(session, owner.id, "job.create", job.id, about)
+    _tell(session, job, spec, validating)
     warn_if_unserved(session, job)
     return job, True
+
+
+def _tell(session: Session, job: Job, spec: JobSpec, validating: bool) -> None:
+    """What a new job is, to its tenant and to the audit log."""
+    about: dict[str, Any] = {"model": job.model}
+    if validating:
+        session.add(Validation(job_id=job.id, tenant_id=job.tenant_id, model=job.model))
+        write_event(session, job, f"Job created: {' and '.join(sorted(_files(spec)))} are being validated")
+    else:
+        job.expected_start = waiting(job.tenant_id, session, [job])[job.id].estimated_start
+        write_event(session, job, f"Job created: {spec.steps} steps, {job.price_tokens} scored tokens")
+        about |= {"steps": job.total_steps, "price_tokens": job.price_tokens}
+    audit.write(session, job.tenant_id, "job.create", job.id, about)
 
 
 def earlier(tenant: str, session: Session, request_hash: str, key: str | None, is_retry: bool) -> Job | None:
