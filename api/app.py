@@ -12,11 +12,12 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from api import audit, connections, errors, files, models, receipts
+from api import audit, connections, errors, expiry, files, models, receipts, uploads
 from api.context import Context
 from api.description import described
 from api.flights import Flights
 from api.jobs import routes
+from api.jobs.validating import Validator
 from api.middleware import AtOnce, Requests
 from api.ops import health, metrics
 from api.pages import router as pages
@@ -50,12 +51,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     rates = Rates(settings.redis_url, settings.rate_retry_seconds)
     flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
     context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, rates, ring, stores)
+    app.state.validator = Validator(context, lambda: expiry.sweep(context))
     metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, routes, models, audit, receipts, health):
+    for room in (files, uploads, routes, models, audit, receipts, health):
         app.include_router(room.router)
     app.include_router(pages)
     if not settings.api_metrics_port:
@@ -81,6 +83,7 @@ def main() -> None:
         start_http_server(settings.api_metrics_port, registry=app.state.registry)
     # Beside, as the database may be away and nothing waits for it.
     threading.Thread(target=security.warn_unbound, args=(app.state.context.sessions,), daemon=True).start()
+    app.state.validator.wake()  # what a process that ended has left
     log.info("serving", host=settings.host, port=settings.port, models=sorted(settings.models), version=VERSION)
     server = Server(connections.config(app, settings), app.state.context, settings.drain_seconds)
     # Before uvicorn has its own handler a signal must not be lost; and once it has stopped it sends itself the signal

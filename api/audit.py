@@ -17,7 +17,8 @@ MISSING = "missing_required_parameter"
 
 
 class AuditObject(Entry):
-    """`actor` is a key's id, a worker's id, or `operator:` and the user who ran the command."""
+    """`actor` is a key's id, a worker's id, `api` for what a process did by itself, or `operator:` and the
+    user who ran a command."""
 
     object: Literal["audit.entry"] = "audit.entry"
     created_at: int

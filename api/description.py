@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.jobs.request import JobCreate
+from api.uploads import UploadComplete, UploadCreate
 
 ERROR: Final[dict[str, Any]] = {
     "type": "object",
@@ -47,11 +48,13 @@ def described(app: FastAPI) -> dict[str, Any]:
     """The app's OpenAPI document, made once."""
     if app.openapi_schema is None:
         page = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema = JobCreate.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = page["components"]["schemas"]
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's, which no route answers with
             schemas.pop(unused, None)
-        schemas |= schema.pop("$defs", {}) | {"JobCreate": schema, "Error": ERROR}
+        for model in (JobCreate, UploadCreate, UploadComplete):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+        schemas["Error"] = ERROR
         for path, methods in page["paths"].items():
             for method, operation in methods.items():
                 operation["responses"].pop("422", None)

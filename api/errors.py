@@ -24,9 +24,11 @@ from api.flights import Crowded, Ending
 from api.rates import Exceeded
 from db.contract.refusal import Refusal
 from db.contract.rows.jsonl import BadRow
+from db.ids import UnknownCursor
 from db.store.seam import ObjectLost, StoreAway
-from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.jobs import IdempotencyConflict, MissingFile
 from db.tenant.parents import NoParent, OtherLayout
+from db.tenant.quotas import QuotaExceeded
 from db.tenant.restorations import TooManyAsked
 from db.tenant.storage import StorageExceeded
 from db.transitions import WrongState
@@ -59,6 +61,11 @@ class ApiError(Exception):
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     return ApiError(400, message, param=param, code=code)
+
+
+def unknown_cursor(after: str) -> ApiError:
+    """For what no page of the list has ended with."""
+    return invalid(f"Invalid value for 'after': there is no {after[:100]} in this list.", "after", "invalid_value")
 
 
 def too_large(what: str, limit: int) -> ApiError:
@@ -129,6 +136,10 @@ def _used_key(_: IdempotencyConflict) -> ApiError:
 
 def _wrong_state(error: WrongState) -> ApiError:
     message = f"The job is {error.state}: it cannot be {error.wanted}."
+    if error.state == "validating_files":
+        message = (
+            f"The job's files are being validated: until it is queued it can be cancelled, and not {error.wanted}."
+        )
     return ApiError(409, message, code="wrong_state", headers=FINAL)
 
 
@@ -196,6 +207,7 @@ def _lost(_: ObjectLost) -> ApiError:
 ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     ApiError: lambda error: error,
     BadRow: lambda error: bad_row(error, "file"),
+    UnknownCursor: lambda error: unknown_cursor(error.after),
     MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
     QuotaExceeded: _no_quota,
     StorageExceeded: _no_storage,

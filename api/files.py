@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import IO, Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
 from api import body, content, errors, missing, restored
@@ -25,6 +26,8 @@ from db.tenant import deletion, storage
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 CHUNK = 1 << 20
+SHORTEST, LONGEST = 3600, 2_592_000  # seconds that a file may expire after: an hour to thirty days, as OpenAI's
+EXPIRY = ("expires_after[anchor]", "expires_after[seconds]")
 UPLOAD: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -36,6 +39,8 @@ UPLOAD: dict[str, Any] = {
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "JSONL, one format a file"},
                         "purpose": {"type": "string", "enum": ["fine-tune"]},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": SHORTEST, "maximum": LONGEST},
                     },
                 }
             }
@@ -73,6 +78,7 @@ def view(file: File) -> FileObject:
         created_at=epoch(file.created_at),
         filename=file.filename,
         purpose=file.purpose,
+        expires_at=epoch(file.expires_at) if file.expires_at else None,
         onward={
             "format": file.format,
             "rows": file.rows,
@@ -106,14 +112,30 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
     async with AsyncExitStack() as last:
         last.push_async_callback(form.close)
         sent, purpose = form.get("file"), form.get("purpose")
-        unknown = sorted(set(form) - {"file", "purpose"})
+        unknown = sorted(set(form) - {"file", "purpose", *EXPIRY})
         if unknown:
             raise errors.invalid(f"Unrecognized request argument supplied: {unknown[0]}", unknown[0])
         if not isinstance(sent, UploadFile):
             raise errors.invalid("Missing required parameter: 'file'.", "file", "missing_required_parameter")
         if purpose != "fine-tune":
             raise errors.invalid("Invalid value for 'purpose': it must be 'fine-tune'.", "purpose", "invalid_value")
-        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "", declared)
+        after = expiry(*(form.get(name) for name in EXPIRY))
+        return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "", declared, after)
+
+
+def expiry(anchor: object, seconds: object) -> int | None:
+    """Seconds after its creation that a file expires; None: never. Raises ApiError 400."""
+    if anchor is None and seconds is None:
+        return None
+    if anchor != "created_at":
+        raise errors.invalid(
+            "Invalid value for 'expires_after.anchor': it must be 'created_at'.", "expires_after.anchor"
+        )
+    digits = str(seconds)
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10 and SHORTEST <= int(digits) <= LONGEST):
+        message = f"Invalid value for 'expires_after.seconds': it must be a whole number from {SHORTEST} to {LONGEST}."
+        raise errors.invalid(message, "expires_after.seconds", "invalid_value")
+    return int(digits)
 
 
 def begin(tenant: str, context: Context, size: int) -> None:
@@ -128,7 +150,9 @@ def room(tenant: str, context: Context, size: int) -> None:
         storage.check(tenant, session, size, context.settings.max_tenant_bytes)
 
 
-def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted: int) -> FileObject:
+def store(
+    tenant: str, context: Context, sent: IO[bytes], filename: str, counted: int, expires_after: int | None
+) -> FileObject:
     """Two readings of the spooled upload: rows are checked before the transaction begins. `counted` of its bytes count
     in this minute already."""
     most = context.settings.max_file_bytes
@@ -154,10 +178,18 @@ def store(tenant: str, context: Context, sent: IO[bytes], filename: str, counted
             chunks=chunks,
             repeated_rows=report.repeated,
         )
+        expire(session, stored, expires_after)
         storage.confirm(tenant, session, context.settings.max_tenant_bytes)  # others may have come meanwhile
         about = {"bytes": stored.bytes, "rows": stored.rows, "format": stored.format}
         audit.write(session, tenant, "file.create", stored.id, about)
         return view(stored)
+
+
+def expire(session: Session, stored: File, seconds: int | None) -> None:
+    """The file goes so long after it was made."""
+    if seconds is not None:
+        stored.expires_at = stored.created_at + timedelta(seconds=seconds)
+        session.flush()
 
 
 def limits(settings: Settings) -> Limits:

@@ -7,6 +7,10 @@ def file(file_id: str, param: str | None = "id") -> ApiError:
     return ApiError(404, f"No such File object: {file_id}", param=param, code="file_not_found")
 
 
+def upload(upload_id: str) -> ApiError:
+    return ApiError(404, f"No such Upload object: {upload_id}", param="upload_id", code="upload_not_found")
+
+
 def job(job_id: str) -> ApiError:
     return ApiError(404, f"Could not find fine tune: {job_id}", param="fine_tune_id", code="fine_tune_not_found")
 

@@ -41,6 +41,9 @@ class Settings(Shared):
     # Scored tokens of one step (probes x rows), and of one evaluation: what a job may take before others have a turn.
     max_step_tokens: int = Field(default=262_144, ge=1)
     token_cache_files: int = Field(default=256, ge=1)  # (file, model, invocation): counts in memory
+    # Files up to this size are counted inside of the request that makes a job of them; larger ones outside, durably.
+    count_inside_bytes: int = Field(default=256 << 10, ge=0)
+    counts_outside: int = Field(default=4, ge=1)  # jobs whose files one process counts outside of requests at one time
     count_threads: int = Field(default=1, ge=1)  # that count tokens, for all tenants in turn
     count_waiting: int = Field(default=48, ge=1)  # requests of a tenant that wait for counts at one time
     receipt_signers: str = ""  # of whose signatures on receipts are this installation's: hex, commas between them

@@ -13,6 +13,7 @@ from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import encode_rows
 from db.contract.tokens.invocation import Tail, joined
 
+RULES = 1  # raise it where rows come to other tokens than before: counts that were kept are not asked then
 Key = tuple[str, str, Ids]  # the file's SHA-256, the model, the ids an adapter acts from
 
 

@@ -25,8 +25,8 @@ def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     first = found[0]
     param = _path(first, known)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(param.rpartition(".")[2], sorted(known - {param.rpartition(".")[2]}), n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
+        meant = _meant(model, param)
+        hint = f" Did you mean '{meant}'?" if meant else ""
         raise errors.invalid(f"Unrecognized request argument supplied: {param}.{hint}", param, "unknown_parameter")
     if first["type"] == "missing":
         raise errors.invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
@@ -44,6 +44,34 @@ def _names(model: type[BaseModel]) -> set[str]:
     for schema in (model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values()):
         names |= set(schema.get("properties", {}))
     return names
+
+
+def _meant(model: type[BaseModel], param: str) -> str | None:
+    """The path of the field that `param` may have been meant for: of the same name elsewhere, or of one much like it,
+    near first."""
+    schema = model.model_json_schema()
+    paths = [path for path in _paths(schema, schema, "") if path != param]
+    beside, _, name = param.rpartition(".")
+    if beside.endswith("method") and any(path.rpartition(".")[2] == name for path in paths):
+        return None  # a setting that its method has not
+    close = difflib.get_close_matches(name, sorted({path.rpartition(".")[2] for path in paths}), n=1)
+    if not close:
+        return None
+    named = [path for path in paths if path.rpartition(".")[2] == close[0]]
+    return min(named, key=lambda path: (path.rpartition(".")[0] != beside, path.count("."), path))
+
+
+def _paths(part: Any, schema: dict[str, Any], before: str, inside: tuple[str, ...] = ()) -> set[str]:
+    """The paths of all fields of a part of a JSON schema."""
+    found: set[str] = set()
+    if (ref := part.get("$ref")) is not None and ref not in inside:
+        found |= _paths(schema["$defs"][ref.rpartition("/")[2]], schema, before, (*inside, ref))
+    for name, field in part.get("properties", {}).items():
+        path = f"{before}.{name}" if before else name
+        found |= {path} | _paths(field, schema, path, inside)
+    for arm in (*part.get("anyOf", ()), *part.get("oneOf", ()), *part.get("allOf", ())):
+        found |= _paths(arm, schema, before, inside)
+    return found
 
 
 def _path(error: Any, known: set[str]) -> str:

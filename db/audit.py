@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, text, tuple_
 from sqlalchemy.orm import Session
 
-from db.ids import new_id
+from db.ids import UnknownCursor, new_id
 from db.tables import Audit
 
 PRUNED_AT_ONCE = 10_000  # rows: a deletion must not be one long transaction
@@ -64,11 +64,13 @@ def write(
 
 
 def page(tenant: str, session: Session, *, after: str | None = None, limit: int = 20) -> tuple[list[Audit], bool]:
-    """Up to `limit` entries of the tenant older than the entry `after`, newest first, and whether more follow. Unknown
-    `after`: none."""
+    """Up to `limit` entries of the tenant older than the entry `after`, newest first, and whether more follow.
+    Raises UnknownCursor."""
     wanted = select(Audit).where(Audit.tenant_id == tenant).order_by(Audit.at.desc(), Audit.id.desc())
     if after is not None:
         start = select(Audit.at, Audit.id).where(Audit.tenant_id == tenant, Audit.id == after)
+        if session.execute(start).first() is None:
+            raise UnknownCursor(after)
         wanted = wanted.where(tuple_(Audit.at, Audit.id) < start.scalar_subquery())
     found = session.scalars(wanted.limit(limit + 1)).all()
     return list(found[:limit]), len(found) > limit

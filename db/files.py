@@ -12,10 +12,10 @@ from sqlalchemy.dialects.postgresql import insert as insert_new
 from sqlalchemy.orm import Session
 
 from db.deposits import CHUNK_BYTES, Begin, Deposited, regular
-from db.ids import new_id
+from db.ids import UnknownCursor, new_id
 from db.store import opening, seam
 from db.store.seam import ObjectLost
-from db.tables import Doomed, File, FileChunk, Job
+from db.tables import Doomed, File, FileChunk, Job, TokenCount
 
 Order = Literal["asc", "desc"]
 
@@ -78,13 +78,15 @@ def page(
     purpose: str | None = None,
     order: Order = "desc",
 ) -> tuple[list[File], bool]:
-    """Up to `limit` files after the file `after`, by creation, and whether more follow. Unknown `after`: none."""
+    """Up to `limit` files after the file `after`, by creation, and whether more follow. Raises UnknownCursor."""
     wanted = select(File).where(*_visible(tenant))
     if purpose is not None:
         wanted = wanted.where(File.purpose == purpose)
     if after is not None:
         # A deleted file still marks its place, so paging does not break when a tenant deletes as it lists.
         start = select(File.created_at, File.id).where(File.tenant_id == tenant, File.id == after)
+        if session.execute(start).first() is None:
+            raise UnknownCursor(after)
         key = tuple_(File.created_at, File.id)
         wanted = wanted.where(key > start.scalar_subquery() if order == "asc" else key < start.scalar_subquery())
     columns = (File.created_at, File.id)
@@ -98,11 +100,13 @@ def content(tenant: str, session: Session, file_id: str) -> Iterator[bytes] | No
     return read(session, file_id) if get(tenant, session, file_id) is not None else None
 
 
-def piece(tenant: str, begin: Begin, file_id: str, start: int) -> bytes | None:
+def piece(tenant: str, begin: Begin, file_id: str, start: int, deleted: bool = False) -> bytes | None:
     """Some of the file's bytes from `start` on, where a piece before ended; None past the last, and of a file that is
-    not the tenant's, or no more. No transaction is open while a store is waited for. Raises StoreAway, ObjectLost."""
+    not the tenant's, or no more, except where a job still reads it that is `deleted`. No transaction is open while a
+    store is waited for. Raises StoreAway, ObjectLost."""
     with begin() as session:
-        file = get(tenant, session, file_id)
+        mine = (File.tenant_id == tenant,) if deleted else _visible(tenant)
+        file = session.scalar(select(File).where(*mine, File.id == file_id))
         if file is None or start >= file.bytes:
             return None
         if file.store is None:
@@ -171,6 +175,7 @@ def purge(session: Session, file_ids: Iterable[str]) -> None:
     lying = select(File.store, File.id, File.tenant_id).where(File.id.in_(unneeded), File.store.is_not(None))
     doomed = insert_new(Doomed).from_select(["store", "file_id", "tenant_id"], lying)
     session.execute(doomed.on_conflict_do_nothing())
+    session.execute(delete_rows(TokenCount).where(TokenCount.file_id.in_(unneeded)))
 
 
 def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:

@@ -8,6 +8,14 @@ ALPHABET = string.ascii_lowercase + string.digits
 KEY_PREFIX = "sk-onward-"
 
 
+class UnknownCursor(ValueError):
+    """A page was asked for after what is not in the list."""
+
+    def __init__(self, after: str) -> None:
+        super().__init__(after)
+        self.after = after
+
+
 def new_id(prefix: str) -> str:
     """`prefix` and 24 random lower-case letters and digits (124 bits): safe in a URL and as a folder's name."""
     return prefix + "".join(secrets.choice(ALPHABET) for _ in range(24))

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db.tables import Job, Share, Tenant, Worker
 from db.usage import recent_tokens
 
-LIVE = ("queued", "running", "paused")
+LIVE = ("validating_files", "queued", "running", "paused")
 SERVING = ("starting", "ready", "out", "draining")
 FRESH, FORGOTTEN = "30 seconds", "1 day"  # a worker silent for longer is stale; one silent for a day is nobody's news
 NEAR = 0.9  # of a token quota

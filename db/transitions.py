@@ -4,18 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import delete, func, null, update
 from sqlalchemy.orm import Session
 
 from db import events, files
-from db.tables import Job, Lease, Tenant
+from db.contract.refusal import Refusal
+from db.tables import Job, Lease, Tenant, Validation
 
 Wish = Literal["pause", "cancel"]
 Condition = Literal[
-    "queued", "running", "being paused", "being cancelled", "paused", "succeeded", "failed", "cancelled"
+    "validating_files",
+    "queued",
+    "running",
+    "being paused",
+    "being cancelled",
+    "paused",
+    "succeeded",
+    "failed",
+    "cancelled",
 ]  # a job's state, and for a running one what is wished of it
 Name = Literal[
-    "claim", "release", "wish pause", "wish cancel", "withdraw", "pause", "resume", "cancel", "succeed", "fail"
+    "admit", "claim", "release", "wish pause", "wish cancel", "withdraw", "pause", "resume", "cancel", "succeed", "fail"
 ]
 WISHED: Final[Mapping[Wish, Condition]] = {"pause": "being paused", "cancel": "being cancelled"}
 
@@ -34,7 +43,9 @@ class Transition:
 
 ENDS: Final = ("finished_at", "estimated_finish")
 HELD: Final[tuple[Condition, ...]] = ("running", "being paused", "being cancelled")
+DECIDED: Final = ("spec", "spec_version", "request", "total_steps", "price_tokens", "decided_at", "expected_start")
 TABLE: Final[Mapping[Name, Transition]] = {
+    "admit": Transition("queued", ("validating_files",), "queued", DECIDED),
     # A running job is claimed again where its lease has run out.
     "claim": Transition("claimed", ("queued", "running"), "running", ("fence", "started_at")),
     "release": Transition("released", ("running",), "queued", lease_ends=True),
@@ -43,10 +54,12 @@ TABLE: Final[Mapping[Name, Transition]] = {
     "withdraw": Transition("resumed", ("being paused",), "running"),
     "pause": Transition("paused", ("queued", "running", "being paused"), "paused", lease_ends=True),
     "resume": Transition("resumed", ("paused",), "queued"),
-    "cancel": Transition("cancelled", ("queued", "paused", *HELD), "cancelled", ENDS, lease_ends=True),
+    "cancel": Transition(
+        "cancelled", ("validating_files", "queued", "paused", *HELD), "cancelled", ENDS, lease_ends=True
+    ),
     # A run may come to its end before its worker has seen the wish; an accepted cancel is kept all the same.
     "succeed": Transition("succeeded", ("running", "being paused"), "succeeded", ENDS, lease_ends=True),
-    "fail": Transition("failed", ("queued", *HELD), "failed", ("error", *ENDS), lease_ends=True),
+    "fail": Transition("failed", ("validating_files", "queued", *HELD), "failed", ("error", *ENDS), lease_ends=True),
 }
 
 
@@ -59,6 +72,28 @@ class WrongState(Exception):
 
 
 # Every function below takes a job whose row is locked, and raises WrongState where the table has no such transition.
+
+
+def validate(job: Job) -> None:
+    """A new job, not yet in the database, begins as one whose files are being validated."""
+    job.state, job.decided_at, job.price_tokens = "validating_files", null(), 0
+
+
+def admit(session: Session, job: Job, decided: Mapping[str, Any]) -> None:
+    """Its rows have decided it: into the queue, with `decided`, columns that stay as they are from now on."""
+    _move(job, "admit")
+    for name, value in decided.items():
+        setattr(job, name, value)
+    job.decided_at = func.clock_timestamp()
+    _end_validation(session, job)
+
+
+def refuse(session: Session, job: Job, why: Refusal) -> None:
+    """Ended before it was queued: its rows, or a quota, have decided against it."""
+    _move(job, "fail")
+    job.error = {"code": why.code, "message": why.message, "param": why.field}
+    events.write(session, job, f"Job failed before it was queued: {why.message}", "error", {"code": why.code})
+    _end(session, job)
 
 
 def claim(session: Session, job: Job) -> None:
@@ -150,7 +185,14 @@ def _end(session: Session, job: Job) -> None:
     spent = Tenant.spent_tokens + job.scored_tokens
     session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(spent_tokens=spent))
     _end_lease(session, job)
+    if job.decided_at is None:
+        _end_validation(session, job)
     files.purge(session, [f for f in (job.training_file, job.validation_file) if f is not None])
+
+
+def _end_validation(session: Session, job: Job) -> None:
+    session.flush()
+    session.execute(delete(Validation).where(Validation.job_id == job.id))
 
 
 def _end_lease(session: Session, job: Job) -> None:

@@ -3,42 +3,89 @@
 Decides nothing (`db/contract/acting.py` does) and writes nothing.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
-from starlette.requests import Request
+from fastapi.concurrency import run_in_threadpool
 
 from api import errors, missing, token_counts
 from api.context import Context
 from api.files import limits
-from api.flights import attended
 from db import files
 from db.contract.acting import Counted, Ids, Readings
 from db.contract.refusal import Refusal
 from db.contract.rows.files import parse
+from db.contract.rows.formats import Row
 from db.contract.rows.jsonl import BadRow
 from db.contract.tokens import invocation
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import encode_rows
 from db.tables import File
+from db.telemetry.version import VERSION
+from db.tenant import counts
+
+T = TypeVar("T")
+
+
+class Uncounted(Exception):
+    """A large file would have to be counted, for which no request waits."""
+
+
+class Attend(Protocol):
+    """Awaits work for as long as somebody wants it."""
+
+    async def __call__(self, work: Coroutine[Any, Any, T]) -> T: ...
+
+
+@dataclass
+class Tally:
+    """Rows that were read for whoever counts."""
+
+    rows: int = 0
+
+    def of(self, rows: Iterable[Row]) -> Iterator[Row]:
+        for row in rows:
+            self.rows += 1
+            yield row
 
 
 @dataclass(frozen=True)
 class Source:
-    """A tenant's file, the request that asks, its field `param` that named the file, and the model whose tokens are
-    counted."""
+    """A tenant's file, the request's field `param` that named it, the model whose tokens are counted, and who waits.
+
+    Outside of a request (`outside`) whatever is not known is counted, of a deleted file too: its job reads it. Inside
+    of one a large file raises Uncounted.
+    """
 
     file: File
     param: str
     base: Base
     tenant: str
     context: Context
-    request: Request
+    attend: Attend
+    outside: bool = False
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def large(self) -> bool:
+        return self.file.bytes > self.context.settings.count_inside_bytes
+
+    @property
+    def turn(self) -> str:
+        """In whose turn it is counted: who waits in a request does not wait for what the same tenant has outside."""
+        return f"outside {self.tenant}" if self.outside else self.tenant
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{token_counts.RULES}:{VERSION}:{self.base.fingerprint}"
 
 
 async def gathered(activation: str, text: str | None, sources: Sequence[Source]) -> Readings:
     """What `activation` and the invocation's `text` need to be known of these files, the training file first. Stops
-    where the rows have already said no. Raises ApiError 404 for a file that went meanwhile."""
+    where the rows have already said no. Raises ApiError 404 for a file that went meanwhile, and Uncounted."""
+    if activation != "all" and any(source.large and not source.outside for source in sources):
+        raise Uncounted
     plain: tuple[Counted | Refusal, ...] = ()
     if activation != "answer" or text is None:
         plain = await counted(sources)
@@ -67,8 +114,7 @@ async def _spelled(text: str, source: Source) -> Ids | Refusal:
 
     with errors.blamed(source.param):
         key = (source.file.sha256, source.base.name, text)
-        flight = source.context.flights.result(key, source.tenant, work)
-        return await attended(source.request, source.context.ending, flight)
+        return await source.attend(source.context.flights.result(key, source.turn, work))
 
 
 def _pieces(source: Source) -> Iterator[bytes]:
@@ -76,7 +122,13 @@ def _pieces(source: Source) -> Iterator[bytes]:
     404 where the file goes meanwhile."""
     size = 0
     while size < source.file.bytes:
-        piece = files.piece(source.tenant, lambda: source.context.transaction(source.tenant), source.file.id, size)
+        piece = files.piece(
+            source.tenant,
+            lambda: source.context.transaction(source.tenant),
+            source.file.id,
+            size,
+            deleted=source.outside,
+        )
         if piece is None:
             raise missing.file(source.file.id, source.param)
         yield piece
@@ -96,17 +148,30 @@ async def counted(sources: Sequence[Source], ids: Ids = ()) -> tuple[Counted | R
 
 
 async def _measured(source: Source, ids: Ids) -> Counted | BadRow:
-    """From memory where this content was counted before; else counted in its tenant's turn, once for all who ask."""
+    """From memory, or the database where the file is large, if it was counted before; else counted in its tenant's
+    turn, once for all who ask."""
     context = source.context
     key = (source.file.sha256, source.base.name, ids)
 
     def work() -> Generator[None, None, Counted | BadRow]:
-        rows = parse(_pieces(source), limits(context.settings))
+        rows = source.tally.of(parse(_pieces(source), limits(context.settings)))
         found = yield from token_counts.counting(source.base, rows, ids)
         context.tokens.put(key, found)
+        if source.large and isinstance(found, Counted):
+            with context.transaction(source.tenant) as session:
+                counts.put(source.tenant, session, source.file.id, source.fingerprint, ids, found)
         return found
 
     known = context.tokens.get(key)
+    if known is None and source.large:
+        known = await run_in_threadpool(_kept, source, ids)
     if known is not None:
         return known
-    return await attended(source.request, context.ending, context.flights.result(key, source.tenant, work))
+    if source.large and not source.outside:
+        raise Uncounted
+    return await source.attend(context.flights.result(key, source.turn, work))
+
+
+def _kept(source: Source, ids: Ids) -> Counted | None:
+    with source.context.transaction(source.tenant) as session:
+        return counts.get(source.tenant, session, source.file.id, source.fingerprint, ids)

@@ -1,6 +1,8 @@
 """What a tenant may send to create a job: OpenAI's fields and ours under `onward`. Knows shapes and types; ranges are
 the spec's (`db/contract/spec.py`), and what goes with files and model is decided in `db/contract/admit.py`."""
 
+import re
+import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
@@ -85,7 +87,12 @@ class JobCreate(Strict):
     model: Identifier
     training_file: Identifier
     validation_file: Identifier | None = None
-    suffix: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    suffix: (
+        Annotated[
+            str, Field(max_length=64, description="In the model's name; letters, digits and ._- as they are, else -.")
+        ]
+        | None
+    ) = None
     seed: int | None = None
     metadata: (
         Annotated[
@@ -96,12 +103,14 @@ class JobCreate(Strict):
     ) = None
     hyperparameters: Hyperparameters | None = None
     method: Method | None = None
-    integrations: None = Field(default=None, description="Not supported: null or absent.")
+    integrations: list[Any] | None = Field(default=None, description="Not supported: empty, null or absent.")
     onward: Onward = Onward()
 
 
 def asked(body: JobCreate) -> Asked | Refusal:
     """What the tenant fixed, flat, from our fields and from both places OpenAI has for its own."""
+    if body.integrations:
+        return _integrations(body.integrations[0])
     ours, places = _flat(body.onward)
     if isinstance(ours, Refusal):
         return ours
@@ -120,10 +129,26 @@ def asked(body: JobCreate) -> Asked | Refusal:
     seed = _agreed("seed", body.seed, body.onward.seed)
     if isinstance(seed, Refusal):
         return seed
-    own = {"seed": seed, "suffix": body.suffix}
+    own = {"seed": seed, "suffix": tidied(body.suffix or "") or None}
+    places |= {"seed": "seed"} if body.seed is not None else {}
     ours |= {name: value for name, value in own.items() if value is not None}
     text = None if body.onward.invocation == "auto" else body.onward.invocation
     return Asked(ours, places | {"suffix": "suffix"}, body.onward.activation or "all", text)
+
+
+def tidied(suffix: str) -> str:
+    """What a suffix comes to in a name: accents go, a run of what is no letter, digit, dot, underscore or hyphen
+    becomes one hyphen, and none stands at an end. What is left may be nothing."""
+    plain = unicodedata.normalize("NFKD", suffix).encode("ascii", "ignore")
+    return re.sub(r"[^A-Za-z0-9._]+", "-", plain.decode()).strip("-")
+
+
+def _integrations(first: Any) -> Refusal:
+    kind = first.get("type") if isinstance(first, dict) else None
+    named = f"The integration '{kind[:40]}'" if isinstance(kind, str) and kind else "An integration"
+    return Refusal(
+        "integrations", f"{named} is not supported here: leave 'integrations' out or empty.", "invalid_value"
+    )
 
 
 def _flat(onward: Own) -> tuple[dict[str, Any] | Refusal, dict[str, str]]:

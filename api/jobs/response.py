@@ -27,7 +27,9 @@ class JobObject(Entry):
     the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
     and when it may go on (None where it runs or has ended), `onward.estimate` in how many seconds it has ended and
     whether live workers have measured that; `onward.held_out` how many rows of its training file are measured on, and
-    `onward.repeated_rows` how many say what an earlier one says."""
+    `onward.repeated_rows` how many say what an earlier one says. While
+    the files are being validated, and of a job that ended so, there is no spec and no price; `onward.validated_rows`
+    says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -113,21 +115,23 @@ def job(row: Job, beside: Beside, waits: Waits | None) -> JobObject:
 
 def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) -> dict[str, Any]:
     """What OpenAI's object has no place for."""
+    decided = row.decided_at is not None
     return {
-        "price_tokens": row.price_tokens,
+        "price_tokens": row.price_tokens if decided else None,
         "price": row.request.get("price"),
         "scored_tokens": row.scored_tokens,
         "step": row.step,
-        "total_steps": row.total_steps,
+        "total_steps": row.total_steps if decided else None,
         "best_step": row.best_step,
         "best_loss": row.best_loss,
         "wish": row.wish,
         "priority": row.priority,
         **foretold(waits),
+        "validated_rows": waits.validated_rows if waits else None,
         "adapter": about(beside.adapter),
         "epochs": figures.epochs(spec, beside.rows) if spec else None,
         **of_rows(row),
-        "spec": row.spec,
+        "spec": row.spec if decided else None,
     }
 
 
@@ -148,7 +152,7 @@ def why(waits: Waits | None) -> dict[str, Any] | None:
 def contract(row: Job) -> JobSpec | None:
     """The row's spec; None where it has none yet, and where a later release has written it."""
     try:
-        return stored(row.spec) if row.spec else None
+        return stored(row.spec) if row.decided_at is not None else None
     except (ValueError, LookupError, TypeError, AttributeError):  # pydantic's is a ValueError
         return None
 
@@ -167,7 +171,7 @@ def estimate(waits: Waits | None) -> dict[str, Any] | None:
 def of_rows(row: Job) -> dict[str, Any]:
     """The invocation that the rows have; how many of the training file's are measured on and not trained on (None where
     none are), and how many repeat another."""
-    count = (row.spec or {}).get("held_out")
+    count = row.spec.get("held_out") if row.decided_at is not None else None
     return {
         "invocation": row.request.get("invocation"),
         "held_out": {"rows": count, "of": row.request.get("rows")} if count else None,

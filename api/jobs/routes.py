@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -14,12 +15,15 @@ from sqlalchemy.orm import Session
 from api import body, errors, missing, validation
 from api.auth import Tenant
 from api.context import Context, Ctx
+from api.flights import attended
 from api.jobs import admission, response
+from api.jobs.activation import Uncounted
 from api.jobs.request import JobCreate
 from api.jobs.response import Beside, CheckpointObject, EventObject, JobObject
 from api.pagination import Page, page
 from db import files, queue
 from db.contract.admit import Admitted
+from db.contract.spec import JobSpec
 from db.tables import ENDED, Job
 from db.tenant import adapters, jobs, results
 from db.tenant.waiting import waiting
@@ -33,6 +37,7 @@ SCHEMA: dict[str, Any] = {
     }
 }
 After = Annotated[str | None, Query(description="The id that the page before ended with.")]
+T = TypeVar("T")
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -68,24 +73,32 @@ class Submission:
             return None if job is None else shown(self.tenant, session, job)
 
     def queued(self, admitted: Admitted) -> JobObject:
+        return self._made(admitted.spec, admitted)
+
+    def validating(self, spec: JobSpec) -> JobObject:
+        """Its files are counted outside of the request, and decide it then."""
+        return self._made(spec, None)
+
+    def _made(self, spec: JobSpec, admitted: Admitted | None) -> JobObject:
         with self.context.transaction(self.tenant) as session:
             job, created = jobs.create(
                 self.tenant,
                 session,
-                spec=admitted.spec,
-                request=self.request | admitted.told,
+                spec=spec,
+                request=self.request | (admitted.told if admitted else {}),
                 request_hash=self.hash,
-                price_tokens=admitted.price.total,
+                price_tokens=admitted.price.total if admitted else 0,
                 idempotency_key=self.idempotency_key,
                 is_retry=self.is_retry,
                 priority=self.body.onward.priority or 0,
-                remarks=admitted.remarks,
+                remarks=admitted.remarks if admitted else (),
+                validating=admitted is None,
             )
-            if created:
+            if created and admitted is not None:
                 queue.ring_after_commit(session, job.model, self.context.ring)
             answer = shown(self.tenant, session, job)
         if created:
-            log.info("queued", job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
+            log.info(job.state, job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
         return answer
 
 
@@ -98,9 +111,13 @@ async def create(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
     x_stainless_retry_count: Annotated[str, Header()] = "0",
 ) -> JobObject:
-    """Accepts a job and says what it costs, exactly. With an `Idempotency-Key`, or when the openai client repeats a
-    request, the job made the first time is the answer."""
+    """Accepts a job and says what it costs, exactly; of a large file that nobody has counted under the model before
+    once the job's status is no longer `validating_files`. With an `Idempotency-Key`, or when the openai client repeats
+    a request, the job made the first time is the answer."""
     is_retry = idempotency_key is None and x_stainless_retry_count not in ("", "0")
+
+    async def attend(work: Coroutine[Any, Any, T]) -> T:
+        return await attended(request, context.ending, work)
 
     def begin() -> tuple[Submission, JobObject | admission.Prepared]:
         body = validation.validated(JobCreate, raw)
@@ -108,12 +125,18 @@ async def create(
         if (made := submission.earlier()) is not None:
             return submission, made
         context.rates.charge("jobs", tenant.id, context.settings.jobs_a_minute)
-        return submission, admission.prepared(body, tenant.id, context, request)
+        return submission, admission.prepared(body, tenant.id, context, attend)
 
     submission, found = await run_in_threadpool(begin)
     if isinstance(found, JobObject):
         return found
-    readings = await found.readings()
+    try:
+        readings = await found.readings()
+    except Uncounted:
+        async with context.one_at_a_time(tenant.id):
+            made = await run_in_threadpool(submission.validating, found.first)
+        request.app.state.validator.wake()
+        return made
     async with context.one_at_a_time(tenant.id):
         return await run_in_threadpool(lambda: submission.queued(found.admitted(readings)))
 
@@ -206,5 +229,5 @@ def numbered(after: str | None, pattern: str) -> int | None:
         return None
     match = re.fullmatch(pattern, after)
     if match is None:
-        raise errors.invalid(f"Invalid value for 'after': {after[:100]}", "after", "invalid_value")
+        raise errors.unknown_cursor(after)
     return int(match[1])

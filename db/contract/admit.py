@@ -74,10 +74,15 @@ class Facts:
         return 0 if self.validation is None else self.validation.rows
 
 
+def first(asked: Asked, facts: Facts) -> JobSpec | Refusal:
+    """What can be said before a row is tokenised: the spec but for what rows have a part in, or what refuses it."""
+    placeholder = (0,) if asked.activation == "answer" else ()
+    return acting.early(asked.activation, asked.text) or contract(asked, facts, placeholder)
+
+
 def early(asked: Asked, facts: Facts) -> Refusal | None:
     """What no row decides, for refusing before one is tokenised."""
-    placeholder = (0,) if asked.activation == "answer" else ()
-    found = acting.early(asked.activation, asked.text) or contract(asked, facts, placeholder)
+    found = first(asked, facts)
     return found if isinstance(found, Refusal) else None
 
 

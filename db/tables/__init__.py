@@ -2,8 +2,8 @@
 
 from db.columns import Base
 from db.tables.audit import Audit
-from db.tables.files import Doomed, File, FileChunk, Installation
-from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease
+from db.tables.files import Doomed, File, FileChunk, Installation, TokenCount, Upload, UploadPart
+from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease, Validation
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
 from db.tables.restorations import Restoration, RestoredChunk
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
@@ -38,6 +38,10 @@ __all__ = (
     "Result",
     "Share",
     "Tenant",
+    "TokenCount",
+    "Upload",
+    "UploadPart",
     "Usage",
+    "Validation",
     "Worker",
 )

@@ -22,12 +22,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.columns import Base, now, of_tenant, one_of
 
-JOB_STATES = ("queued", "running", "paused", "succeeded", "failed", "cancelled")
+JOB_STATES = ("validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled")
 ENDED = ("succeeded", "failed", "cancelled")
 WAITING, UNFINISHED = text("state IN ('queued', 'running')"), text("finished_at IS NULL")
 METADATA: ColumnElement[Any] = literal_column("(request -> 'metadata')", JSONB)  # as its index spells it
 PATHS = {"metadata": "jsonb_path_ops"}
 HELD_OUT = text("finished_at IS NULL AND validation_file IS NOT NULL")
+# A job whose rows have not decided it: it costs nothing, and nothing of it has run.
+UNDECIDED = (
+    "decided_at IS NOT NULL OR ("
+    "state IN ('validating_files', 'failed', 'cancelled') AND price_tokens = 0 AND step = 0 AND started_at IS NULL)"
+)
 
 
 class Job(Base):
@@ -35,7 +40,7 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)  # ftjob-…
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
     model: Mapped[str]
-    spec: Mapped[dict[str, Any]]  # JobSpec
+    spec: Mapped[dict[str, Any]]  # JobSpec; until `decided_at` what can be said of it before a row is read
     request: Mapped[dict[str, Any]]  # the accepted request as the tenant wrote it, `metadata` among it
     request_hash: Mapped[str]
     idempotency_key: Mapped[str | None]
@@ -56,6 +61,7 @@ class Job(Base):
     spec_version: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # what its worker must know at least
     rung_at: Mapped[datetime] = now()  # the last doorbell
     created_at: Mapped[datetime] = now()
+    decided_at: Mapped[datetime | None] = now()  # spec, price and steps are what they stay; null while files are read
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     estimated_finish: Mapped[datetime | None]
@@ -103,6 +109,28 @@ class Job(Base):
         CheckConstraint("scored_tokens >= 0 AND price_tokens >= 0", name="tokens"),
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
         CheckConstraint("(best_step IS NULL) = (best_loss IS NULL)", name="best"),
+        CheckConstraint(UNDECIDED, name="undecided_has_no_price"),
+        CheckConstraint("state <> 'validating_files' OR decided_at IS NULL", name="validating_is_undecided"),
+    )
+
+
+class Validation(Base):
+    """A job whose files are being validated. Some process of the API counts their tokens until `expires_at`, renewed as
+    it goes on, and proves by `holder` that it still may."""
+
+    __tablename__ = "validations"
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    model: Mapped[str]
+    holder: Mapped[str | None]
+    expires_at: Mapped[datetime | None]
+    rows: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # read so far
+    tries: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # claims that did not end in order
+    created_at: Mapped[datetime] = now()
+    __table_args__ = (
+        of_tenant("job_id", "jobs", "fk_validations_job"),
+        CheckConstraint("(holder IS NULL) = (expires_at IS NULL)", name="held_for_a_time"),
+        CheckConstraint("rows >= 0 AND tries >= 0", name="counts"),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from db.ids import UnknownCursor
 from db.tables import Adapter, Job
 
 
@@ -20,12 +21,12 @@ def of_job(tenant: str, session: Session, job_id: str) -> Adapter | None:
 
 
 def page(tenant: str, session: Session, *, after: str | None = None, limit: int = 20) -> tuple[list[Adapter], bool]:
-    """Up to `limit` adapters older than the adapter `after`, newest first. Unknown `after`: none."""
+    """Up to `limit` adapters older than the adapter `after`, newest first. Raises UnknownCursor."""
     wanted = select(Adapter).where(*_live(tenant))
     if after is not None:
         start = get(tenant, session, after)
         if start is None:
-            return [], False
+            raise UnknownCursor(after)
         wanted = wanted.where(tuple_(Adapter.created_at, Adapter.id) < (start.created_at, start.id))
     wanted = wanted.order_by(Adapter.created_at.desc(), Adapter.id.desc())
     found = session.scalars(wanted.limit(limit + 1)).all()

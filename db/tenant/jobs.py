@@ -5,7 +5,7 @@ Knows no lease's inside: a job that a worker holds is only wished upon, and the 
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
@@ -15,24 +15,17 @@ from db import audit, transitions, workers
 from db.contract.held_out import Remark
 from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
-from db.ids import new_id
-from db.tables import Evaluation, Event, File, Job, Lease, Tenant
+from db.ids import UnknownCursor, new_id
+from db.tables import Evaluation, Event, File, Job, Lease, Tenant, Validation
 from db.tables.jobs import METADATA
 from db.telemetry import traces
 from db.tenant import parents
+from db.tenant.quotas import check_jobs, check_tokens
 from db.tenant.waiting import waiting
 from db.transitions import TABLE, Wish, WrongState, condition
 
 Row = TypeVar("Row")
 RETRY_WINDOW = timedelta(minutes=10)
-
-
-class QuotaExceeded(Exception):
-    """`what` is "tokens" or "jobs"; `limit`, what it allows, `used`, what is taken, `asked`, what was wanted."""
-
-    def __init__(self, what: Literal["tokens", "jobs"], limit: int, used: int, asked: int) -> None:
-        super().__init__(f"{what}: {used} of {limit} are taken and {asked} more were asked for")
-        self.what, self.limit, self.used, self.asked = what, limit, used, asked
 
 
 class IdempotencyConflict(Exception):
@@ -59,8 +52,10 @@ def create(
     priority: int = 0,
     is_retry: bool = False,
     remarks: Sequence[Remark] = (),
+    validating: bool = False,
 ) -> tuple[Job, bool]:
-    """The queued job of this request, and whether this call made it.
+    """The queued job of this request, and whether this call made it. Where `validating`, its price is not known yet:
+    its files are counted first (`db/tenant/validations.py`), and `spec` is what no row decides.
 
     The same idempotency key and body give the first job again; so does, without a key, a client's retry
     (`is_retry`) of a body accepted in the last ten minutes. Raises IdempotencyConflict, QuotaExceeded, MissingFile, and
@@ -72,23 +67,35 @@ def create(
     made = earlier(owner.id, session, request_hash, idempotency_key, is_retry)
     if made is not None:
         return made, False
-    _check_quota(owner, session, price_tokens)
+    check_jobs(owner, session)
+    check_tokens(owner, session, max(price_tokens, 1))
     _check_files(owner.id, session, spec)
     parents.check(owner.id, session, spec)
     asked = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
     job = Job(
         id=new_id("ftjob-"), tenant_id=owner.id, price_tokens=price_tokens, **_of(spec), **asked, priority=priority
     )
+    if validating:
+        transitions.validate(job)
     session.add(job)
     session.flush()
-    job.expected_start = waiting(owner.id, session, [job])[job.id].estimated_start
-    write_event(session, job, f"Job created: {spec.steps} steps, {price_tokens} scored tokens")
+    _tell(session, job, spec, validating)
     for remark in remarks:
         write_event(session, job, remark.message, remark.level)
-    about = {"model": job.model, "steps": job.total_steps, "price_tokens": price_tokens}
-    audit.write(session, owner.id, "job.create", job.id, about)
-    _warn_if_unserved(session, job)
     return job, True
+
+
+def _tell(session: Session, job: Job, spec: JobSpec, validating: bool) -> None:
+    """What a new job is, to its tenant and to the audit log."""
+    about: dict[str, Any] = {"model": job.model}
+    if validating:
+        session.add(Validation(job_id=job.id, tenant_id=job.tenant_id, model=job.model))
+        write_event(session, job, f"Job created: {' and '.join(sorted(_files(spec)))} are being validated")
+    else:
+        job.expected_start = waiting(job.tenant_id, session, [job])[job.id].estimated_start
+        write_event(session, job, f"Job created: {spec.steps} steps, {job.price_tokens} scored tokens")
+        about |= {"steps": job.total_steps, "price_tokens": job.price_tokens}
+    audit.write(session, job.tenant_id, "job.create", job.id, about)
 
 
 def earlier(tenant: str, session: Session, request_hash: str, key: str | None, is_retry: bool) -> Job | None:
@@ -108,15 +115,17 @@ def earlier(tenant: str, session: Session, request_hash: str, key: str | None, i
 
 def _of(spec: JobSpec) -> dict[str, Any]:
     """The columns that a spec fills, and the trace in which it was asked for."""
-    return {
+    return decided(spec) | {
         "model": spec.model,
-        "spec": spec.model_dump(mode="json"),
-        "spec_version": SPEC_VERSION,
         "training_file": spec.training_file,
         "validation_file": spec.validation_file,
-        "total_steps": spec.steps,
         "traceparent": traces.traceparent(),
     }
+
+
+def decided(spec: JobSpec) -> dict[str, Any]:
+    """The columns of a spec that its rows have a part in."""
+    return {"spec": spec.model_dump(mode="json"), "spec_version": SPEC_VERSION, "total_steps": spec.steps}
 
 
 def get(tenant: str, session: Session, job_id: str) -> Job | None:
@@ -138,7 +147,7 @@ def page(
     limit: int = 20,
     metadata: dict[str, str] | None = None,
 ) -> tuple[list[Job], bool]:
-    """Up to `limit` jobs older than the job `after`, newest first, and whether more follow. Unknown `after`: none.
+    """Up to `limit` jobs older than the job `after`, newest first, and whether more follow. Raises UnknownCursor.
 
     `metadata` keeps the jobs whose request has all its pairs.
     """
@@ -148,7 +157,7 @@ def page(
     if after is not None:
         start = get(tenant, session, after)
         if start is None:
-            return [], False
+            raise UnknownCursor(after)
         wanted = wanted.where(tuple_(Job.created_at, Job.id) < (start.created_at, start.id))
     return _cut(session.scalars(wanted.limit(limit + 1)).all(), limit)
 
@@ -165,14 +174,14 @@ def pause(tenant: str, session: Session, job_id: str) -> Job | None:
 
 def resume(tenant: str, session: Session, job_id: str) -> Job | None:
     """Queues a paused job again, or takes back a pause its worker has not yet seen. Raises WrongState."""
-    job = _locked(tenant, session, job_id)
+    job = locked(tenant, session, job_id)
     if job is None:
         return None
     if condition(job) == "being paused":
         transitions.withdraw(job)
     else:
         transitions.resume(job)
-        _warn_if_unserved(session, job)
+        warn_if_unserved(session, job)
     write_event(session, job, f"Job resumed at step {job.step}")
     audit.write(session, tenant, "job.resume", job.id)
     session.flush()
@@ -203,13 +212,14 @@ def _cut(found: Sequence[Row], limit: int) -> tuple[list[Row], bool]:
     return list(found[:limit]), len(found) > limit
 
 
-def _locked(tenant: str, session: Session, job_id: str) -> Job | None:
+def locked(tenant: str, session: Session, job_id: str) -> Job | None:
+    """The tenant's job, its row locked."""
     wanted: Select[Job] = select(Job).where(Job.tenant_id == tenant, Job.id == job_id)
     return session.scalar(wanted.with_for_update(key_share=True).execution_options(populate_existing=True))
 
 
 def _steer(tenant: str, session: Session, job_id: str, wish: Wish) -> Job | None:
-    job = _locked(tenant, session, job_id)
+    job = locked(tenant, session, job_id)
     if job is None:
         return None
     if job.wish in ("cancel", wish):  # a cancel overrules a pause; nothing is wished twice
@@ -228,24 +238,18 @@ def _is_held(session: Session, job: Job) -> bool:
     return job.state == "running" and session.scalar(live) is not None
 
 
-def _check_quota(owner: Tenant, session: Session, price: int) -> None:
-    open_jobs = select(func.count(), func.sum(Job.price_tokens))
-    count, due = session.execute(open_jobs.where(Job.tenant_id == owner.id, Job.finished_at.is_(None))).one()
-    if count >= owner.max_jobs:
-        raise QuotaExceeded("jobs", owner.max_jobs, count, 1)
-    used = owner.spent_tokens + int(due or 0)
-    if owner.token_quota is not None and used + price > owner.token_quota:
-        raise QuotaExceeded("tokens", owner.token_quota, used, price)
-
-
 def _check_files(tenant: str, session: Session, spec: JobSpec) -> None:
-    for file_id in {spec.training_file, spec.validation_file} - {None}:
+    for file_id in _files(spec):
         # Shared lock: a delete that is under way is waited for, and the bytes cannot go before this job is seen.
         there = select(File.id).where(File.tenant_id == tenant, File.id == file_id, File.deleted_at.is_(None))
         if session.scalar(there.with_for_update(read=True)) is None:
-            raise MissingFile(str(file_id))
+            raise MissingFile(file_id)
 
 
-def _warn_if_unserved(session: Session, job: Job) -> None:
+def _files(spec: JobSpec) -> set[str]:
+    return {file for file in (spec.training_file, spec.validation_file) if file is not None}
+
+
+def warn_if_unserved(session: Session, job: Job) -> None:
     if not workers.serving(session, job.model):
         write_event(session, job, f"No worker serves {job.model}: the job waits until one starts", "warn")

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import CompoundSelect, func, select, union
 from sqlalchemy.orm import Session
 
-from db.tables import File, Job, Restoration, Tenant
+from db.tables import File, Job, Restoration, Tenant, UploadPart
 
 
 class StorageExceeded(Exception):
@@ -17,8 +17,8 @@ class StorageExceeded(Exception):
 
 
 def held(tenant: str, session: Session) -> int:
-    """Bytes of the tenant's files, uploaded and resulting, of deleted ones that a job which has not ended reads, and of
-    restored steps until they go."""
+    """Bytes of the tenant's files, uploaded and resulting, of deleted ones that a job which has not ended reads, of
+    restored steps until they go, and parts of uploads that are pending."""
     mine = select(func.coalesce(func.sum(File.bytes), 0)).where(File.tenant_id == tenant)
     open_jobs = Job.tenant_id == tenant, Job.finished_at.is_(None)
     needed: CompoundSelect[Any] = union(
@@ -27,7 +27,8 @@ def held(tenant: str, session: Session) -> int:
     kept = mine.where(File.deleted_at.is_not(None), File.id.in_(needed.scalar_subquery()))
     shown = mine.where(File.deleted_at.is_(None))
     restored = select(func.coalesce(func.sum(Restoration.bytes), 0)).where(Restoration.tenant_id == tenant)
-    return sum(int(session.scalar(each) or 0) for each in (shown, kept, restored))
+    parts = mine.where(File.deleted_at.is_not(None), File.id == UploadPart.file_id, UploadPart.tenant_id == tenant)
+    return sum(int(session.scalar(each) or 0) for each in (shown, kept, restored, parts))
 
 
 def check(tenant: str, session: Session, more: int, default: int) -> None:

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from db import outlook, usage, workers
 from db.contract.spec import SPEC_VERSION
 from db.outlook import Outlook
-from db.tables import Job, Lease, Tenant
+from db.tables import Job, Lease, Tenant, Validation
 from db.workers import Rates
 
-Reason = Literal["turn", "no_worker", "newer_worker", "daily_tokens", "max_running", "suspect", "paused"]
-ASKED = ("queued", "paused")
+Reason = Literal["validating", "turn", "no_worker", "newer_worker", "daily_tokens", "max_running", "suspect", "paused"]
+ASKED = ("validating_files", "queued", "paused")
 SLOWEST = 1e-6  # scored tokens a second below which nothing is foretold
 
 
@@ -30,12 +30,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Waits:
-    """Why a job waits now. `estimated_start`, of its next steps, and `estimate` are None where nothing can be said."""
+    """Why a job waits now. `estimated_start`, of its next steps, and `estimate` are None where nothing can be said;
+    `validated_rows` where its files are not being validated."""
 
     reason: Reason
     message: str
     estimated_start: datetime | None = None
     estimate: Estimate | None = None
+    validated_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class Ahead:
 
 def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Waits]:
     """Why each of the tenant's `jobs` waits, by its id; those that run or have ended are missing."""
-    found: dict[str, Waits] = {}
     wanted = [job for job in jobs if job.state in ASKED]
+    found = _validating(tenant, session, [job.id for job in wanted if job.state == "validating_files"])
+    wanted = [job for job in wanted if job.id not in found]
     for model in {job.model for job in wanted}:
         ids = [job.id for job in wanted if job.model == model]
         ahead, queue = _ahead(tenant, session, model, ids), _queue(tenant, session, model)
@@ -159,6 +162,14 @@ def _queue(tenant: str, session: Session, model: str) -> Queue:
         counted=oldest is not None and now.noted_at is not None and oldest < now.noted_at,
         rates=workers.rates(session, model),
     )
+
+
+def _validating(tenant: str, session: Session, ids: list[str]) -> dict[str, Waits]:
+    if not ids:
+        return {}
+    rows = select(Validation.job_id, Validation.rows).where(Validation.tenant_id == tenant, Validation.job_id.in_(ids))
+    text = "The files are being validated: the job is queued, with its price, once their tokens are counted."
+    return {job_id: Waits("validating", text, validated_rows=count) for job_id, count in session.execute(rows)}
 
 
 def _ahead(tenant: str, session: Session, model: str, ids: list[str]) -> dict[str, Ahead]:

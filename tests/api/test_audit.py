@@ -18,6 +18,7 @@ KINDS = {
     "files": "file",
     "jobs": "job",
     "models": "adapter",
+    "uploads": "upload",
 }  # a collection's segment, and what the log says
 SECRETS = ("sk-onward-", CHOICE["prompt"])
 
@@ -45,7 +46,21 @@ def an_adapter(anna, factory, _):
 
 
 # How to name what a path's parameter stands for, and what to send to a collection. A route unknown to these fails.
+def an_upload(who, *_):
+    made = who.openai.uploads.create(
+        filename="a.jsonl", purpose="fine-tune", bytes=len(jsonl(CHOICE)), mime_type="application/jsonl"
+    )
+    UPLOADS.append(made.id)
+    return made.id
+
+
+def its_part(who):
+    return {"json": {"part_ids": [who.openai.uploads.parts.create(UPLOADS[-1], data=jsonl(CHOICE)).id]}}
+
+
+UPLOADS: list[str] = []
 NAMED = {
+    "upload_id": an_upload,
     "file_id": lambda anna, *_: upload(anna, CHOICE),
     "job_id": a_job,
     "name": an_adapter,
@@ -53,6 +68,11 @@ NAMED = {
     "adapter": an_adapter,
 }
 BODIES = {
+    "/v1/uploads": lambda _: {
+        "json": {"filename": "a.jsonl", "purpose": "fine-tune", "bytes": 9, "mime_type": "application/jsonl"}
+    },
+    "/v1/uploads/{upload_id}/parts": lambda _: {"files": {"data": ("a", jsonl(CHOICE))}},
+    "/v1/uploads/{upload_id}/complete": its_part,
     "/v1/files": lambda _: {
         "files": {"file": ("a.jsonl", jsonl(CHOICE))},
         "data": {"purpose": "fine-tune"},
@@ -143,7 +163,8 @@ def test_a_tenant_reads_its_own_entries_page_by_page(factory, url):
     assert [e["subject"] for e in whole if e["action"] == "file.create"] == files[::-1]
     assert [e["action"] for e in whole] == ["file.create"] * 3 + ["key.create", "tenant.create"]
     assert {e["tenant"] for e in whole} == {carla.id}
-    assert http.get(f"{url}/onward/audit?after=audit-none", headers=mine).json()["data"] == []
+    unknown = http.get(f"{url}/onward/audit?after=audit-none", headers=mine)
+    assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "after")
     theirs = http.get(f"{url}/onward/audit?tenant={dora.id}", headers=mine)
     nobodys = http.get(f"{url}/onward/audit?tenant=ten_none", headers=mine)
     assert theirs.status_code == nobodys.status_code == 403

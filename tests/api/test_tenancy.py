@@ -105,7 +105,8 @@ def test_anothers_job_does_not_exist(ben, anna, job):
             call("ftjob-none")
         assert str(foreign.value).replace(job.id, "ftjob-none") == str(unknown.value)
     assert list(jobs.list()) == []
-    assert list(jobs.list(after=job.id)) == []
+    with pytest.raises(openai.BadRequestError, match="after"):
+        jobs.list(after=job.id)
     assert anna.openai.fine_tuning.jobs.retrieve(job.id).status == "queued"
 
 

@@ -1,5 +1,6 @@
 """A row of each tenant in every table that has tenants, those of tables to come too. Knows the metadata."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Table, insert, select
@@ -54,5 +55,13 @@ def _made_up(session: Session, table: Table, tenant: str) -> dict[str, Any]:
         if column.name not in row and not column.nullable and column.server_default is None:
             kind = column.type.python_type
             if not (column.primary_key and kind is int and column.autoincrement is True):
-                row[column.name] = {str: "x", int: 1, float: 1.0, bool: True, bytes: b"x", dict: {}}.get(kind)
+                row[column.name] = {
+                    str: f"x-{tenant}" if column.primary_key else "x",
+                    datetime: datetime.now(UTC),
+                    int: 1,
+                    float: 1.0,
+                    bool: True,
+                    bytes: b"x",
+                    dict: {},
+                }.get(kind)
     return row

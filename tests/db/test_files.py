@@ -7,6 +7,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from db import files
+from db.ids import UnknownCursor
 from db.tables import FileChunk
 from db.tenant import jobs
 from db.worker import leases
@@ -79,7 +80,8 @@ def test_a_stranger_finds_nothing(session):
     assert files.content(stranger, session, file) is None
     assert not files.delete(stranger, session, file)
     assert files.page(stranger, session) == ([], False)
-    assert files.page(stranger, session, after=file) == ([], False)
+    with pytest.raises(UnknownCursor):
+        files.page(stranger, session, after=file)
     assert files.get(tenant, session, file) is not None
 
 

@@ -22,7 +22,7 @@ def test_an_idle_service_shows_zeros_for_its_models(session):
     began = time.monotonic()
     now = overview(session, [MODEL])
     took = time.monotonic() - began
-    assert now.jobs == {(MODEL, state): 0 for state in ("queued", "running", "paused")}
+    assert now.jobs == {(MODEL, state): 0 for state in ("validating_files", "queued", "running", "paused")}
     assert (now.backlog_tokens, now.stale_workers, now.fairness) == ({MODEL: 0}, {MODEL: 0}, {MODEL: 1.0})
     assert now.database_bytes > 1_000_000
     assert abs(now.clock_skew) <= took  # one clock, read twice while it was asked

@@ -12,12 +12,17 @@ from sqlalchemy import inspect, text
 from sqlalchemy.orm import Session
 
 from db import transitions
-from db.tables import ENDED, JOB_STATES, Base, Job, Lease
+from db.tables import ENDED, JOB_STATES, Base, Job, Lease, Validation
 from db.transitions import TABLE, Condition, WrongState
 from tests.db.inserted import a_job, a_tenant, a_worker
 
+COMES_TO = {
+    "spec": {"steps": 3}, "spec_version": 1, "request": {"price": 7}, "total_steps": 3, "price_tokens": 7,
+    "expected_start": datetime(2026, 1, 1, tzinfo=UTC),
+}  # fmt: skip
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 ACTS: dict[str, Callable[[Session, Job], None]] = {
+    "admit": lambda session, job: transitions.admit(session, job, COMES_TO),
     "claim": transitions.claim,
     "release": transitions.release,
     "wish pause": lambda _, job: transitions.wish(job, "pause"),
@@ -52,6 +57,12 @@ def standing(session: Session, condition: Condition) -> Job:
     """A whole job in this condition, written without a transition: leased where it runs, all its steps committed."""
     job = a_job(session, a_tenant(session))
     job.state, job.wish = transitions.stored(condition)
+    if condition == "validating_files":
+        job.decided_at, job.price_tokens, job.expected_start = None, 0, None
+        session.add(Validation(job_id=job.id, tenant_id=job.tenant_id, model=job.model))
+        session.flush()
+        session.refresh(job)
+        return job
     job.step, job.scored_tokens, job.attempts, job.fence = job.total_steps, 70, 2, 3
     if job.state in ENDED:
         job.finished_at = datetime.now(UTC)
@@ -85,8 +96,8 @@ def test_the_tables_conditions_are_the_schemas_states_and_wishes(checks):
     assert set(TABLE) == set(ACTS)
 
 
-def test_every_condition_is_reached_from_the_queue_and_no_ended_job_goes_on():
-    reached: set[str] = {"queued"}
+def test_every_condition_is_reached_from_the_start_and_no_ended_job_goes_on():
+    reached: set[str] = {"validating_files"}
     while new := {found.after for found in TABLE.values() if reached & set(found.before)} - reached:
         reached |= new
     assert reached == set(CONDITIONS)
@@ -95,6 +106,7 @@ def test_every_condition_is_reached_from_the_queue_and_no_ended_job_goes_on():
 
 def test_what_may_become_of_a_job_that_nobody_runs_or_that_is_wished_upon():
     ways = {condition: {name for name, found in TABLE.items() if condition in found.before} for condition in CONDITIONS}
+    assert ways["validating_files"] == {"admit", "cancel", "fail"}
     assert ways["queued"] == {"claim", "pause", "cancel", "fail"}
     assert ways["paused"] == {"resume", "cancel"}
     # A run may come to its end before its worker has seen the wish: done is as good as paused, and not as cancelled.
@@ -115,7 +127,11 @@ def test_a_transition_does_what_the_table_says_and_satisfies_every_constraint(se
         holds = session.scalar(text(f"SELECT ({expression}) IS NOT FALSE FROM jobs WHERE id = :id"), {"id": job.id})
         assert holds, constraint
     changed = {key for key, value in row(job).items() if value != old[key]} - {"state", "wish"}
-    assert changed == set(found.changes)
+    if before == "validating_files":  # of which nothing has run that could be estimated
+        assert changed == set(found.changes) - {"estimated_finish"}
+        assert session.get(Validation, job.id, populate_existing=True) is None
+    else:
+        assert changed == set(found.changes)
     leased = session.get(Lease, job.id, populate_existing=True) is not None
     assert leased == (old["state"] == "running" and not found.lease_ends)
 
@@ -180,4 +196,5 @@ def test_nothing_else_sets_a_jobs_state():
         for path in files
         if any(sets_a_state(node) for node in ast.walk(ast.parse(path.read_text())))
     }
-    assert found == {"db/transitions.py"}
+    # A way back is no transition: the code before has no such state.
+    assert found == {"db/transitions.py", "migrations/versions/0009_validating_and_uploads.py"}

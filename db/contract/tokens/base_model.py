@@ -1,5 +1,6 @@
 """Base models by name: architecture, linear modules, context and tokenizer, read from small files. Knows no weights."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ class Base:
     tokenizer: Tokenizer = field(repr=False, hash=False, compare=False)
 
     @property
+    def fingerprint(self) -> str:
+        """The SHA-256 (hex) of the small files: of all that decides how a row becomes tokens but this code."""
+        return _fingerprint(self.path)
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Last parts of the modules' names, each once, in model order: what an adapter may act on."""
         return tuple(dict.fromkeys(name.rpartition(".")[2] for name, _, _ in self.modules))
@@ -85,6 +91,15 @@ class Base:
         """The ids of a text, BOS first where the tokenizer adds one. An EOS it would append is left out: what a
         completion follows is not at an end."""
         return [*self.prefix, *self.tokenizer.encode(text, add_special_tokens=False).ids]
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    for name in SMALL_FILES:
+        data = (path / name).read_bytes() if (path / name).is_file() else b""
+        digest.update(f"{name} {len(data)} ".encode() + data)
+    return digest.hexdigest()
 
 
 def _names(target: str, module: str) -> bool:

@@ -108,7 +108,8 @@ def test_settings_out_of_range_name_their_path(post, training, onward, param):
         ({"nonsense": 1}, "nonsense"),
         ({"model": 3}, "model"),
         ({"suffix": "x" * 65}, "suffix"),
-        ({"suffix": "../up"}, "suffix"),
+        ({"seed": -1}, "seed"),
+        ({"onward": {"seed": -1}}, "onward.seed"),
         ({"metadata": {str(i): "" for i in range(17)}}, "metadata"),
         ({"metadata": {"k" * 65: ""}}, "metadata"),
         ({"metadata": {"k": "v" * 513}}, "metadata"),
@@ -135,7 +136,7 @@ def test_fields_that_are_not_right_name_their_path(post, training, fields, param
 
 def test_an_unknown_setting_is_met_with_the_nearest_known(post, training):
     error = post({"model": "tiny", "training_file": training, "onward": {"ranc": 4}})
-    assert "Did you mean 'rank'?" in error["message"]
+    assert "Did you mean 'onward.rank'?" in error["message"]
     assert error["code"] == "unknown_parameter"
 
 

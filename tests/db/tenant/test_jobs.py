@@ -8,10 +8,11 @@ from sqlalchemy import func, select, text, update
 
 from db import files
 from db.contract.spec import JobSpec
-from db.ids import new_id
+from db.ids import UnknownCursor, new_id
 from db.tables import Adapter, Event, Job
 from db.tenant import adapters, jobs
-from db.tenant.jobs import IdempotencyConflict, MissingFile, QuotaExceeded
+from db.tenant.jobs import IdempotencyConflict, MissingFile
+from db.tenant.quotas import QuotaExceeded
 from tests.db.inserted import MODEL, a_file, a_job, a_spec, a_tenant, a_worker
 
 
@@ -212,7 +213,8 @@ def test_a_stranger_finds_nothing(session, tenant):
     assert jobs.events(stranger, session, job.id) == ([], False)
     assert jobs.checkpoints(stranger, session, job.id) == ([], False)
     assert jobs.page(stranger, session) == ([], False)
-    assert jobs.page(stranger, session, after=job.id) == ([], False)
+    with pytest.raises(UnknownCursor):
+        jobs.page(stranger, session, after=job.id)
     assert adapters.page(stranger, session) == ([], False)
     for wanted in (row.id, row.name):
         assert adapters.get(stranger, session, wanted) is None
