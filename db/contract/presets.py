@@ -15,7 +15,8 @@ from db.contract.tokens.base_model import Base
 ADAPTER: Final = tuple(AdapterSpec.model_fields)
 ACTING: Final = ("activation", "invocation")  # of them, those that no preset has
 SHAPE: Final = ("steps", "batch_size", "repeat", "eval_every", "eval_rows")  # fields of a run that presets have
-OWN: Final = ("token_budget", "suffix", "seed")  # and those that only a tenant can give
+# and those that only a tenant can give
+OWN: Final = ("token_budget", "suffix", "seed", "on_divergence", "max_restarts", "patience")
 MULTIPLIERS: Final = ("n_epochs", "learning_rate_multiplier")  # OpenAI's: in terms of the rows and of the preset
 
 
@@ -32,12 +33,13 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     """Completes a request: the fields of JobSpec beside model, files and what is not asked for.
 
     `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and of any method's settings, steps,
-    batch_size, repeat, eval_every, eval_rows, seed, token_budget, suffix, and OpenAI's n_epochs (visits of a row,
+    batch_size, repeat, eval_every, eval_rows, seed, token_budget, suffix, on_divergence ("stop" where something is
+    evaluated), max_restarts, patience, and OpenAI's n_epochs (visits of a row,
     `repeat` times each) and learning_rate_multiplier. A field that is missing, None or "auto" takes the preset;
     `activation` is then "all", for what "answer" needs (the ids `invocation`) is in the rows, which are not read here.
     `rows` and `valid_rows` count the files' rows. The result nests adapter and method as JobSpec does, with every
-    setting that was asked for, also one that the method has not; seed, token_budget and suffix are in it only where
-    asked for.
+    setting that was asked for, also one that the method has not; seed, token_budget, suffix, max_restarts and patience
+    are in it only where asked for.
     Raises ValueError for an unknown field or method, and for an objective that the file's format cannot train.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
@@ -51,6 +53,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         )
     activation = given.get("activation", "all")
     found = _shaped(preset(base.name, objective, method, activation), given, rows)
+    evaluated = min(found.eval_rows, valid_rows)
     return {
         "objective": objective,
         "adapter": {
@@ -62,7 +65,8 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         },
         "method": _settings(method, given, found),
         **{key: getattr(found, key) for key in SHAPE},
-        "eval_rows": min(found.eval_rows, valid_rows),
+        "eval_rows": evaluated,
+        "on_divergence": "stop" if evaluated else "continue",
         **{key: given[key] for key in OWN if key in given},
     }
 

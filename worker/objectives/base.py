@@ -31,7 +31,8 @@ def summed(share: Share, examples: Sequence[Example], logprobs: LogProbs) -> Los
             raise ValueError("log-probabilities do not match the targets of the trial")
     terms = [share(e, rows) for e, rows in zip(examples, logprobs, strict=True)]
     losses = [x for term in terms for x in term.losses]
-    return Loss(total(losses), len(losses), sum(t.hits for t in terms), sum(e.tokens for e in examples))
+    each = tuple((total(term.losses), len(term.losses)) for term in terms)
+    return Loss(total(losses), len(losses), sum(t.hits for t in terms), sum(e.tokens for e in examples), each)
 
 
 def total(terms: Sequence[float]) -> float:

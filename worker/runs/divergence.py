@@ -1,0 +1,101 @@
+"""Whether a held-out loss has left its start by more than its own noise, and what a run does then. Pure.
+
+docs/divergence.md says why these numbers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from db.contract.history import Restart
+from db.contract.spec import JobSpec
+
+Rows = Sequence[tuple[float, int]]  # over rows: the sum of a row's terms, nats, and how many they are
+
+# The one-sided quantile of Student's t at 1e-4, for at least so many degrees of freedom.
+CRITICAL: Final = (
+    (5, 9.678), (6, 8.025), (7, 7.063), (8, 6.442), (9, 6.010), (10, 5.694), (12, 5.263), (15, 4.880), (20, 4.539),
+    (30, 4.234), (60, 3.962), (120, 3.837), (1000, 3.733),
+)  # fmt: skip
+FEWEST: Final = CRITICAL[0][0] + 1  # rows whose spread says anything
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How much a mean loss is above its start, nats; `error` is the standard error of that, None where rows are too few
+    to have one; more than `limit` cannot be noise."""
+
+    nats: float
+    error: float | None
+    limit: float
+
+    @property
+    def diverged(self) -> bool:
+        """Not finite, or more than noise."""
+        return not self.nats <= self.limit
+
+
+Reason = Literal["diverged", "patience"]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a run's evaluations have come to. `start` are the sums of its rows' terms at step 0, empty where they were
+    not finite or are not known; `since` counts evaluations since the best one, or since a restart; `diverged` says what
+    the last one was; `stopped` why the run has ended before its last step."""
+
+    start: tuple[float, ...] = ()
+    since: int = 0
+    diverged: bool = False
+    restarts: tuple[Restart, ...] = ()
+    stopped: Reason | None = None
+
+    def heard(self, *, better: bool, diverged: bool, start: tuple[float, ...] = ()) -> "Watch":
+        """After one more evaluation; `start` is given with the first."""
+        return replace(self, start=start or self.start, since=0 if better else self.since + 1, diverged=diverged)
+
+    def went_back(self, restart: Restart) -> "Watch":
+        """After one more restart."""
+        return replace(self, since=0, diverged=False, restarts=(*self.restarts, restart))
+
+    def may_restart(self, spec: JobSpec) -> bool:
+        """Whether the run goes on from its best step where it has diverged."""
+        return spec.on_divergence == "restart" and len(self.restarts) < spec.max_restarts
+
+    def reason(self, spec: JobSpec) -> Reason | None:
+        """Why the run is not to go on as it is."""
+        if self.diverged and spec.on_divergence != "continue":
+            return "diverged"
+        return "patience" if spec.patience is not None and self.since >= spec.patience else None
+
+
+def rise(start: Sequence[float], now: Rows) -> Rise:
+    """From the same rows, at least one: the sums of their terms before the first step, finite, and what they are now.
+
+    The rows are the sample and paired, so that what is hard about a row drops out: the error is that of the mean
+    difference. A rise is not noise where it is more than t standard errors (Student's t at 1e-4, one-sided, as many
+    degrees of freedom as rows less one), and more than the standard error of the loss at the start: less than that may
+    be there, but only pairing makes it visible. Fewer than `FEWEST` rows have no spread to speak of: the loss itself
+    stands for it.
+    """
+    totals, counts = [total for total, _ in now], [count for _, count in now]
+    nats = (math.fsum(totals) - math.fsum(start)) / sum(counts)
+    if len(start) < FEWEST or not math.isfinite(nats):
+        return Rise(nats, None, math.fsum(start) / sum(counts))
+    error = standard_error([after - before for after, before in zip(totals, start, strict=True)], counts)
+    own = standard_error(start, counts)
+    return Rise(nats, error, max(critical(len(start)) * error, own))
+
+
+def standard_error(totals: Sequence[float], counts: Sequence[int]) -> float:
+    """Of sum(totals) / sum(counts) over a sample of at least two rows: Cochran, Sampling Techniques (3rd ed.), section
+    2.11, the ratio of two means; where every count is 1 that of a mean."""
+    n, ratio = len(totals), math.fsum(totals) / sum(counts)
+    squares = math.fsum((total - ratio * count) ** 2 for total, count in zip(totals, counts, strict=True))
+    return math.sqrt(squares * n / (n - 1)) / sum(counts)
+
+
+def critical(rows: int) -> float:
+    """How many standard errors of a mean over `rows` rows, at least `FEWEST`, are too many."""
+    return next(t for freedom, t in reversed(CRITICAL) if freedom <= rows - 1)
