@@ -1,6 +1,7 @@
 """Rows as OpenAI's fine-tuning objects. Knows no request."""
 
 import math
+import time
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -77,7 +78,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
         id=row.id,
         created_at=epoch(row.created_at),
         finished_at=epoch(row.finished_at) if row.finished_at else None,
-        estimated_finish=epoch(row.estimated_finish) if row.estimated_finish and row.state == "running" else None,
+        estimated_finish=finish(row),
         error=JobError(**row.error) if row.error else None,
         fine_tuned_model=adapter.name if adapter and done and not adapter.deleted_at else None,
         hyperparameters=hyper,
@@ -100,6 +101,8 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "total_steps": row.total_steps,
             "best_step": row.best_step,
             "best_loss": row.best_loss,
+            "stopped": row.stopped,
+            "restarts": row.restarts,
             "wish": row.wish,
             "priority": row.priority,
             "waiting": why(waits),
@@ -108,6 +111,13 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "spec": row.spec,
         },
     )
+
+
+def finish(row: Job) -> int | None:
+    """When it is foretold to be done: as of its last step, between slices as in them, and never in the past."""
+    if row.estimated_finish is None or row.state not in ("queued", "running"):
+        return None
+    return max(epoch(row.estimated_finish), int(time.time()))
 
 
 def about(adapter: Adapter | None) -> dict[str, Any] | None:
@@ -158,5 +168,10 @@ def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> Checkpo
         fine_tuning_job_id=row.job_id,
         metrics=metrics,
         step_number=row.step,
-        onward={"rows": row.rows, "scored_tokens": row.tokens},
+        onward={
+            "rows": row.rows,
+            "scored_tokens": row.tokens,
+            "noise": row.noise if row.noise is not None and math.isfinite(row.noise) else None,
+            "diverged": row.diverged,
+        },
     )

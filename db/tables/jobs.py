@@ -62,7 +62,7 @@ class Job(Base):
     best_step: Mapped[int | None] = mapped_column(Integer)
     best_loss: Mapped[float | None] = mapped_column(Float)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # code, message, param
-    stopped: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # before its last step: reason, step
+    stopped: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # early: reason, step
     restarts: Mapped[list[dict[str, int]]] = mapped_column(JSONB, server_default=text("'[]'"))  # at, origin; in order
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # among its tenant's: high goes first
     expected_start: Mapped[datetime | None]  # as it was foretold when the job was made: what the estimates' error is of

@@ -12,8 +12,8 @@ from db.worker import journal
 from db.worker.published import Recorded, moved, recorded
 from worker.adapters import peft_files
 from worker.adapters.publish import publish
-from worker.runs import recipes
-from worker.runs.replay import Point, replay
+from worker.runs import rebuilding, recipes
+from worker.runs.replay import Point
 
 
 class NoSuchAdapter(LookupError):
@@ -68,12 +68,12 @@ def _replayed(database_url: str, home: Path, adapter: str) -> tuple[Verified, Re
         row = recorded(session, adapter)
         if row is None:
             raise NoSuchAdapter(adapter)
-        losses = journal.read(session, row.job_id, row.step)
+        history = journal.history(session, row.job_id, row.step)
     base = base_model.load(row.spec.model, settings)
     layout = recipes.layout(row.spec, base)
-    point = replay(recipes.method(row.spec, layout), losses)
+    point = rebuilding.rebuild(history, base)
     rebuilt = peft_files.sha256(peft_files.weights(layout, point.params))
     file = Path(row.path) / peft_files.WEIGHTS
     on_disk = peft_files.sha256(file.read_bytes()) if file.is_file() else None
     seconds = time.perf_counter() - started
-    return Verified(row.name, row.job_id, len(losses), rebuilt, row.sha256, on_disk, seconds), row, base, point
+    return Verified(row.name, row.job_id, history.step, rebuilt, row.sha256, on_disk, seconds), row, base, point

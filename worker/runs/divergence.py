@@ -4,9 +4,9 @@ docs/divergence.md says why these numbers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from db.contract.history import Restart
 from db.contract.spec import JobSpec
@@ -39,6 +39,19 @@ class Rise:
 Reason = Literal["diverged", "patience"]
 
 
+class Heard(Protocol):
+    """An evaluation as it was recorded."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def diverged(self) -> bool: ...
+    @property
+    def terms(self) -> tuple[float, ...]: ...
+
+
 @dataclass(frozen=True)
 class Watch:
     """What a run's evaluations have come to. `start` are the sums of its rows' terms at step 0, empty where they were
@@ -68,6 +81,22 @@ class Watch:
         if self.diverged and spec.on_divergence != "continue":
             return "diverged"
         return "patience" if spec.patience is not None and self.since >= spec.patience else None
+
+
+def recalled(spec: JobSpec, heard: Iterable[Heard], restarts: Sequence[Restart], step: int) -> Watch:
+    """What a run after `step` steps had come to with what is committed of it: its evaluations and restarts, in order.
+    What was said of an evaluation when it was made counts."""
+    watch, best, last = Watch(), math.inf, -1
+    for one in heard:
+        for restart in [r for r in restarts[len(watch.restarts) :] if r.at <= one.step]:
+            watch = watch.went_back(restart)
+        better = one.loss < best
+        best, last = (one.loss, one.step) if better else (best, one.step)
+        watch = watch.heard(better=better, diverged=one.diverged, start=one.terms)
+    for restart in restarts[len(watch.restarts) :]:
+        watch = watch.went_back(restart)
+    over = last < step < spec.steps and math.isfinite(best)  # what followed from the last was decided with its step
+    return replace(watch, stopped=watch.reason(spec) if over else None)
 
 
 def rise(start: Sequence[float], now: Rows) -> Rise:

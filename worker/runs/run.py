@@ -44,10 +44,12 @@ class Run:
     def point(self) -> Point:
         return Point(self.params, self.state)
 
-    def at(self, point: Point, best: tuple[int, float] | None = None) -> "Run":
-        """The run at a point of its journal; `best` is what was recorded with it. An evaluation that was due at the
-        step reached is due again."""
-        return replace(self, params=point.params, state=point.state, best=best or self.best, evaluated=-1)
+    def at(self, point: Point, best: tuple[int, float] | None = None, restarts: int = 0) -> "Run":
+        """The run at a point of its journal, which so many restarts led to; `best` is what was recorded with it. An
+        evaluation that was due at the step reached is due again."""
+        method = recipes.method(self.spec, self.layout, restarts) if restarts else self.method
+        kept = best or self.best
+        return replace(self, params=point.params, state=point.state, method=method, best=kept, evaluated=-1)
 
     def back(self) -> "Run":
         """The run gone back to its best step, which it goes on from at half the rate. Raises ValueError where that
