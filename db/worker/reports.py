@@ -29,7 +29,8 @@ def flushed(
     """Of one commit: each evaluation with the step that it was measured after, the last of the steps, and what is wrong
     with any of them. `job.step` is after them."""
     for evaluated in evaluations:
-        _evaluated(session, job, evaluated)
+        if evaluated.step < job.step:
+            _evaluated(session, job, evaluated)
     for restart in restarts:
         text = f"Went back to step {restart.origin} at step {restart.at}, and goes on from there at half the rate"
         events.write(session, job, text, "warn", {"step": restart.at, "origin": restart.origin})
@@ -41,6 +42,9 @@ def flushed(
         losses = steps[-1].losses
         mean = math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else None
         _metrics(session, job, job.step, {"train_loss": mean})
+    for evaluated in evaluations:
+        if evaluated.step == job.step:
+            _evaluated(session, job, evaluated)
 
 
 def published(session: Session, job: Job, step: int, name: str) -> None:

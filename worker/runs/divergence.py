@@ -18,6 +18,7 @@ CRITICAL: Final = (
     (5, 9.678), (6, 8.025), (7, 7.063), (8, 6.442), (9, 6.010), (10, 5.694), (12, 5.263), (15, 4.880), (20, 4.539),
     (30, 4.234), (60, 3.962), (120, 3.837), (1000, 3.733),
 )  # fmt: skip
+OWN: Final = 3.0  # standard errors of the loss at the start
 FEWEST: Final = CRITICAL[0][0] + 1  # rows whose spread says anything
 
 
@@ -104,9 +105,9 @@ def rise(start: Sequence[float], now: Rows) -> Rise:
 
     The rows are the sample and paired, so that what is hard about a row drops out: the error is that of the mean
     difference. A rise is not noise where it is more than t standard errors (Student's t at 1e-4, one-sided, as many
-    degrees of freedom as rows less one), and more than the standard error of the loss at the start: less than that may
-    be there, but only pairing makes it visible. Fewer than `FEWEST` rows have no spread to speak of: the loss itself
-    stands for it.
+    degrees of freedom as rows less one), and more than `OWN` standard errors of the loss at the start: less may be
+    there, but only pairing makes it visible, and differences that are skewed make t lie. Fewer than `FEWEST` rows have
+    no spread to speak of: the loss itself stands for it.
     """
     totals, counts = [total for total, _ in now], [count for _, count in now]
     nats = (math.fsum(totals) - math.fsum(start)) / sum(counts)
@@ -114,7 +115,7 @@ def rise(start: Sequence[float], now: Rows) -> Rise:
         return Rise(nats, None, math.fsum(start) / sum(counts))
     error = standard_error([after - before for after, before in zip(totals, start, strict=True)], counts)
     own = standard_error(start, counts)
-    return Rise(nats, error, max(critical(len(start)) * error, own))
+    return Rise(nats, error, max(critical(len(start)) * error, OWN * own))
 
 
 def standard_error(totals: Sequence[float], counts: Sequence[int]) -> float:
