@@ -43,6 +43,14 @@ def tokens(job: "FineTuningJob") -> int:
     return int(ours(job).get("scored_tokens") or job.trained_tokens or 0)
 
 
+def best(job: "FineTuningJob") -> str:
+    """The step with the least held-out loss so far, which is what is published, and that loss."""
+    extra = ours(job)
+    if extra.get("best_step") is None:
+        return "-"
+    return f"{extra['best_step']} (held-out loss {show.number(extra.get('best_loss'))})"
+
+
 @dataclass
 class Followed:
     """One job as it was last seen; `poll` looks again. Losses are nats, tokens scored tokens, times seconds."""
@@ -105,9 +113,9 @@ class Followed:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the last step at the present rate."""
-        rate = self.rates[0]
-        return (self.total - self.step) / rate if rate else None
+        """Seconds until the last step, as the service foretells it from all of the job's steps."""
+        foretold = None if self.ended else self.job.estimated_finish
+        return None if foretold is None else max(0.0, foretold - time.time())
 
 
 def view(followed: Sequence[Followed]) -> Table:
@@ -138,7 +146,8 @@ def line(one: Followed) -> str:
     return (
         f"{one.label}: {one.job.status} step {one.step}/{one.total}  train loss {show.number(one.train_loss)}  "
         f"held-out loss {show.number(one.valid_loss)}  accuracy {show.number(one.valid_accuracy)}  "
-        f"{show.number(steps, 2)} steps/s  {show.size(scored)} scored tokens/s  {show.span(one.left)} left"
+        f"{show.number(steps, 2)} steps/s  {show.size(scored)} scored tokens/s  {show.span(one.left)} left, "
+        f"best step {best(one.job)}"
     )
 
 

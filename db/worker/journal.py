@@ -156,11 +156,12 @@ def finish(session: Session, claim: Claim, adapter: Published, stopped: str | No
         session.flush()
         return False
     if stopped is not None:
-        job.stopped = {"reason": stopped, "step": job.step}
         reports.stopped(session, job, stopped, adapter.step)
     elif job.step != job.total_steps:
         raise ValueError(f"{job.id} is at step {job.step} of {job.total_steps}")
     _publish(session, job, claim, adapter)
+    if stopped is not None:
+        job.stopped = {"reason": stopped, "step": job.step}
     transitions.succeed(session, job)
     session.flush()
     return True

@@ -17,13 +17,13 @@ METHODS = [
     {"learning_rate": 6.0, "eps": 0.1},
     {"learning_rate": 1.0, "eps": 0.1, "optimizer": "adam"},
     {"learning_rate": 3.0, "eps": 0.1, "optimizer": "momentum"},
-    {"name": "lozo", "window_rank": 2, "nu": 7, "learning_rate": 60.0, "eps": 0.1},
-    {"name": "lozo", "window_rank": 1, "nu": 3, "learning_rate": 60.0, "eps": 0.1, "optimizer": "momentum"},
+    {"name": "lozo", "window_rank": 2, "nu": 7, "learning_rate": 10.0, "eps": 0.5},
+    {"name": "lozo", "window_rank": 2, "nu": 20, "learning_rate": 10.0, "eps": 1.0, "optimizer": "momentum"},
 ]
 
 
 def begin(**changes: object) -> Run:
-    changes = {"steps": 60, "eval_every": 5, "eval_rows": 30, **changes}
+    changes = {"steps": 60, "eval_every": 5, "eval_rows": 30, "batch_size": 4, **changes}
     return start("ftjob-a", spec(**changes), BASE, dataset(0))
 
 
@@ -157,8 +157,8 @@ def test_patience_stops_after_as_many_evaluations_without_a_better_one():
 
 
 def test_a_good_run_is_left_alone():
-    wanted, _, _ = finish(begin(method={"learning_rate": 0.3}), LinearScorer())
-    found, _, heard = finish(begin(method={"learning_rate": 0.3}, on_divergence="stop"), LinearScorer())
+    wanted, _, _ = finish(begin(method={"learning_rate": 0.1}, batch_size=20), LinearScorer())
+    found, _, heard = finish(begin(method={"learning_rate": 0.1}, batch_size=20, on_divergence="stop"), LinearScorer())
     assert not any(e.diverged for e in heard)
     assert (found[-1].step, found[-1].stopped) == (60, None)
     assert found[-1].params.tobytes() == wanted[-1].params.tobytes()
