@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,14 +19,20 @@ class Pace:
     at: float | None = None
     seconds: float = 0.0
     steps: float = 0.0
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.wake()
 
     def finish(self, step: int, total: int) -> datetime | None:
-        """The time at which `total` steps will be done if it goes on like this, now that `step` are; None where none
-        was seen to be taken."""
-        now = time.monotonic()
+        """The time at which `total` steps will be done: see `left`."""
+        left = self.left(step, total)
+        return None if left is None else datetime.now(UTC) + timedelta(seconds=left)
+
+    def left(self, step: int, total: int) -> float | None:
+        """Seconds until `total` steps will be done if it goes on like this, now that `step` are; None where none was
+        seen to be taken."""
+        now = self.clock()
         if step > self.step:
             if self.at is not None:
                 passed = now - self.at
@@ -35,7 +42,7 @@ class Pace:
             self.step, self.at = step, now
         if not self.steps:
             return None
-        return datetime.now(UTC) + timedelta(seconds=self.seconds / self.steps * (total - step))
+        return self.seconds / self.steps * (total - step)
 
     def rest(self) -> None:
         """What passes from now on is nobody's work."""
@@ -43,7 +50,7 @@ class Pace:
 
     def wake(self) -> None:
         """It goes on."""
-        self.at = time.monotonic() if self.at is None else self.at
+        self.at = self.clock() if self.at is None else self.at
 
 
 def went_on(step: int, total: int, committed: datetime | None, foretold: datetime | None) -> Pace:
