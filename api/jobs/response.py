@@ -99,10 +99,7 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "scored_tokens": row.scored_tokens,
             "step": row.step,
             "total_steps": row.total_steps,
-            "best_step": row.best_step,
-            "best_loss": row.best_loss,
-            "stopped": row.stopped,
-            "restarts": row.restarts,
+            **watched(row),
             "wish": row.wish,
             "priority": row.priority,
             "waiting": why(waits),
@@ -111,6 +108,16 @@ def job(row: Job, adapter: Adapter | None, waits: Waits | None) -> JobObject:
             "spec": row.spec,
         },
     )
+
+
+def watched(row: Job) -> dict[str, Any]:
+    """What its evaluations came to, why it ended early, and where it went back."""
+    return {
+        "best_step": row.best_step,
+        "best_loss": row.best_loss,
+        "stopped": row.stopped,
+        "restarts": row.restarts,
+    }
 
 
 def finish(row: Job) -> int | None:
