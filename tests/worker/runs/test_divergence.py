@@ -130,3 +130,9 @@ def test_what_a_run_had_come_to_is_recalled():
 def test_a_rise_that_is_no_number_is_one():
     assert Rise(math.nan, None, 0.0).diverged
     assert not Rise(0.0, None, 0.0).diverged
+
+
+@pytest.mark.parametrize("asked", [{"on_divergence": "stop"}, {"on_divergence": "restart"}, {"patience": 3}])
+def test_what_nothing_is_measured_for_is_refused(asked):
+    with pytest.raises(ValueError, match="needs held-out rows"):
+        spec(eval_rows=0, **asked)
