@@ -101,7 +101,7 @@ class Job(Base):
         CheckConstraint(
             "state <> 'succeeded' OR step = total_steps OR stopped IS NOT NULL", name="succeeded_is_whole_or_stopped"
         ),
-        CheckConstraint("stopped IS NULL OR state = 'succeeded'", name="stopped_is_succeeded"),
+        CheckConstraint("state IN ('succeeded') OR stopped IS NULL", name="stopped_is_succeeded"),
         CheckConstraint("scored_tokens >= 0 AND price_tokens >= 0", name="tokens"),
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
         CheckConstraint("(best_step IS NULL) = (best_loss IS NULL)", name="best"),

@@ -25,7 +25,9 @@ def upgrade() -> None:
     op.execute("GRANT UPDATE (stopped, restarts) ON jobs TO onward_worker")
     op.drop_constraint(op.f(f"ck_jobs_{OLD}"), "jobs", type_="check")
     op.create_check_constraint(op.f(f"ck_jobs_{NEW}"), "jobs", f"{WHOLE} OR stopped IS NOT NULL")
-    op.create_check_constraint(op.f("ck_jobs_stopped_is_succeeded"), "jobs", "stopped IS NULL OR state = 'succeeded'")
+    op.create_check_constraint(
+        op.f("ck_jobs_stopped_is_succeeded"), "jobs", "state IN ('succeeded') OR stopped IS NULL"
+    )
     op.add_column("evaluations", sa.Column("noise", sa.Float(), nullable=True))
     op.add_column("evaluations", sa.Column("diverged", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("evaluations", sa.Column("terms", postgresql.ARRAY(sa.Float(53)), nullable=True))
@@ -36,7 +38,8 @@ def downgrade() -> None:
         op.drop_column("evaluations", column)
     op.drop_constraint(op.f("ck_jobs_stopped_is_succeeded"), "jobs", type_="check")
     op.drop_constraint(op.f(f"ck_jobs_{NEW}"), "jobs", type_="check")
-    op.execute("UPDATE jobs SET total_steps = step WHERE stopped IS NOT NULL")
+    jobs = sa.table("jobs", sa.column("step"), sa.column("total_steps"), sa.column("stopped"))
+    op.execute(jobs.update().where(jobs.c.stopped.is_not(None)).values(total_steps=jobs.c.step))
     op.create_check_constraint(op.f(f"ck_jobs_{OLD}"), "jobs", WHOLE)
     for column in ("restarts", "stopped"):
         op.drop_column("jobs", column)
