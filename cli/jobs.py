@@ -34,6 +34,13 @@ def submit(
     learning_rate: float | None = None,
     seed: int | None = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the adapter's name.")] = None,
+    on_divergence: Annotated[
+        str | None, typer.Option(help="stop, restart (from the best step at half the rate) or continue.")
+    ] = None,
+    max_restarts: Annotated[int | None, typer.Option(help="Restarts at most; then it stops.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Evaluations without a better one, after which it stops.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of `onward`, e.g. eps=0.01.")
     ] = None,
@@ -50,6 +57,9 @@ def submit(
         "steps": steps,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "on_divergence": on_divergence,
+        "max_restarts": max_restarts,
+        "patience": patience,
         **{key: _value(text) for key, text in map(_pair, settings or ())},
     }
     optional: dict[str, Any] = {
@@ -142,7 +152,9 @@ def _watch(client: "OpenAI", job: "FineTuningJob", as_json: bool) -> None:
     if one.job.status != "succeeded":
         raise Failure(f"{one.job.id} {watch.ending(one.job)}", f"`onward jobs show {one.job.id}`")
     if not as_json:
-        show.out.print(f"adapter {one.job.fine_tuned_model}", markup=False)
+        stopped = ours(one.job).get("stopped")
+        early = f" (stopped at step {stopped['step']}: {stopped['reason']})" if stopped else ""
+        show.out.print(f"adapter {one.job.fine_tuned_model}, best step {watch.best(one.job)}{early}", markup=False)
 
 
 def _said(job: "FineTuningJob", as_json: bool) -> None:

@@ -125,11 +125,9 @@ class Followed:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the last step: as the service estimates it, else at the present rate."""
-        if self.job.status == "running" and self.job.estimated_finish is not None:
-            return max(0.0, self.job.estimated_finish - time.time())
-        rate = self.rates[0]
-        return (self.total - self.step) / rate if rate else None
+        """Seconds until the last step, as the service foretells it from all of the job's steps."""
+        foretold = None if self.ended else self.job.estimated_finish
+        return None if foretold is None else max(0.0, foretold - time.time())
 
 
 def view(followed: Sequence[Followed], width: int) -> RenderableType:

@@ -1,7 +1,7 @@
 """Core types of the worker: what is scored and what comes back. Knows numpy only."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -134,12 +134,16 @@ class Trial:
 class Loss:
     """What the engine returns for a trial. `total` is a sum over `count` terms (scored target tokens for lm, examples
     for choice), in nats, float64; `hits` counts correct terms, None where that was not measured. Not finite where the
-    engine's answer was not."""
+    engine's answer was not.
+
+    `rows` are the sum and the number of terms of each example, empty where they are not known: the noise of `mean` as a
+    sample of rows follows from them."""
 
     total: float
     count: int
     hits: int | None
     tokens: int  # scored tokens paid
+    rows: tuple[tuple[float, int], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def mean(self) -> float:

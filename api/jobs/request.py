@@ -66,6 +66,9 @@ class Own(Strict):
     seed: int | None = None
     priority: int | None = Field(default=None, ge=-100, le=100, description="Of the tenant's jobs, high goes first.")
     token_budget: int | None = Field(default=None, ge=1, lt=2**63)
+    on_divergence: Literal["stop", "restart", "continue"] | Auto = None
+    max_restarts: int | Auto = None
+    patience: int | Auto = None
 
 
 if TYPE_CHECKING:

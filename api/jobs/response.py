@@ -1,6 +1,7 @@
 """Rows as OpenAI's fine-tuning objects. Knows no request."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,7 +95,7 @@ def job(row: Job, beside: Beside, waits: Waits | None) -> JobObject:
         id=row.id,
         created_at=epoch(row.created_at),
         finished_at=epoch(row.finished_at) if row.finished_at else None,
-        estimated_finish=epoch(row.estimated_finish) if row.estimated_finish and row.state == "running" else None,
+        estimated_finish=finish(row),
         error=JobError(**row.error) if row.error else None,
         fine_tuned_model=adapter.name if adapter and done and not adapter.deleted_at else None,
         hyperparameters=hyper,
@@ -122,8 +123,7 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
         "scored_tokens": row.scored_tokens,
         "step": row.step,
         "total_steps": row.total_steps if decided else None,
-        "best_step": row.best_step,
-        "best_loss": row.best_loss,
+        **watched(row),
         "wish": row.wish,
         "priority": row.priority,
         **foretold(waits),
@@ -133,6 +133,23 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
         **of_rows(row),
         "spec": row.spec if decided else None,
     }
+
+
+def watched(row: Job) -> dict[str, Any]:
+    """What its evaluations came to, why it ended early, and where it went back."""
+    return {
+        "best_step": row.best_step,
+        "best_loss": row.best_loss,
+        "stopped": row.stopped,
+        "restarts": row.restarts,
+    }
+
+
+def finish(row: Job) -> int | None:
+    """When it is foretold to be done: as of its last step, between slices as in them, and never in the past."""
+    if row.estimated_finish is None or row.state not in ("queued", "running"):
+        return None
+    return max(epoch(row.estimated_finish), int(time.time()))
 
 
 def about(adapter: Adapter | None) -> dict[str, Any] | None:
@@ -205,5 +222,11 @@ def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> Checkpo
         fine_tuning_job_id=row.job_id,
         metrics=metrics,
         step_number=row.step,
-        onward={"rows": row.rows, "scored_tokens": row.tokens, "file": step_file(row.job_id, row.step)},
+        onward={
+            "rows": row.rows,
+            "scored_tokens": row.tokens,
+            "file": step_file(row.job_id, row.step),
+            "noise": row.noise if row.noise is not None and math.isfinite(row.noise) else None,
+            "diverged": row.diverged,
+        },
     )

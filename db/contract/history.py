@@ -9,7 +9,8 @@ from db.contract.spec import JobSpec
 
 @dataclass(frozen=True)
 class Restart:
-    """Before step number `at`, the run went back to the adapter after `origin` steps, at half its rate."""
+    """Once `at` steps were taken, the run went back to the adapter and the optimizer after `origin` of them, and on at
+    half its rate. What it has after `at` steps is what it went back to: what it left is nowhere."""
 
     at: int
     origin: int
@@ -17,7 +18,8 @@ class Restart:
 
 @dataclass(frozen=True)
 class History:
-    """`losses` are of steps 0, 1, ... in the order the probes were asked, nats; `restarts` lie within them, in order.
+    """`losses` are of steps 0, 1, ... in the order the probes were asked, nats; `restarts` lie within them, in order,
+    after one step at least and before the end of all.
     `parent` is there exactly where `spec.parent` is, and ends at the step that it names."""
 
     spec: JobSpec
@@ -32,4 +34,4 @@ class History:
 
     def upto(self, step: int) -> "History":
         """The same up to the adapter after `step` steps."""
-        return replace(self, losses=self.losses[:step], restarts=tuple(r for r in self.restarts if r.at < step))
+        return replace(self, losses=self.losses[:step], restarts=tuple(r for r in self.restarts if r.at <= step))

@@ -17,7 +17,8 @@ ACTING: Final = ("activation", "invocation")  # of them, those that no preset ha
 SHAPE: Final = ("steps", "batch_size", "repeat", "eval_every", "eval_rows")  # fields of a run that presets have
 # Visits of a row at most where neither steps nor n_epochs were asked for: a small file, fewer steps.
 EPOCHS: Final = 100
-OWN: Final = ("token_budget", "suffix", "seed", "parent")  # and those that only a tenant can give
+# and those that only a tenant can give
+OWN: Final = ("token_budget", "suffix", "seed", "parent", "on_divergence", "max_restarts", "patience")
 MULTIPLIERS: Final = ("n_epochs", "learning_rate_multiplier")  # OpenAI's: in terms of the rows and of the preset
 
 
@@ -34,13 +35,14 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     """Completes a request: the fields of JobSpec beside model, files and what is not asked for.
 
     `asked` is flat: "objective", "method" (its name), the fields of AdapterSpec and of any method's settings, steps,
-    batch_size, repeat, eval_every, eval_rows, held_out, seed, token_budget, suffix, parent, and OpenAI's n_epochs
-    (visits of a row, `repeat` times each) and learning_rate_multiplier. A field that is missing, None or "auto" takes
-    the preset, with no more rows a batch than are trained on, and no more steps than visit each of them EPOCHS times;
-    `activation` is then "all", for what "answer" needs (the ids `invocation`) is in the rows, which are not read here.
-    `rows` and `valid_rows` count the files' rows. The result nests adapter and method as JobSpec does, with every
-    setting that was asked for, also one that the method has not; seed, token_budget, suffix and parent are in it only
-    where asked for.
+    batch_size, repeat, eval_every, eval_rows, held_out, seed, token_budget, suffix, parent, on_divergence ("stop" where
+    something is evaluated), max_restarts, patience, and OpenAI's n_epochs (visits of a row, `repeat` times each) and
+    learning_rate_multiplier. A field that is missing, None or "auto" takes the preset, with no more rows a batch than
+    are trained on, and no more steps than visit each of them EPOCHS times; `activation` is then "all", for what
+    "answer" needs (the ids `invocation`) is in the rows, which are not read here. `rows` and `valid_rows` count the
+    files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for, also one
+    that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where asked
+    for.
     Raises ValueError for an unknown field or method, and for an objective that the file's format cannot train.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
@@ -55,6 +57,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     activation = given.get("activation", "all")
     held = held_out.count(given, rows, valid_rows)
     found = _shaped(preset(base.name, objective, method, activation), given, max(1, rows - held))
+    evaluated = min(found.eval_rows, valid_rows or held)
     return {
         "objective": objective,
         "adapter": {
@@ -66,8 +69,9 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         },
         "method": _settings(method, given, found),
         **{key: getattr(found, key) for key in SHAPE},
-        "eval_rows": min(found.eval_rows, valid_rows or held),
+        "eval_rows": evaluated,
         "held_out": held,
+        "on_divergence": "stop" if evaluated else "continue",
         **{key: given[key] for key in OWN if key in given},
     }
 

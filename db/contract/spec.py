@@ -1,7 +1,7 @@
 """The stored contract of a job: frozen, validated, everything the journal needs to be replayed. Knows no SQL."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -36,6 +36,9 @@ class AdapterSpec(Frozen):
         return self
 
 
+OnDivergence = Literal["stop", "restart", "continue"]
+
+
 class ParentSpec(Frozen):
     """The adapter that a job goes on from: after `step` steps of the job `job` of the same tenant, with the SHA-256
     (hex) `sha256` of its adapter_model.safetensors. Its layout is the child's."""
@@ -57,7 +60,10 @@ class JobSpec(Frozen):
     Each minibatch of `batch_size` rows serves `repeat` steps in a row, with fresh directions each.
     Evaluation happens at step 0, every `eval_every` steps and after the last step, on the first `eval_rows` rows of
     the validation file, or of the `held_out` rows of the training file that are not trained on (`sampling.split`); 0
-    rows where there are none. Of the rules between its parts, the first that does not hold is
+    rows where there are none. `on_divergence` says what is done where the held-out loss has left its start: end with
+    the best adapter (`stop`), go on from it at half the rate, `max_restarts` times at most and then stop (`restart`),
+    or nothing (`continue`); after `patience` evaluations in a row without a better one the job stops too. Of the rules
+    between its parts, the first that does not hold is
     raised as Unfit, in pydantic's ValidationError.
     """
 
@@ -77,6 +83,9 @@ class JobSpec(Frozen):
     token_budget: int | None = Field(default=None, ge=1)
     suffix: str | None = Field(default=None, max_length=64)
     parent: ParentSpec | None = None
+    on_divergence: OnDivergence = "continue"
+    max_restarts: int = Field(default=2, ge=0, le=20)
+    patience: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _measured_on_one_file(self) -> "JobSpec":
@@ -89,6 +98,15 @@ class JobSpec(Frozen):
         self.method.check(self.adapter.rank)
         if self.method.warmup_steps > self.steps:
             raise Unfit("warmup_steps", "warmup_steps must not exceed steps")
+        return self
+
+    @model_validator(mode="after")
+    def _watched_where_measured(self) -> "JobSpec":
+        if not self.eval_rows:
+            if self.on_divergence != "continue":
+                raise Unfit("on_divergence", f"'{self.on_divergence}' needs held-out rows to be evaluated on")
+            if self.patience is not None:
+                raise Unfit("patience", "patience needs held-out rows to be evaluated on")
         return self
 
 

@@ -68,6 +68,8 @@ class Job(Base):
     best_step: Mapped[int | None] = mapped_column(Integer)
     best_loss: Mapped[float | None] = mapped_column(Float)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # code, message, param
+    stopped: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))  # early: reason, step
+    restarts: Mapped[list[dict[str, int]]] = mapped_column(JSONB, server_default=text("'[]'"))  # at, origin; in order
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # among its tenant's: high goes first
     expected_start: Mapped[datetime | None]  # as it was foretold when the job was made: what the estimates' error is of
     parent_id: Mapped[str | None]  # the job whose adapter it goes on from: a trigger reads it from the spec
@@ -105,7 +107,10 @@ class Job(Base):
         CheckConstraint(f"({one_of('state', ENDED)}) = (finished_at IS NOT NULL)", name="ended_has_a_time"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_has_a_reason"),
         CheckConstraint("step >= 0 AND step <= total_steps", name="step"),
-        CheckConstraint("state <> 'succeeded' OR step = total_steps", name="succeeded_is_whole"),
+        CheckConstraint(
+            "state <> 'succeeded' OR step = total_steps OR stopped IS NOT NULL", name="succeeded_is_whole_or_stopped"
+        ),
+        CheckConstraint("state IN ('succeeded') OR stopped IS NULL", name="stopped_is_succeeded"),
         CheckConstraint("scored_tokens >= 0 AND price_tokens >= 0", name="tokens"),
         CheckConstraint("priority BETWEEN -100 AND 100", name="priority"),
         CheckConstraint("(best_step IS NULL) = (best_loss IS NULL)", name="best"),

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Float, Index, Integer, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Float, Index, Integer, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -40,6 +40,10 @@ class Evaluation(Base):
     tokens: Mapped[int] = mapped_column(BigInteger)
     token: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = now()
+    # The standard error of its difference to step 0, whether that is more than noise, and at step 0 each row's sum.
+    noise: Mapped[float | None] = mapped_column(Float)
+    diverged: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    terms: Mapped[list[float] | None] = mapped_column(ARRAY(Float(53)), deferred=True)
     __table_args__ = (
         of_tenant("job_id", "jobs", "fk_evaluations_job"),
         Index("ix_evaluations_tenant_id_created_at", "tenant_id", "created_at"),

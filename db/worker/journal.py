@@ -1,6 +1,5 @@
 """The journal of a run and what its worker commits: every write proves its claim first. Knows no engine."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -8,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
-from db import audit, events, files, transitions, usage
-from db.contract.history import History
+from db import audit, files, transitions, usage
+from db.contract.history import History, Restart
 from db.contract.spec import stored
 from db.deposits import Deposited
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
-from db.worker import results
+from db.worker import reports, results
 from db.worker.leases import Claim, lock
 
 
@@ -31,13 +30,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The adapter after `step` steps on `rows` held-out rows, which cost `tokens` scored tokens."""
+    """The adapter after `step` steps on `rows` held-out rows, which cost `tokens` scored tokens. `noise` is the
+    standard error of the loss's difference to step 0 (None where it is not known), `diverged` says that the difference
+    is more than noise, and `newly` that the evaluation before had not; at step 0 `terms` are each row's sum."""
 
     step: int
     loss: float
     accuracy: float | None  # None: not measured
     rows: int
     tokens: int
+    noise: float | None = None
+    diverged: bool = False
+    newly: bool = False
+    terms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,30 +70,35 @@ def flush(
     evaluations: Sequence[Evaluated] = (),
     best: tuple[int, float] | None = None,
     estimated_finish: datetime | None = None,
+    restarts: Sequence[Restart] = (),
 ) -> None:
-    """Commits steps, evaluations and the best (step, held-out loss) so far; renews nothing.
+    """Commits steps, evaluations, the best (step, held-out loss) so far and all restarts so far; renews nothing.
 
-    Raises LeaseLost, and ValueError when the steps do not continue the journal or an evaluation is ahead of it.
+    Raises LeaseLost, and ValueError when the steps do not continue the journal, or an evaluation or a restart is ahead
+    of it.
     """
     job = lock(session, claim)
     after = job.step + len(steps)
     if [s.step for s in steps] != list(range(job.step, after)):
         raise ValueError(f"{job.id} is at step {job.step}: it cannot take steps {[s.step for s in steps]}")
-    if any(e.step > after for e in evaluations):
-        raise ValueError(f"{job.id}: an evaluation is ahead of step {after}")
+    if any(e.step > after for e in evaluations) or any(r.at > after for r in restarts):
+        raise ValueError(f"{job.id}: an evaluation or a restart is ahead of step {after}")
     mark = {"job_id": job.id, "tenant_id": job.tenant_id, "token": claim.token}
     if steps:
         session.execute(insert(JournalStep), [{**mark, **asdict(s)} for s in steps])
         job.step = after
     # Whoever takes over measures again what the last holder had not committed: the first measurement stays.
-    new = {e.step: e for e in evaluations if _record(session, {**mark, **asdict(e)})}
+    new = {e.step: e for e in evaluations if _record(session, mark, e)}
     spent = sum(s.tokens for s in steps) + sum(e.tokens for e in new.values())
     job.scored_tokens += spent
     if best is not None:
         job.best_step, job.best_loss = best
     if estimated_finish is not None:
         job.estimated_finish = estimated_finish
-    _report(session, job, steps, new.get(max(new)) if new else None)
+    again = restarts[len(job.restarts) :]
+    if again:
+        job.restarts = [asdict(r) for r in restarts]
+    reports.flushed(session, job, steps, [new[step] for step in sorted(new)], again)
     session.flush()
     usage.charge(session, job.model, job.tenant_id, spent)
 
@@ -113,7 +123,26 @@ def history(session: Session, job_id: str, upto: int | None = None) -> History:
     if upto is not None and len(losses) != upto:
         raise NotWhole(f"{job_id} has {len(losses)} of {upto} steps in its journal")
     parent = None if spec.parent is None else history(session, spec.parent.job, spec.parent.step)
-    return History(spec, losses, parent=parent)
+    kept = session.scalars(select(Job.restarts).where(Job.id == job_id)).one()
+    return History(spec, losses, tuple(Restart(**r) for r in kept), parent).upto(len(losses))
+
+
+def committed_at(session: Session, claim: Claim) -> datetime | None:
+    """When the last of its steps was, None before the first."""
+    wanted = select(JournalStep.created_at).where(
+        JournalStep.job_id == claim.job_id, JournalStep.step == claim.step - 1
+    )
+    return session.scalar(wanted)
+
+
+def evaluations(session: Session, claim: Claim) -> list[Evaluated]:
+    """Those that are committed, in order."""
+    wanted = select(Evaluation).where(Evaluation.job_id == claim.job_id).order_by(Evaluation.step)
+    found = session.scalars(wanted.options(undefer(Evaluation.terms)))
+    return [
+        Evaluated(e.step, e.loss, e.accuracy, e.rows, e.tokens, e.noise, e.diverged, terms=tuple(e.terms or ()))
+        for e in found
+    ]
 
 
 def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:
@@ -127,9 +156,10 @@ def fail(session: Session, claim: Claim, code: str, message: str, best: Publishe
     session.flush()
 
 
-def finish(session: Session, claim: Claim, adapter: Published) -> bool:
+def finish(session: Session, claim: Claim, adapter: Published, stopped: str | None = None) -> bool:
     """Ends the job as succeeded with its adapter, in one transaction; or False: as cancelled and without, where its
-    tenant was told that it would be. Raises LeaseLost, or ValueError: steps miss."""
+    tenant was told that it would be. `stopped` says why steps miss. Raises LeaseLost, or ValueError: steps miss without
+    a reason."""
     table = results.written(session, claim.job_id)
     job = lock(session, claim)
     results.measured(session, job, table)
@@ -137,15 +167,21 @@ def finish(session: Session, claim: Claim, adapter: Published) -> bool:
         transitions.cancel(session, job)
         session.flush()
         return False
-    if job.step != job.total_steps:
+    if stopped is not None:
+        reports.stopped(session, job, stopped, adapter.step)
+    elif job.step != job.total_steps:
         raise ValueError(f"{job.id} is at step {job.step} of {job.total_steps}")
     _publish(session, job, claim, adapter)
+    if stopped is not None:
+        job.stopped = {"reason": stopped, "step": job.step}
     transitions.succeed(session, job)
     session.flush()
     return True
 
 
-def _record(session: Session, row: dict[str, Any]) -> bool:
+def _record(session: Session, mark: dict[str, Any], evaluated: Evaluated) -> bool:
+    row = {**mark, **asdict(evaluated), "terms": list(evaluated.terms) or None}
+    del row["newly"]
     fresh = upsert(Evaluation).values(**row).on_conflict_do_nothing().returning(Evaluation.step)
     return session.scalar(fresh) is not None
 
@@ -172,20 +208,6 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
             token=claim.token,
         )
     )
-    events.write(session, job, f"Adapter of step {adapter.step} published as {adapter.name}")
+    reports.published(session, job, adapter.step, adapter.name)
     said = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
     audit.write(session, job.tenant_id, "adapter.create", adapter_id, said, claim.worker_id)
-
-
-def _report(session: Session, job: Job, steps: Sequence[Step], evaluated: Evaluated | None) -> None:
-    if not steps and evaluated is None:
-        return
-    finite = [x for x in steps[-1].losses if math.isfinite(x)] if steps else []
-    data: dict[str, Any] = {"step": job.step, "total_steps": job.total_steps}
-    if steps:
-        data["train_loss"] = math.fsum(finite) / len(finite) if finite else None
-    if evaluated is not None:
-        data["valid_loss"] = evaluated.loss if math.isfinite(evaluated.loss) else None
-        data["valid_mean_token_accuracy"] = evaluated.accuracy
-    shown = [f"{name}={value:.4f}" for name, value in data.items() if isinstance(value, float)]
-    events.metrics(session, job, f"Step {job.step}/{job.total_steps}: {', '.join(shown)}", data)

@@ -46,6 +46,7 @@ class Claim:
     alone: bool = False  # a suspect: its worker may hold no other
     deaths: int = 0  # of workers that held it, of late
     expected_start: datetime | None = None  # as the tenant was told when the job was made
+    estimated_finish: datetime | None = None  # as it was told at the last commit
 
 
 def claim(
@@ -119,6 +120,7 @@ def _claimed(job: Job, spec: JobSpec, worker_id: str, took_over: bool, deaths: i
         alone=job.suspect,
         deaths=deaths,
         expected_start=job.expected_start,
+        estimated_finish=job.estimated_finish,
     )
 
 

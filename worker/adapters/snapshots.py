@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from db.contract.history import Restart
 from db.contract.spec import JobSpec
+from worker.runs.rebuilding import usable
 from worker.runs.replay import Point
 from worker.zo.method import State
 
@@ -32,15 +34,24 @@ Tensors = dict[str, NDArray[Any]]
 
 
 class Prefix:
-    """The running SHA-256 of a spec and the losses committed so far: what a snapshot belongs to."""
+    """The running SHA-256 of a spec, of the losses committed so far and of the restarts between them: what a snapshot
+    belongs to."""
 
-    def __init__(self, spec: JobSpec, journal: Sequence[Sequence[float]] = ()) -> None:
+    def __init__(
+        self, spec: JobSpec, journal: Sequence[Sequence[float]] = (), restarts: Sequence[Restart] = ()
+    ) -> None:
         self._hash = hashlib.sha256(spec.model_dump_json().encode())
-        for losses in journal:
+        back = {r.at: r for r in restarts}
+        for step, losses in enumerate(journal, start=1):
             self.add(losses)
+            if step in back:
+                self.back(back[step])
 
     def add(self, losses: Sequence[float]) -> None:
         self._hash.update(np.asarray([len(losses), *losses], dtype="<f8").tobytes())
+
+    def back(self, restart: Restart) -> None:
+        self._hash.update(np.asarray([-1, restart.at, restart.origin], dtype="<f8").tobytes())  # no row is -1 long
 
     def hex(self) -> str:
         return self._hash.hexdigest()
@@ -73,15 +84,23 @@ class Snapshots:
         for old in sorted(own.glob("*.safetensors"))[:-KEPT]:
             old.unlink(missing_ok=True)
 
-    def newest(self, job_id: str, spec: JobSpec, journal: Sequence[Sequence[float]], kind: type[State]) -> Point | None:
-        """The furthest point that lies on this journal, its state of this `kind`; None where there is none that can
-        be read and trusted."""
+    def newest(
+        self,
+        job_id: str,
+        spec: JobSpec,
+        journal: Sequence[Sequence[float]],
+        kind: type[State],
+        restarts: Sequence[Restart] = (),
+        upto: int | None = None,
+    ) -> Point | None:
+        """The furthest point that lies on this journal with these restarts, its state of this `kind`, none behind which
+        a restart goes back and none after step `upto`; None where there is none that can be read and trusted."""
         for path in sorted((self.folder / job_id).glob(f"{'[0-9]' * DIGITS}.safetensors"), reverse=True):
             step = int(path.stem)
-            if step > len(journal):
+            if step > (len(journal) if upto is None else upto) or not usable(restarts, step):
                 continue
             try:
-                return _read(path, Prefix(spec, journal[:step]).hex(), kind)
+                return _read(path, Prefix(spec, journal[:step], restarts).hex(), kind)
             except REFUSED as error:
                 log.warning("snapshot ignored", job=job_id, step=step, error=str(error))
         return None

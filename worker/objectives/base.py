@@ -36,7 +36,8 @@ def summed(share: Share, examples: Sequence[Example], logprobs: LogProbs, greedy
     losses = [x for term in terms for x in term.losses]
     hits = [t.hits for t in terms if t.hits is not None]
     right = sum(hits) if len(hits) == len(terms) else None
-    return Loss(total(losses), len(losses), right, sum(e.tokens for e in examples))
+    each = tuple((total(term.losses), len(term.losses)) for term in terms)
+    return Loss(total(losses), len(losses), right, sum(e.tokens for e in examples), each)
 
 
 def total(terms: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from db.contract.objectives import OBJECTIVES
+from worker.runs.divergence import Rise, rise
 from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
 from worker.types import Loss, Trial
@@ -14,13 +15,21 @@ from worker.zo.method import Measured
 @dataclass(frozen=True)
 class Evaluation:
     """Held-out loss (nats, per target token for lm, per example for choice) and accuracy (of as many; None where it was
-    not measured) of the adapter after `step` steps, on `rows` rows, for `tokens` scored tokens."""
+    not measured) of the adapter after `step` steps, on `rows` rows, for `tokens` scored tokens.
+
+    `noise` is the standard error of its difference to the start, nats, None where that is not known; `diverged` says
+    that it has left its start, and `newly` that the one before had not. At step 0 `terms` are each row's sum.
+    """
 
     step: int
     loss: float
     accuracy: float | None
     rows: int
     tokens: int
+    noise: float | None = None
+    diverged: bool = False
+    newly: bool = False
+    terms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,14 +165,34 @@ def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
     after, evaluation = run, None
     if held_out is not None:
         evaluation = _evaluation(run, held_out)
-        after = replace(after, best=_better(run.best, evaluation), evaluated=run.step)
+        after = _evaluated(run, evaluation)
     if not losses:
         return after, StepResult(evaluation=evaluation)
     measured = _measured(losses)
     params, state = run.method.tell(run.params, run.state, measured)
     tokens = sum(loss.tokens for loss in losses) + _first_met(run)
     result = StepResult(tuple(m.loss for m in measured), tokens, evaluation)
-    return replace(after, params=params, state=state), result
+    return _judged(replace(after, params=params, state=state), evaluation), result
+
+
+def _evaluated(run: Run, evaluation: Evaluation) -> Run:
+    best = _better(run.best, evaluation)
+    better = best != run.best
+    watch = run.watch.heard(better=better, diverged=evaluation.diverged, start=evaluation.terms)
+    point = run.point if better else run.best_point
+    return replace(run, best=best, best_point=point, evaluated=run.step, watch=watch)
+
+
+def _judged(run: Run, evaluation: Evaluation | None) -> Run:
+    """What the run does about an evaluation, once the step is taken that was scored with it, and about losses that are
+    not finite any more: as it is, stopped, or gone back. With its last step taken it ends as any other."""
+    if run.step == run.spec.steps:
+        return run
+    reason = run.watch.reason(run.spec) if evaluation is not None and run.best is not None else None
+    lost = reason == "diverged" or run.failed is not None
+    if lost and run.best_point is not None and run.watch.may_restart(run.spec):
+        return run.back()
+    return replace(run, watch=replace(run.watch, stopped=reason))
 
 
 def _divided(run: Run, heard: Sequence[Loss]) -> tuple[Loss | None, Sequence[Loss]]:
@@ -188,7 +217,20 @@ def _evaluation(run: Run, loss: Loss) -> Evaluation:
     rows = run.data.valid[: run.spec.eval_rows]
     tokens = loss.tokens + (0 if run.step else sum(example.start for example in rows))
     accuracy = loss.accuracy if OBJECTIVES[run.spec.objective].has_accuracy else None
-    return Evaluation(run.step, loss.mean, accuracy, len(rows), tokens)
+    found = Evaluation(run.step, loss.mean, accuracy, len(rows), tokens)
+    if run.step == 0:
+        known = math.isfinite(loss.mean)
+        return replace(found, terms=tuple(total for total, _ in loss.rows) if known else ())
+    risen = _rise(run, loss)
+    newly = risen.diverged and not run.watch.diverged
+    return replace(found, noise=risen.error, diverged=risen.diverged, newly=newly)
+
+
+def _rise(run: Run, loss: Loss) -> Rise:
+    """Since the start; where that is not known, only what is not finite is told from noise, after what was."""
+    if run.watch.start and len(run.watch.start) == len(loss.rows):
+        return rise(run.watch.start, loss.rows)
+    return Rise(0.0 if run.best is None or math.isfinite(loss.mean) else math.nan, None, 0.0)
 
 
 def _better(best: tuple[int, float] | None, evaluation: Evaluation) -> tuple[int, float] | None:

@@ -21,8 +21,13 @@ def layout(spec: JobSpec, base: Base) -> Layout:
     return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
 
 
-def method(spec: JobSpec, layout: Layout) -> Method[Any]:
-    """The method of `spec` on an adapter of this layout. Its state is its own: only it reads its fields."""
+def method(spec: JobSpec, layout: Layout, restarts: int = 0) -> Method[Any]:
+    """The method of `spec` on an adapter of this layout, at half its rate for each of `restarts`. Its state is its own:
+    only it reads its fields."""
+    return _asked(spec, layout).halved(restarts)
+
+
+def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
     m = spec.method
     match m.name:
         case "mezo":

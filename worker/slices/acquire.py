@@ -1,11 +1,13 @@
 """From a waiting job to a leased run: claim, and continue, replay or start it. Knows leases and files, no engine."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.contract.history import History
 from db.contract.rows.jsonl import BadRow
 from db.store.seam import StoreAway
 from db.telemetry import traces
@@ -14,12 +16,13 @@ from db.worker.candidates import Waiting
 from db.worker.leases import Claim, LeaseLost
 from worker import metrics
 from worker.adapters import parents, snapshots
-from worker.runs import data
-from worker.runs.replay import replay
-from worker.runs.run import start
+from worker.runs import data, rebuilding
+from worker.runs.divergence import recalled
+from worker.runs.run import Run, start
 from worker.slices.context import Context
 from worker.slices.ending import Failed, Released, run_raised
-from worker.slices.journal_writer import JournalWriter, Pace
+from worker.slices.journal_writer import JournalWriter
+from worker.slices.pace import went_on
 from worker.slices.persist import UNREACHABLE
 from worker.slices.resident import LeasedRun, Resident
 from worker.slices.settle import drop, let_go, refuse
@@ -84,6 +87,7 @@ def _resident(context: Context, claim: Claim) -> Resident:
     """The run as it was kept, or as the journal has it. Memory that kept runs take is given to one that lacks it."""
     resident = context.residents.pop(claim.job_id, None)
     if resident is not None and resident.run.step == claim.step:
+        resident.pace.wake()
         return resident
     with traces.span("load", claim.traceparent, job=claim.job_id, step=claim.step):
         try:
@@ -119,13 +123,26 @@ def _load(context: Context, claim: Claim) -> Resident:
         train = leases.read_file(session, claim, spec.training_file)
         valid = leases.read_file(session, claim, spec.validation_file) if spec.validation_file else b""
         history = journal.history(session, claim.job_id, claim.step)
-    losses = history.losses
+        heard = journal.evaluations(session, claim)
+        pace = went_on(claim.step, spec.steps, journal.committed_at(session, claim), claim.estimated_finish)
     run = start(claim.job_id, spec, context.base, data.dataset(context.base, spec, train, valid), claim.tenant_id)
-    snapshot = context.snapshots.newest(claim.job_id, spec, losses, type(run.state)) if losses else None
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
-    run = run.at(replay(run.method, losses, snapshot or parents.first(history, context.base)), best)
+    run = replace(run, watch=recalled(spec, heard, history.restarts, claim.step))
+    run = _replayed(context, run, history, best)
     seconds = time.perf_counter() - started
-    if losses:
+    if history.losses:
         metrics.replay_seconds.labels(context.model).observe(seconds)
-    log.info("replayed" if losses else "started", job=claim.job_id, step=run.step, seconds=round(seconds, 3))
-    return Resident(run, spec, Pace(run.step), snapshots.Prefix(spec, losses), snapshot=run.step)
+    log.info("replayed" if history.losses else "started", job=claim.job_id, step=run.step, seconds=round(seconds, 3))
+    return Resident(run, spec, pace, snapshots.Prefix(spec, history.losses, history.restarts), snapshot=run.step)
+
+
+def _replayed(context: Context, run: Run, history: History, best: tuple[int, float] | None) -> Run:
+    """The run after all of its history; where it may go back to its best step, with the point of that."""
+    job_id, spec, kind, restarts = run.job_id, run.spec, type(run.state), history.restarts
+    mark = best[0] if best is not None and run.watch.may_restart(spec) else None
+    losses = history.losses
+    snapshot = context.snapshots.newest(job_id, spec, losses, kind, restarts, mark) if losses else None
+    wanted = {history.step, history.step if mark is None else mark}
+    points = rebuilding.points(history, context.base, wanted, snapshot or parents.first(history, context.base))
+    run = run.at(points[history.step], best, len(restarts))
+    return replace(run, best_point=None if mark is None else points[mark])

@@ -2,38 +2,23 @@
 
 Knows the database's journal and its refusals, no engine and no schedule."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import security
+from db.contract.history import Restart
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Step
 from db.worker.leases import Claim, LeaseLost
 from worker import metrics
+from worker.slices.pace import Pace
 from worker.slices.persist import BACK_OFF, CLOCK, UNREACHABLE, Clock, persist
 
 log = structlog.get_logger("worker.slices.journal_writer")
-
-
-@dataclass
-class Pace:
-    """When a run began in this process and at which step: what its finish is estimated from."""
-
-    step: int
-    since: float = field(default_factory=time.monotonic)
-
-    def finish(self, step: int, total: int) -> datetime | None:
-        """The time at which `total` steps will be done if all goes on like this, waits between slices included."""
-        if step <= self.step:
-            return None
-        each = (time.monotonic() - self.since) / (step - self.step)
-        return datetime.now(UTC) + timedelta(seconds=each * (total - step))
 
 
 @dataclass
@@ -51,6 +36,7 @@ class JournalWriter:
     steps: list[Step] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
     best: tuple[int, float] | None = None
+    restarts: tuple[Restart, ...] = ()
     oldest: float = 0.0
     tokens: int = 0  # scored under this claim
     refused: bool = False
@@ -63,15 +49,23 @@ class JournalWriter:
     def empty(self) -> bool:
         return not self.steps and not self.evaluations
 
-    def add(self, step: Step | None, evaluation: Evaluated | None, best: tuple[int, float] | None, tokens: int) -> None:
-        """One step's outcome: `best` is (step, held-out loss) after it, `tokens` what it scored in all."""
+    def add(
+        self,
+        step: Step | None,
+        evaluation: Evaluated | None,
+        best: tuple[int, float] | None,
+        tokens: int,
+        restarts: tuple[Restart, ...] = (),
+    ) -> None:
+        """One step's outcome: `best` is (step, held-out loss) after it, `tokens` what it scored in all, and `restarts`
+        are all up to now: what a step led to is committed with it."""
         if self.empty:
             self.oldest = self.clock.now()
         if step is not None:
             self.steps.append(step)
         if evaluation is not None:
             self.evaluations.append(evaluation)
-        self.best = best
+        self.best, self.restarts = best, restarts
         self.tokens += tokens
 
     def flush_due(self, pool: Executor, every: float) -> None:
@@ -85,7 +79,7 @@ class JournalWriter:
         if self._under_way is None and not self.empty and now - self.oldest >= every and now >= self._retry_at:
             steps, evaluations = list(self.steps), list(self.evaluations)
             self._sent = len(steps), len(evaluations)
-            self._under_way = pool.submit(self._write, steps, evaluations, self.best)
+            self._under_way = pool.submit(self._write, steps, evaluations, self.best, self.restarts)
 
     def flush(self, until: Callable[[], float]) -> None:
         """Everything is committed on return. Raises LeaseLost where it was refused, OperationalError where the
@@ -94,10 +88,10 @@ class JournalWriter:
         if self.refused:
             raise LeaseLost(self.claim.job_id)
         if not self.empty:
-            steps, evaluations, best = self.steps, self.evaluations, self.best
+            steps, evaluations, best, restarts = self.steps, self.evaluations, self.best, self.restarts
             self._sent = len(steps), len(evaluations)
             try:
-                persist(lambda: self._write(steps, evaluations, best), until, self.clock)
+                persist(lambda: self._write(steps, evaluations, best, restarts), until, self.clock)
             except LeaseLost:
                 self._refuse()
                 raise
@@ -107,7 +101,13 @@ class JournalWriter:
         """Age in seconds of the oldest uncommitted step."""
         return 0.0 if self.empty else self.clock.now() - self.oldest
 
-    def _write(self, steps: list[Step], evaluations: list[Evaluated], best: tuple[int, float] | None) -> None:
+    def _write(
+        self,
+        steps: list[Step],
+        evaluations: list[Evaluated],
+        best: tuple[int, float] | None,
+        restarts: tuple[Restart, ...],
+    ) -> None:
         done = steps[-1].step + 1 if steps else self.claim.spec.steps
         finish = self.pace.finish(done, self.claim.spec.steps)
         try:
@@ -115,7 +115,7 @@ class JournalWriter:
                 if self._unsure:
                     committed = leases.lock(session, self.claim).step
                     steps = [s for s in steps if s.step >= committed]
-                journal.flush(session, self.claim, steps, evaluations, best, finish)
+                journal.flush(session, self.claim, steps, evaluations, best, finish, restarts)
         except UNREACHABLE:
             self._unsure = True
             raise

@@ -6,9 +6,9 @@ from db.contract.spec import JobSpec
 from db.worker.leases import Claim
 from worker.adapters.snapshots import Prefix
 from worker.runs.cohort import Batch, Stepping, StepResult
-from worker.runs.replay import Point
 from worker.runs.run import Run
-from worker.slices.journal_writer import JournalWriter, Pace
+from worker.slices.journal_writer import JournalWriter
+from worker.slices.pace import Pace
 
 
 @dataclass
@@ -29,27 +29,23 @@ class UnderWay:
 
 @dataclass
 class Resident:
-    """A run whose every step is committed, or is with its writer. `best` is the point of the best evaluation, where it
-    was seen in this process; `snapshot` the step of the last snapshot; `under_way` the step that it is in the middle
-    of, nothing of which is anywhere else."""
+    """A run whose every step is committed, or is with its writer. `snapshot` is the step of the last snapshot;
+    `under_way` the step that it is in the middle of, nothing of which is anywhere else."""
 
     run: Run
     spec: JobSpec
     pace: Pace
     prefix: Prefix
-    best: Point | None = None
     snapshot: int = 0
     tokens: int = 0  # scored by the last step's probes, 0 where it is not known yet
     under_way: UnderWay | None = None
 
     def advance(self, run: Run, result: StepResult) -> None:
-        """Take the run's next step. Where its best step is the one it stood at, that point is kept for publishing."""
-        before = self.run
-        if run.best is not None and run.best != before.best:
-            known = {before.step: before.point, run.step: run.point}
-            self.best = known.get(run.best[0])
+        """Take the run's next step."""
         if result.losses is not None:
             self.prefix.add(result.losses)
+        for restart in run.watch.restarts[len(self.run.watch.restarts) :]:
+            self.prefix.back(restart)
         self.run, self.tokens = run, result.tokens
 
 

@@ -20,7 +20,8 @@ from db.worker.leases import Claim, LeaseLost
 from worker import failpoints, metrics
 from worker.adapters import parents
 from worker.adapters.publish import publish
-from worker.runs.replay import Point, replay
+from worker.runs import rebuilding
+from worker.runs.replay import Point
 from worker.slices.context import Context
 from worker.slices.ending import (
     Cleared,
@@ -61,6 +62,7 @@ def settle(context: Context, leased: LeasedRun, ending: Ending) -> None:
             _obey(context, leased, wish)
     drop(context, leased.job_id)
     if ending == Obeyed("pause"):
+        leased.resident.pace.rest()
         context.keep(leased.job_id, leased.resident)
 
 
@@ -159,11 +161,14 @@ def _write(context: Context, leased: LeasedRun, write: Callable[[Session], T]) -
 
 def _finish(context: Context, leased: LeasedRun) -> None:
     _flush(context, leased)
-    published = _publish(context, leased, leased.run.best[0] if leased.run.best else leased.run.step)
+    run = leased.run
+    published = _publish(context, leased, run.best[0] if run.best else run.step)
     failpoints.point("before_finish")
     with _deposited(context, leased, published) as lies:
         succeeded = _write(
-            context, leased, lambda s: journal.finish(s, leased.claim, _receipted(context, leased, s, lies))
+            context,
+            leased,
+            lambda s: journal.finish(s, leased.claim, _receipted(context, leased, s, lies), run.stopped),
         )
     if not succeeded:
         shutil.rmtree(published.path, ignore_errors=True)
@@ -172,7 +177,8 @@ def _finish(context: Context, leased: LeasedRun) -> None:
     metrics.published_adapters.labels(context.model, leased.tenant_class).inc()
     metrics.jobs_ended.labels(context.model, "succeeded").inc()
     context.snapshots.forget(leased.job_id)
-    log.info("finished", job=leased.job_id, step=leased.run.step, published=published.step, sha256=published.sha256)
+    how = {"stopped": run.stopped} if run.stopped else {}
+    log.info("finished", job=leased.job_id, step=run.step, published=published.step, sha256=published.sha256, **how)
 
 
 def _fail(context: Context, leased: LeasedRun, code: str, message: str) -> None:
@@ -231,13 +237,13 @@ def _deposited(context: Context, leased: LeasedRun, published: Published) -> Ite
 
 def _point(context: Context, leased: LeasedRun, step: int) -> Point:
     """The run after `step` steps, from memory where this process has seen it, else from the journal."""
-    claim, resident = leased.claim, leased.resident
-    if resident.best is not None and resident.best.state.step == step:
-        return resident.best
-    if leased.run.step == step:
-        return leased.run.point
-    with context.transaction(leased.claim.tenant_id) as session:
+    claim, run = leased.claim, leased.run
+    if run.best_point is not None and run.best_point.state.step == step:
+        return run.best_point
+    if run.step == step:
+        return run.point
+    with context.transaction(claim.tenant_id) as session:
         history = journal.history(session, claim.job_id, step)
-    losses, kind = history.losses, type(leased.run.state)
-    start = context.snapshots.newest(leased.job_id, claim.spec, losses, kind) if losses else None
-    return replay(leased.run.method, losses, start or parents.first(history, context.base))
+    kind = type(run.state)
+    start = context.snapshots.newest(claim.job_id, claim.spec, history.losses, kind, history.restarts)
+    return rebuilding.rebuild(history, context.base, start or parents.first(history, context.base))

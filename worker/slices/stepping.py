@@ -228,10 +228,10 @@ def _enter(context: Context, leased: LeasedRun, run: Run, result: StepResult, pa
         metrics.nonfinite_losses.labels(context.model).inc(wild)
     if result.evaluation is not None:
         e = result.evaluation
-        evaluated = Evaluated(e.step, e.loss, e.accuracy, e.rows, e.tokens)
+        evaluated = Evaluated(e.step, e.loss, e.accuracy, e.rows, e.tokens, e.noise, e.diverged, e.newly, e.terms)
         spent += e.tokens
     metrics.scored_tokens.labels(context.model, leased.tenant_class).inc(spent)
     if not paid:
         context.shares = context.shares.charged(leased.claim.tenant_id, spent)
-    leased.writer.add(step, evaluated, run.best, spent)
+    leased.writer.add(step, evaluated, run.best, spent, run.watch.restarts)
     leased.resident.advance(run, result)

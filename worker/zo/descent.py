@@ -69,6 +69,10 @@ class Descent(Generic[B]):
         params, state = self.space.start()
         return params, replace(state, buffers=tuple(np.zeros_like(params) for _ in range(self.optimizer.buffers)))
 
+    def halved(self, times: int) -> "Descent[B]":
+        """The same with its peak rate times 2**-times, which is exact."""
+        return replace(self, schedule=replace(self.schedule, peak=self.schedule.peak * 0.5**times))
+
     def ask(self, params: Params, state: B, heard: Sequence[Measured]) -> list[Probe]:
         """All `most` probes at once, float32 [P] each."""
         if heard:
@@ -99,7 +103,7 @@ class Descent(Generic[B]):
     def _moved(self, params: Params, state: B, slopes: tuple[float, ...]) -> tuple[Params, B]:
         params, state = self.space.enter(params, state)
         gradient = self._gradient(state, slopes)
-        direction, buffers = self.optimizer.apply(gradient, state.buffers, state.step - state.skipped)
+        direction, buffers = self.optimizer.apply(gradient, state.buffers, state.step - state.skipped - state.back)
         rate = self.schedule(state.step)
         if self.weight_decay:
             params = self.space.decay(params, 1 - rate * self.weight_decay)

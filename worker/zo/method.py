@@ -44,6 +44,11 @@ class State(Protocol):
         """Of them, those in a row up to now."""
         ...
 
+    @property
+    def back(self) -> int:
+        """Steps that a run has taken back: see `gone_back`."""
+        ...
+
 
 S = TypeVar("S", bound=State)
 
@@ -64,6 +69,10 @@ class Method(Protocol[S]):
         """The adapter and state before step 0."""
         ...
 
+    def halved(self, times: int) -> "Method[S]":
+        """The same at half the learning rate, and that so many `times`."""
+        ...
+
     def ask(self, params: Params, state: S, heard: Sequence[Measured]) -> list[Probe]:
         """The probes of the step's next phase, after what it has `heard` so far, in the order asked: nothing at first,
         when there is at least one probe. No probes: the step is complete."""
@@ -75,6 +84,12 @@ class Method(Protocol[S]):
 
         Raises ValueError for measures that are not as many as were asked."""
         ...
+
+
+def gone_back(origin: S, step: int) -> S:
+    """The state of a run that goes back to `origin` and takes step number `step` next. Its noise is fresh, for that
+    counts all steps; whatever else depends on the steps behind it is as it was at `origin`."""
+    return replace(origin, step=step, nonfinite=0, back=origin.back + step - origin.step)
 
 
 def measured(row: Sequence[float]) -> tuple[Measured, ...]:

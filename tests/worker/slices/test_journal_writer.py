@@ -12,7 +12,8 @@ from db.worker.leases import LeaseLost
 from tests.db.inserted import a_claim, a_job, a_tenant
 from tests.worker.slices.doubles import Later, Time, Unreliable, counted
 from worker import metrics
-from worker.slices.journal_writer import JournalWriter, Pace
+from worker.slices.journal_writer import JournalWriter
+from worker.slices.pace import Pace
 from worker.slices.persist import BACK_OFF
 
 FOREVER = float("inf")

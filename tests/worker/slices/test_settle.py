@@ -113,7 +113,8 @@ def test_the_best_step_is_published_from_where_it_is_known(context, run, tmp_pat
     best = rebuilt(spec, context.base, losses[:2])
     run.resident.run = replace(run.run, best=(2, 0.25))
     if known == "in memory":
-        best = run.resident.best = Point(best.params + np.float32(1.0), best.state)
+        best = Point(best.params + np.float32(1.0), best.state)
+        run.resident.run = replace(run.run, best_point=best)
     if known == "in the journal, after a snapshot":
         start = rebuilt(spec, context.base, losses[:1])
         marked = Point(start.params + np.float32(1.0), start.state)

@@ -35,6 +35,7 @@ class State:
     step: int = 0
     skipped: int = 0
     nonfinite: int = 0
+    back: int = 0
     windows: int = 0  # times V was drawn
     truncation: tuple[float, ...] = ()  # with recompress: relative error of each truncation, Frobenius norm
     buffers: Buffers = ()
@@ -55,8 +56,9 @@ class WindowSpace:
 
     def enter(self, params: Params, state: State) -> tuple[Params, State]:
         """Opens the window that step `state.step` is due: at multiples of nu, or at the first step with finite losses
-        after one. Momentum is carried over as N <- N V_old^T V_new / inputs (LOZO-M)."""
-        if state.windows >= self._due(state.step):
+        after one; steps that were taken back are not counted. Momentum is carried over as N <- N V_old^T V_new / inputs
+        (LOZO-M)."""
+        if state.windows >= self._due(state.step - state.back):
             return params, state
         old, new = self._window(state.windows), self._window(state.windows + 1)
         entered, truncation = params.copy(), state.truncation

@@ -21,6 +21,7 @@ class State:
     step: int = 0
     skipped: int = 0
     nonfinite: int = 0
+    back: int = 0
     buffers: Buffers = ()
 
 
