@@ -3,7 +3,6 @@
 Knows errors, no resource.
 """
 
-import math
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,11 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
+from api import answers
+from api.answers import FINAL as FINAL
+from api.answers import ApiError as ApiError
+from api.answers import invalid as invalid
+from api.answers import sentence as sentence
 from api.flights import Crowded, Ending
 from api.rates import Exceeded
 from db.contract.refusal import Refusal
@@ -35,32 +39,7 @@ from db.transitions import WrongState
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-INVALID = "invalid_request_error"
-# The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
-FINAL = {"x-should-retry": "false"}
 MOST_SAID: Final = 1000  # characters
-
-
-class ApiError(Exception):
-    """An answer other than 2xx. `param` is the path of the request's field at fault, as `onward.rank`."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = INVALID,
-        param: str | None = None,
-        code: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.kind, self.param, self.code = status, message, kind, param, code
-        self.headers = headers or {}
-
-
-def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    return ApiError(400, message, param=param, code=code)
 
 
 def unknown_cursor(after: str) -> ApiError:
@@ -90,11 +69,6 @@ def accepted(value: T | Refusal) -> T:
     return value
 
 
-def sentence(error: Any) -> str:
-    """What pydantic says of an error, in our words where a rule of ours found it."""
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
 def bad_row(row: BadRow, param: str) -> ApiError:
     """The request's field `param` names the file with this row."""
     return invalid(f"Line {row.line}: {row.reason}", param, "invalid_file_format")
@@ -119,117 +93,33 @@ def reachable(probe: Callable[[], object]) -> bool:
     return True
 
 
-def _no_quota(error: QuotaExceeded) -> ApiError:
-    message = f"You exceeded your quota of {error}."
-    return ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", headers=FINAL)
-
-
-def _no_storage(error: StorageExceeded) -> ApiError:
-    message = f"Your files and results hold {error.used} of {error.limit} bytes, and {error.asked} more do not fit."
-    return ApiError(413, message, kind="insufficient_quota", code="storage_quota_exceeded", headers=FINAL)
-
-
-def _used_key(_: IdempotencyConflict) -> ApiError:
-    message = "This Idempotency-Key was used before with a different request body."
-    return ApiError(409, message, code="idempotency_key_in_use", headers=FINAL)
-
-
-def _wrong_state(error: WrongState) -> ApiError:
-    message = f"The job is {error.state}: it cannot be {error.wanted}."
-    if error.state == "validating_files":
-        message = (
-            f"The job's files are being validated: until it is queued it can be cancelled, and not {error.wanted}."
-        )
-    return ApiError(409, message, code="wrong_state", headers=FINAL)
-
-
-def _wrong_parameter(error: RequestValidationError) -> ApiError:
-    first = error.errors()[0]
-    param = str(first["loc"][-1])
-    return invalid(f"Invalid value for '{param}': {sentence(first)}", param, "invalid_value")
-
-
-def _http(error: HTTPException) -> ApiError:
-    headers = dict(error.headers or {})
-    match error.status_code:
-        case 404:
-            return ApiError(404, "Unknown request URL.", code="unknown_url")
-        case 405:
-            return ApiError(405, "Not allowed: method.", code="method_not_allowed", headers=headers)
-    return ApiError(error.status_code, error.detail, headers=headers)
-
-
-def _crowded(error: Crowded) -> ApiError:
-    message = f"Too many requests of yours wait for their tokens to be counted (at most {error.most}): try again."
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
-
-
-def _exceeded(error: Exceeded) -> ApiError:
-    taken = error.taken
-    what = {"bytes": "bytes uploaded", "keys": "wrong API keys from your address"}.get(taken.kind, taken.kind)
-    seconds = math.ceil(taken.reset)
-    message = f"Rate limit reached: {taken.limit} {what} a minute. Try again in {seconds} s."
-    headers = {"retry-after": str(seconds)} | (taken.headers if taken.kind == "requests" else {})
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
-
-
-def _no_parent(error: NoParent) -> ApiError:
-    return ApiError(404, f"{error.job_id} has no model to go on from.", param="model", code="model_not_found")
-
-
-def _too_many_asked(error: TooManyAsked) -> ApiError:
-    message = f"{error.most} steps of yours are being rebuilt, which is the most at one time: try again."
-    return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers={"retry-after": "5"})
-
-
-def _ending(_: Ending) -> ApiError:
-    message = "This process ends. Nothing was changed; try again."
-    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
-
-
-def _away(_: Exception) -> ApiError:
-    message = "The database is not available at the moment. Nothing was changed; try again."
-    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": "1"})
-
-
-def _store_away(error: StoreAway) -> ApiError:
-    message = "The store of files is not available at the moment. Nothing was changed; try again."
-    seconds = str(max(1, math.ceil(error.seconds)))
-    return ApiError(503, message, kind="server_error", code="unavailable", headers={"retry-after": seconds})
-
-
-def _lost(_: ObjectLost) -> ApiError:
-    message = "The bytes of this file are lost: upload it again."
-    return ApiError(500, message, kind="server_error", code="file_lost", headers=FINAL)
-
-
 # The answer to each kind of exception that a request may end with, by the most exact class. Starlette is told of these.
 ANSWERS: Final[dict[type[Exception], Callable[[Any], ApiError]]] = {
     ApiError: lambda error: error,
     BadRow: lambda error: bad_row(error, "file"),
     UnknownCursor: lambda error: unknown_cursor(error.after),
     MissingFile: lambda error: ApiError(404, f"No such File object: {error.file_id}", code="file_not_found"),
-    QuotaExceeded: _no_quota,
-    StorageExceeded: _no_storage,
-    IdempotencyConflict: _used_key,
-    NoParent: _no_parent,
+    QuotaExceeded: answers.no_quota,
+    StorageExceeded: answers.no_storage,
+    IdempotencyConflict: answers.used_key,
+    NoParent: answers.no_parent,
     OtherLayout: lambda error: invalid(f"The adapter of {error} is laid out otherwise.", "model", "other_layout"),
-    TooManyAsked: _too_many_asked,
-    WrongState: _wrong_state,
-    Crowded: _crowded,
-    Ending: _ending,
-    Exceeded: _exceeded,
-    RequestValidationError: _wrong_parameter,
+    TooManyAsked: answers.too_many_asked,
+    WrongState: answers.wrong_state,
+    Crowded: answers.crowded,
+    Ending: answers.ending,
+    Exceeded: answers.exceeded,
+    RequestValidationError: answers.wrong_parameter,
     MultiPartException: lambda error: invalid(f"The multipart body could not be read: {error.message}", "file"),
     ClientDisconnect: lambda _: invalid("The request ended before its body did."),
-    HTTPException: _http,
+    HTTPException: answers.http,
     # A string PostgreSQL cannot hold (NUL) or a number out of its range, from a path or a query.
     DataError: lambda _: invalid("A value in the request cannot be stored."),
-    OperationalError: _away,
-    InterfaceError: _away,
-    NoConnection: _away,
-    StoreAway: _store_away,
-    ObjectLost: _lost,
+    OperationalError: answers.away,
+    InterfaceError: answers.away,
+    NoConnection: answers.away,
+    StoreAway: answers.store_away,
+    ObjectLost: answers.lost,
     # Anything not foreseen says nothing of us.
     Exception: lambda _: ApiError(500, "The server had an error while processing your request.", kind="server_error"),
 }

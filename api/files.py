@@ -2,31 +2,31 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import IO, Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
 from api import body, content, errors, missing, restored
 from api.auth import Tenant
 from api.context import Context, Ctx
-from api.pagination import Entry, Page, page
+from api.file_objects import LONGEST, SHORTEST, FileDeleted, FileObject, expiry, view, view_of_step
+from api.file_objects import epoch as epoch
+from api.pagination import Page, page
 from api.settings import Settings
 from db import audit, deposits, files
 from db.contract.rows.files import check
 from db.contract.rows.jsonl import Limits
-from db.ids import of_step_file, step_file
+from db.ids import of_step_file
 from db.tables import File, Restoration
 from db.tenant import deletion, storage
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 CHUNK = 1 << 20
-SHORTEST, LONGEST = 3600, 2_592_000  # seconds that a file may expire after: an hour to thirty days, as OpenAI's
 EXPIRY = ("expires_after[anchor]", "expires_after[seconds]")
 UPLOAD: dict[str, Any] = {
     "requestBody": {
@@ -49,59 +49,6 @@ UPLOAD: dict[str, Any] = {
 }
 
 
-class FileObject(Entry):
-    object: Literal["file"] = "file"
-    bytes: int
-    created_at: int
-    filename: str
-    purpose: str
-    status: Literal["processed"] = "processed"
-    expires_at: int | None = None
-    onward: dict[str, Any]
-
-
-class FileDeleted(BaseModel):
-    id: str
-    object: Literal["file"] = "file"
-    deleted: bool = True
-    onward: dict[str, Any] | None = None  # of a result file: the adapter that went with it
-
-
-def epoch(moment: datetime) -> int:
-    return int(moment.timestamp())
-
-
-def view(file: File) -> FileObject:
-    return FileObject(
-        id=file.id,
-        bytes=file.bytes,
-        created_at=epoch(file.created_at),
-        filename=file.filename,
-        purpose=file.purpose,
-        expires_at=epoch(file.expires_at) if file.expires_at else None,
-        onward={
-            "format": file.format,
-            "rows": file.rows,
-            "repeated_rows": file.repeated_rows,
-            "sha256": file.sha256,
-        },
-    )
-
-
-def view_of_step(row: Restoration) -> FileObject:
-    """The adapter of a job after some steps, which is kept until `expires_at`."""
-    about = {"job": row.job_id, "step": row.step, "adapter_sha256": row.sha256}
-    return FileObject(
-        id=step_file(row.job_id, row.step),
-        bytes=row.bytes,
-        created_at=epoch(row.asked_at),
-        filename=f"{row.job_id}-step-{row.step}.tar",
-        purpose="fine-tune-results",
-        expires_at=epoch(row.expires_at) if row.expires_at else None,
-        onward=about,
-    )
-
-
 @router.post("", openapi_extra=UPLOAD)
 async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
     """Stores a training or validation file: chat (`messages`), `prompt`/`completion`, or `prompt`/`choices`/`label`.
@@ -121,21 +68,6 @@ async def upload(request: Request, tenant: Tenant, context: Ctx) -> FileObject:
             raise errors.invalid("Invalid value for 'purpose': it must be 'fine-tune'.", "purpose", "invalid_value")
         after = expiry(*(form.get(name) for name in EXPIRY))
         return await run_in_threadpool(store, tenant.id, context, sent.file, sent.filename or "", declared, after)
-
-
-def expiry(anchor: object, seconds: object) -> int | None:
-    """Seconds after its creation that a file expires; None: never. Raises ApiError 400."""
-    if anchor is None and seconds is None:
-        return None
-    if anchor != "created_at":
-        raise errors.invalid(
-            "Invalid value for 'expires_after.anchor': it must be 'created_at'.", "expires_after.anchor"
-        )
-    digits = str(seconds)
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10 and SHORTEST <= int(digits) <= LONGEST):
-        message = f"Invalid value for 'expires_after.seconds': it must be a whole number from {SHORTEST} to {LONGEST}."
-        raise errors.invalid(message, "expires_after.seconds", "invalid_value")
-    return int(digits)
 
 
 def begin(tenant: str, context: Context, size: int) -> None:

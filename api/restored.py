@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api import errors, missing
+from api import answers, errors, missing
 from api.context import Context
 from api.errors import ApiError
 from db import files, queue, workers
@@ -69,7 +69,7 @@ def _told(session: Session, step: Step, row: Restoration) -> ApiError:
     what = f"Step {step.step} of {step.job.id}"
     if row.state == "failed":
         code, why = (row.error or {}).get("code"), (row.error or {}).get("message")
-        status, kind = (404, errors.INVALID) if code == "journal_gone" else (500, "server_error")
+        status, kind = (404, answers.INVALID) if code == "journal_gone" else (500, "server_error")
         raise ApiError(status, f"{what} cannot be rebuilt: {why}.", kind=kind, code=code, headers=errors.FINAL)
     if not workers.serving(session, step.job.model):
         message = f"{what} is rebuilt once a worker of '{step.job.model}' is there: none is now. It was asked for."

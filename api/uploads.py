@@ -13,7 +13,8 @@ from starlette.datastructures import UploadFile
 from api import body, errors, files, missing, validation
 from api.auth import Tenant
 from api.context import Context, Ctx
-from api.files import LONGEST, SHORTEST, FileObject
+from api.file_objects import LONGEST, SHORTEST, FileObject
+from api.file_objects import view as view_file
 from api.pagination import Entry
 from db import audit
 from db import files as stored
@@ -81,7 +82,7 @@ Raw = Annotated[bytes, Depends(sent)]
 def view(row: Upload, file: File | None = None) -> UploadObject:
     return UploadObject(
         id=row.id, bytes=row.bytes, created_at=files.epoch(row.created_at), expires_at=files.epoch(row.expires_at),
-        filename=row.filename, purpose=row.purpose, status=row.status, file=files.view(file) if file else None,
+        filename=row.filename, purpose=row.purpose, status=row.status, file=view_file(file) if file else None,
     )  # fmt: skip
 
 

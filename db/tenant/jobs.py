@@ -11,7 +11,7 @@ from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from db import audit, transitions, workers
+from db import audit, transitions
 from db.contract.held_out import Remark
 from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
@@ -21,7 +21,7 @@ from db.tables.jobs import METADATA
 from db.telemetry import traces
 from db.tenant import parents
 from db.tenant.quotas import check_jobs, check_tokens
-from db.tenant.waiting import waiting
+from db.tenant.waiting import waiting, warn_if_unserved
 from db.transitions import TABLE, Wish, WrongState, condition
 
 Row = TypeVar("Row")
@@ -248,8 +248,3 @@ def _check_files(tenant: str, session: Session, spec: JobSpec) -> None:
 
 def _files(spec: JobSpec) -> set[str]:
     return {file for file in (spec.training_file, spec.validation_file) if file is not None}
-
-
-def warn_if_unserved(session: Session, job: Job) -> None:
-    if not workers.serving(session, job.model):
-        write_event(session, job, f"No worker serves {job.model}: the job waits until one starts", "warn")

@@ -17,7 +17,7 @@ from db.ids import new_id
 from db.tables import Job, Tenant, Validation
 from db.tenant import jobs, quotas
 from db.tenant.quotas import QuotaExceeded
-from db.tenant.waiting import waiting
+from db.tenant.waiting import waiting, warn_if_unserved
 
 
 def due(session: Session, models: list[str], limit: int) -> list[tuple[str, str]]:
@@ -80,7 +80,7 @@ def admit(tenant: str, session: Session, job_id: str, holder: str, admitted: Adm
     for remark in admitted.remarks:
         write_event(session, job, remark.message, remark.level)
     audit.write(session, tenant, "job.queue", job.id, {"steps": spec.steps, "price_tokens": price_tokens})
-    jobs.warn_if_unserved(session, job)
+    warn_if_unserved(session, job)
     return job
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import outlook, usage, workers
+from db import events, outlook, usage, workers
 from db.contract.spec import SPEC_VERSION
 from db.outlook import Outlook
 from db.tables import Job, Lease, Tenant, Validation
@@ -188,3 +188,8 @@ def _ahead(tenant: str, session: Session, model: str, ids: list[str]) -> dict[st
 def _oldest(tenant: str, session: Session, model: str) -> datetime | None:
     mine = select(Job.created_at).where(Job.tenant_id == tenant, Job.model == model)
     return session.scalar(mine.where(Job.state.in_(("queued", "running"))).order_by(Job.created_at).limit(1))
+
+
+def warn_if_unserved(session: Session, job: Job) -> None:
+    if not workers.serving(session, job.model):
+        events.write(session, job, f"No worker serves {job.model}: the job waits until one starts", "warn")
