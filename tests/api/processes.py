@@ -23,6 +23,7 @@ def process(settings: Settings, **changed: Any) -> Iterator[tuple[subprocess.Pop
     port = free_port()
     env = os.environ | {"ONWARD_DATABASE_URL": settings.database_url, "ONWARD_REDIS_URL": settings.redis_url}
     env |= {"ONWARD_PORT": str(port), "ONWARD_MODELS": json.dumps(settings.models)}
+    changed = {"count_inside_bytes": settings.count_inside_bytes} | changed
     env |= {f"ONWARD_{name.upper()}": str(value) for name, value in changed.items()}
     root = f"http://127.0.0.1:{port}"
     with subprocess.Popen([sys.executable, "-m", "api"], env=env) as started:
