@@ -175,7 +175,9 @@ def purge(session: Session, file_ids: Iterable[str]) -> None:
     lying = select(File.store, File.id, File.tenant_id).where(File.id.in_(unneeded), File.store.is_not(None))
     doomed = insert_new(Doomed).from_select(["store", "file_id", "tenant_id"], lying)
     session.execute(doomed.on_conflict_do_nothing())
-    session.execute(delete_rows(TokenCount).where(TokenCount.file_id.in_(unneeded)))
+    # No row is fetched: a worker may not read what was counted.
+    counts = delete_rows(TokenCount).where(TokenCount.file_id.in_(unneeded))
+    session.execute(counts.execution_options(synchronize_session=False))
 
 
 def _visible(tenant: str) -> tuple[ColumnElement[bool], ...]:

@@ -58,8 +58,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     keeper.start()
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
-        progress = _watched(settings, base.name)
-        _reap(settings, factory)
+        progress = _begun(settings, factory, base.name)
         log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
@@ -67,8 +66,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         beats.rate = lambda: scorer.rate
         with factory.begin() as session:
             workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
-        receipts = Receipts(about, secret)
-        receipts.prepare(base.path)
+        receipts = _receipts(base, about, secret)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
         context = Context(
@@ -85,6 +83,18 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _begun(settings: WorkerSettings, factory: sessionmaker[Session], model: str) -> Progress:
+    progress = _watched(settings, model)
+    _reap(settings, factory)
+    return progress
+
+
+def _receipts(base: Base, about: dict[str, Any], secret: str | None) -> Receipts:
+    receipts = Receipts(about, secret)
+    receipts.prepare(base.path)
+    return receipts
 
 
 def _receipt_key(settings: WorkerSettings) -> str | None:

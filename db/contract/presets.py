@@ -48,12 +48,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
     if unknown := sorted(given.keys() - set(fields())):
         raise ValueError(f"unknown field {unknown[0]!r}")
-    able = [objective.name for objective in training(format)]
-    objective, method = given.get("objective", able[0]), given.get("method", methods.DEFAULT)
-    if objective not in able:
-        raise ValueError(
-            f"objective {objective!r} cannot train {format} rows: they take {' or '.join(map(repr, able))}"
-        )
+    objective, method = _objective(given, format), given.get("method", methods.DEFAULT)
     activation = given.get("activation", "all")
     held = held_out.count(given, rows, valid_rows)
     found = _shaped(preset(base.name, objective, method, activation), given, max(1, rows - held))
@@ -74,6 +69,16 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         "on_divergence": "stop" if evaluated else "continue",
         **{key: given[key] for key in OWN if key in given},
     }
+
+
+def _objective(given: Mapping[str, Any], format: Format) -> str:
+    able = [objective.name for objective in training(format)]
+    objective: str = given.get("objective", able[0])
+    if objective not in able:
+        raise ValueError(
+            f"objective {objective!r} cannot train {format} rows: they take {' or '.join(map(repr, able))}"
+        )
+    return objective
 
 
 def _shaped(found: Preset, given: Mapping[str, Any], rows: int) -> Preset:

@@ -71,21 +71,18 @@ def create(
     check_tokens(owner, session, max(price_tokens, 1))
     _check_files(owner.id, session, spec)
     parents.check(owner.id, session, spec)
-    asked = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
-    job = Job(
-        id=new_id("ftjob-"), tenant_id=owner.id, price_tokens=price_tokens, **_of(spec), **asked, priority=priority
-    )
+    asked: dict[str, Any] = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
+    asked |= {"price_tokens": price_tokens, "priority": priority}
+    job = Job(id=new_id("ftjob-"), tenant_id=owner.id, **_of(spec), **asked)
     if validating:
         transitions.validate(job)
     session.add(job)
     session.flush()
-    _tell(session, job, spec, validating)
-    for remark in remarks:
-        write_event(session, job, remark.message, remark.level)
+    _tell(session, job, spec, validating, remarks)
     return job, True
 
 
-def _tell(session: Session, job: Job, spec: JobSpec, validating: bool) -> None:
+def _tell(session: Session, job: Job, spec: JobSpec, validating: bool, remarks: Sequence[Remark]) -> None:
     """What a new job is, to its tenant and to the audit log."""
     about: dict[str, Any] = {"model": job.model}
     if validating:
@@ -95,7 +92,10 @@ def _tell(session: Session, job: Job, spec: JobSpec, validating: bool) -> None:
         job.expected_start = waiting(job.tenant_id, session, [job])[job.id].estimated_start
         write_event(session, job, f"Job created: {spec.steps} steps, {job.price_tokens} scored tokens")
         about |= {"steps": job.total_steps, "price_tokens": job.price_tokens}
+    for remark in remarks:
+        write_event(session, job, remark.message, remark.level)
     audit.write(session, job.tenant_id, "job.create", job.id, about)
+    warn_if_unserved(session, job)
 
 
 def earlier(tenant: str, session: Session, request_hash: str, key: str | None, is_retry: bool) -> Job | None:
