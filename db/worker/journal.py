@@ -147,9 +147,8 @@ def evaluations(session: Session, claim: Claim) -> list[Evaluated]:
 
 def fail(session: Session, claim: Claim, code: str, message: str, best: Published | None = None) -> None:
     """Ends the job as failed with the reason, keeping its best checkpoint when given. Raises LeaseLost."""
-    table = results.written(session, claim.job_id)
     job = lock(session, claim)
-    results.measured(session, job, table)
+    results.measure(session, job)
     if best is not None:
         _publish(session, job, claim, best)
     transitions.fail(session, job, code, message)
@@ -160,9 +159,8 @@ def finish(session: Session, claim: Claim, adapter: Published, stopped: str | No
     """Ends the job as succeeded with its adapter, in one transaction; or False: as cancelled and without, where its
     tenant was told that it would be. `stopped` says why steps miss. Raises LeaseLost, or ValueError: steps miss without
     a reason."""
-    table = results.written(session, claim.job_id)
     job = lock(session, claim)
-    results.measured(session, job, table)
+    results.measure(session, job)
     if job.wish == "cancel":
         transitions.cancel(session, job)
         session.flush()

@@ -33,24 +33,13 @@ def keep(session: Session, job: Job, kind: str, file_id: str) -> None:
 
 
 def measure(session: Session, job: Job) -> None:
-    """Stores the metrics of a job that ends as its result; nothing where it has taken no step."""
-    measured(session, job, written(session, job.id))
-
-
-def measured(session: Session, job: Job, file_id: str | None) -> None:
-    """What was `written` is the job's result."""
-    if file_id is not None:
-        keep(session, job, "metrics", file_id)
-
-
-def written(session: Session, job_id: str) -> str | None:
-    """The id of a new file of the job's metrics, None where it has taken no step. Takes a second for every hundred
-    thousand steps, and no lock that anybody waits for."""
-    job = session.get(Job, job_id, populate_existing=True)
-    if job is None or job.step == 0:
-        return None
+    """Stores the metrics of a job that ends, whose row is locked, as its result; nothing where it has taken no step.
+    Takes a second for every hundred thousand steps."""
+    if job.step == 0:
+        return
     about: dict[str, Any] = {"filename": METRICS, "purpose": "fine-tune-results", "format": None, "rows": 0}
-    return files.create(job.tenant_id, session, chunks=metrics(session, job), **about).id
+    file = files.create(job.tenant_id, session, chunks=metrics(session, job), **about)
+    keep(session, job, "metrics", file.id)
 
 
 def metrics(session: Session, job: Job) -> Iterator[bytes]:

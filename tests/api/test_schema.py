@@ -96,7 +96,9 @@ class Chain:
     document: Any
     url: str
     who: Client
-    known: dict[str, list[str]] = field(default_factory=lambda: {"file_id": [], "job_id": [], "name": [MODEL]})
+    known: dict[str, list[str]] = field(
+        default_factory=lambda: {"file_id": [], "job_id": [], "upload_id": [], "name": [MODEL]}
+    )
 
     def step(self, data: st.DataObject, path: str, method: str) -> None:
         case = data.draw(self.document[path][method].as_strategy())
@@ -120,7 +122,7 @@ class Chain:
             values[name] = ids[pick % len(ids)]
 
     def learn(self, answer: dict[str, Any]) -> None:
-        kind = {"file": "file_id", "fine_tuning.job": "job_id"}.get(answer.get("object", ""))
+        kind = {"file": "file_id", "fine_tuning.job": "job_id", "upload": "upload_id"}.get(answer.get("object", ""))
         if kind is not None and answer["id"] not in self.known[kind]:
             self.known[kind].append(answer["id"])
 

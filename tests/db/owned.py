@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from db.security import TENANT
 from db.tables import Base
-from db.tenant import keys
+from db.tenant import keys, uploads
 from db.worker import journal
 from db.worker.journal import Evaluated, Published, Step
 from tests.db.inserted import a_claim, a_file, a_job, a_tenant, a_worker
@@ -36,6 +36,10 @@ def a_row_everywhere(session: Session) -> str:
     journal.flush(session, claim, [Step(0, [0.5, 0.25], 7)], [Evaluated(0, 0.5, 1.0, 1, 3)], (0, 0.5))
     journal.finish(session, claim, Published(f"ft:{done.id}", 1, "0" * 64, "/x", b"tar", b"receipt"))
     a_claim(session, running, worker)
+    upload = uploads.create(
+        tenant, session, filename="a.jsonl", purpose="fine-tune", size=len(secret), expires_after=None
+    )
+    uploads.add(tenant, session, upload.id, [secret])
     session.flush()
     for table in TABLES:
         if session.execute(select(table).where(owner_of(table) == tenant)).first() is None:

@@ -5,10 +5,10 @@ import io
 import tracemalloc
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
 from db import files
-from db.tables import Result
+from db.tables import Evaluation, Result
 from db.tenant import jobs, results
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Published, Step
@@ -52,8 +52,9 @@ def test_a_line_a_step_and_nothing_where_nothing_was_measured(session, tenant):
     assert names == ["step_metrics.csv", f"{job.id}.tar", "receipt.json"]
 
 
-def test_an_objective_without_hits_has_no_accuracy(session, tenant):
+def test_an_accuracy_that_was_not_measured_is_empty(session, tenant):
     job, claim = stepped(session, tenant, steps=4)
+    session.execute(update(Evaluation).where(Evaluation.job_id == job.id).values(accuracy=None))
     journal.fail(session, claim, "x", "failed jobs leave theirs too")
     (table,) = results.of_jobs(tenant, session, [job.id])[job.id]
     found = read(session, tenant, table)
