@@ -74,7 +74,7 @@ def test_lists_can_be_narrowed_by_metadata(onward, rows):
 def test_mistakes_are_told_with_what_to_look_at(onward, rows):
     said = complaint(onward("jobs", "submit", str(rows), "--set", "epz=1", ok=False))
     assert "onward.epz" in said
-    assert "Did you mean 'eps'" in said
+    assert "Did you mean 'onward.eps'" in said
     assert "KEY=VALUE" in complaint(onward("jobs", "submit", str(rows), "--set", "eps", ok=False))
     assert "rank" in complaint(onward("jobs", "submit", str(rows), "--rank", "1000", ok=False))
     assert "does not exist" in complaint(onward("jobs", "submit", str(rows), "--model", "huge", ok=False))
