@@ -1,4 +1,5 @@
-"""What a job would cost, before anything runs: python docs/examples/price.py BASE_FOLDER TRAIN.jsonl"""
+"""What training costs with a validation file, or with no row held out, before anything runs:
+python docs/examples/price.py BASE_FOLDER TRAIN.jsonl"""
 
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def main(folder: str, train: str) -> None:
     encoded = list(encode_rows(base, parse([data])))
     counts = Counts([row.tokens for row in encoded], [row.prompt for row in encoded])
     for method in ("mezo", "lozo"):
-        values = resolve({"method": method, "steps": 100}, base, report.format, report.rows)
+        values = resolve({"method": method, "steps": 100, "held_out": 0}, base, report.format, report.rows)
         spec = JobSpec(model="mine", training_file="file-mine", seed=0, **values)
         cost = price(spec, counts, Counts())
         step = f"{spec.method.probes} probes on {spec.batch_size} rows"

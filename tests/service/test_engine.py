@@ -53,7 +53,7 @@ def test_two_tenants_train_in_one_cohort_and_peft_agrees(stage, engine, pair, sa
     (client, _), (other, foreign) = pair
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.retrieve(foreign)
-    _, file = other.fine_tuning.jobs.retrieve(foreign).result_files
+    _, file, _ = other.fine_tuning.jobs.retrieve(foreign).result_files
     with pytest.raises(openai.NotFoundError):
         client.files.content(file)
 

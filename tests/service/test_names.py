@@ -104,7 +104,8 @@ def test_a_step_of_a_job_that_runs_and_of_one_that_was_cancelled_beside_a_slice(
 
 
 def test_the_first_result_is_openais_table_and_the_second_the_adapter(client, done, stage):
-    table, adapter = done.result_files
+    table, adapter, receipt = done.result_files
+    assert client.files.retrieve(receipt).filename == "receipt.json"
     assert adapter == done.model_extra["onward"]["adapter"]["file"]
     assert weights(client.files.content(adapter).read()) == done.model_extra["onward"]["adapter"]["sha256"]
     plain = client.files.content(table, extra_headers={"Accept": "text/csv"}).read()

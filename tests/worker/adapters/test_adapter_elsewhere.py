@@ -138,7 +138,7 @@ from vllm.lora.request import LoRARequest
 model, folder, ids = json.loads(sys.argv[1])
 engine = vllm.LLM(model=model, dtype="float32", enforce_eager=True, enable_lora=True, max_lora_rank=8, max_loras=1,
                   max_model_len=64, enable_prefix_caching=False)
-out = engine.generate([{"prompt_token_ids": ids}], vllm.SamplingParams(max_tokens=1, prompt_logprobs=0),
+out = engine.generate([{"prompt_token_ids": ids}], vllm.SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False,
                       lora_request=LoRARequest("a", 1, folder))
 found = [row[i].logprob for row, i in zip(out[0].prompt_logprobs[1:], ids[1:], strict=True)]
 print("FOUND", json.dumps(found))

@@ -37,6 +37,7 @@ TRUSTED = (signing.public_of(KEY),)
 UNREPLAYED = {
     "adapter.name", "job", "training", "validation", "versions", "model", "objective", "training_file",
     "validation_file", "steps", "batch_size", "repeat", "eval_every", "eval_rows", "token_budget", "suffix", "clip",
+    "held_out", "on_divergence", "max_restarts", "patience",
     "warmup_steps", "momentum", "beta2",  # settings that this method, as it is set, does not ask for
 }  # fmt: skip
 
