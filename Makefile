@@ -61,7 +61,7 @@ CPU = --overrides requirements/overrides.txt --no-emit-package torch
 
 lock:  ## pin every dependency again (torch on a CPU has its own file: see requirements/install.sh)
 	$(COMPILE) $(CPU) --extra worker --extra embedded --extra cli --extra demo --extra dev -o requirements/all.lock
-	$(COMPILE) --extra cli -c requirements/all.lock -o requirements/api.lock
+	$(COMPILE) --overrides requirements/overrides.txt --extra cli -c requirements/all.lock -o requirements/api.lock
 	$(COMPILE) $(CPU) --extra worker --extra cli -c requirements/all.lock -o requirements/worker.lock
 	$(COMPILE) --extra cuda --extra cli -c requirements/api.lock -o requirements/cuda.lock
 
