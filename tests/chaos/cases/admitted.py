@@ -46,8 +46,10 @@ def tokens_of_a_step(ground: Ground) -> Iterator[Claim]:
     most, largest = 0, ""
     for batch in (256, 128, 64, 32, 16, 8, 4, 2, 1):
         try:
-            job = huge(ground, adversary, training, batch)
+            job = decided(adversary, huge(ground, adversary, training, batch))
         except openai.BadRequestError:
+            continue
+        if job.status == "failed":
             continue
         most, largest = job.onward["price"]["training"] // FOREVER, job.id
         break
@@ -107,10 +109,22 @@ def huge(ground: Ground, client: OpenAI, training: str, batch: int) -> Any:
 
 def huge_try(ground: Ground, client: OpenAI, training: str) -> int:
     try:
-        client.fine_tuning.jobs.cancel(huge(ground, client, training, 1).id)
+        job = decided(client, huge(ground, client, training, 1))
+        if job.status != "failed":
+            client.fine_tuning.jobs.cancel(job.id)
     except openai.APIStatusError as error:
         return error.status_code
     return 200
+
+
+def decided(client: OpenAI, job: Any) -> Any:
+    """The job once its files are counted, outside of the request where they are large."""
+
+    def now() -> Any:
+        found = client.fine_tuning.jobs.retrieve(job.id)
+        return None if found.status == "validating_files" else found
+
+    return within(now) if job.status == "validating_files" else job
 
 
 def wide(count: int, choices: int, tokens: int, answer: int = 1) -> bytes:
