@@ -49,7 +49,8 @@ class Validator:
 
     def __init__(self, context: Context, tidy: Callable[[], None]) -> None:
         self._context, self._tidy = context, tidy
-        self._woken, self._lock, self._begun = threading.Event(), threading.Lock(), False
+        self._woken, self._lock = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tallies: dict[str, Prepared] = {}  # by job, what is being counted
 
@@ -57,9 +58,14 @@ class Validator:
         """There may be something to do."""
         self._woken.set()
         with self._lock:
-            if not self._begun:
-                self._begun = True
-                threading.Thread(target=lambda: asyncio.run(self._go_on()), name="validating", daemon=True).start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=lambda: asyncio.run(self._go_on()), daemon=True)
+                self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Waits, once the process ends, until nothing is counted any more; `seconds` at most."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     async def _go_on(self) -> None:
         context = self._context

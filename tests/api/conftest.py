@@ -34,7 +34,8 @@ class Client:
 @contextmanager
 def serving(settings: Settings) -> Iterator[str]:
     """The base URL (with /v1) of an API that runs in a thread until the block ends."""
-    config = connections.config(create_app(settings), settings, port=0, log_level="warning", lifespan="off")
+    app = create_app(settings)
+    config = connections.config(app, settings, port=0, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -47,6 +48,8 @@ def serving(settings: Settings) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
     server.should_exit = True
     thread.join(HANG)
+    app.state.context.ending.set()  # what it counts outside of requests ends too, before the database goes
+    app.state.validator.join(HANG)
 
 
 def client(factory: sessionmaker[Session], url: str, name: str, **limits: int) -> Client:
