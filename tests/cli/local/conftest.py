@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.bases import tiny
@@ -73,7 +74,9 @@ def up(home: Path, tmp_path: Path) -> Callable[..., Iterator[Service]]:
         try:
             yield Service(process, home, tmp_path / "up.log", env)
         finally:
+            family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.kill()
             process.wait()
+            psutil.wait_procs(family, timeout=HANG)  # they end with it, and write into its home until then
 
     return begun
