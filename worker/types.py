@@ -116,7 +116,8 @@ class Example:
 class Trial:
     """A probe and its minibatch, the unit the engine batches. `params` None is the bare base model. `scope` says whose
     it is: whether a prompt was computed before is known, and can be timed, within a scope only. `greedy` asks of every
-    target, too, whether it is the likeliest token: one more pass over the logits, which no probe needs."""
+    target, too, whether it is the likeliest token: one more pass over the logits, which no probe needs. `tangent` and
+    `gradient` ask for derivatives of the mean loss, as a method's probe does: only a scorer with autograd has them."""
 
     layout: Layout | None
     params: Params | None
@@ -124,6 +125,13 @@ class Trial:
     objective: str  # a name in `worker.objectives`: what the measures of its examples amount to
     scope: str = ""
     greedy: bool = False
+    tangent: Params | None = None
+    gradient: bool = False
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether it needs autograd."""
+        return self.gradient or self.tangent is not None
 
     @property
     def tokens(self) -> int:
@@ -137,13 +145,16 @@ class Loss:
     engine's answer was not.
 
     `rows` are the sum and the number of terms of each example, empty where they are not known: the noise of `mean` as a
-    sample of rows follows from them."""
+    sample of rows follows from them. `slope` is the derivative of `mean` along the trial's tangent, and `gradient` that
+    by its params, float32 [P]: None where they were not asked for."""
 
     total: float
     count: int
     hits: int | None
     tokens: int  # scored tokens paid
     rows: tuple[tuple[float, int], ...] = field(default=(), compare=False, repr=False)
+    slope: float | None = None
+    gradient: Params | None = field(default=None, compare=False, repr=False)
 
     @property
     def mean(self) -> float:

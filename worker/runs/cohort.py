@@ -8,8 +8,8 @@ from db.contract.objectives import OBJECTIVES
 from worker.runs.divergence import Rise, rise
 from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
-from worker.types import Loss, Trial
-from worker.zo.method import Measured
+from worker.types import Example, Loss, Trial
+from worker.zo.method import Measured, Probe, numbers_of
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,13 @@ def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:
         _, losses = _divided(run, heard)
         probes = run.method.ask(run.params, run.state, _measured(losses))
         batch = run.minibatch() if probes else ()
-        trials += [Trial(run.layout, probe.params, batch, run.spec.objective, run.scope) for probe in probes]
+        trials += [_trial(run, probe, batch) for probe in probes]
     return trials
+
+
+def _trial(run: Run, probe: Probe, rows: tuple[Example, ...]) -> Trial:
+    trial = Trial(run.layout, probe.params, rows, run.spec.objective, run.scope)
+    return replace(trial, tangent=probe.tangent, gradient=probe.gradient)
 
 
 def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
@@ -171,7 +176,7 @@ def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
     measured = _measured(losses)
     params, state = run.method.tell(run.params, run.state, measured)
     tokens = sum(loss.tokens for loss in losses) + _first_met(run)
-    result = StepResult(tuple(m.loss for m in measured), tokens, evaluation)
+    result = StepResult(numbers_of(measured), tokens, evaluation)
     return _judged(replace(after, params=params, state=state), evaluation), result
 
 
@@ -201,7 +206,7 @@ def _divided(run: Run, heard: Sequence[Loss]) -> tuple[Loss | None, Sequence[Los
 
 
 def _measured(losses: Sequence[Loss]) -> tuple[Measured, ...]:
-    return tuple(Measured(loss.mean) for loss in losses)
+    return tuple(Measured(loss.mean, loss.slope, loss.gradient) for loss in losses)
 
 
 def _first_met(run: Run) -> int:

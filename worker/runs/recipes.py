@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from db.contract.methods.base import AdapterSettings, DescentSettings
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import JobSpec
@@ -13,6 +14,7 @@ from worker.zo.method import Method
 from worker.zo.methods import lozo, mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
+from worker.zo.shapes import EVEN, Halves, Shape
 
 
 def layout(spec: JobSpec, base: Base) -> Layout:
@@ -45,19 +47,24 @@ def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
             optimizer = Momentum(m.momentum)
         case "adam":
             optimizer = Adam(m.momentum, m.beta2)
-    return _descent(spec, mezo.AdapterSpace(layout, spec.seed), optimizer)
+    return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), optimizer, _halves(m, layout))
+
+
+def _halves(m: AdapterSettings, layout: Layout) -> Shape:
+    return EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
 
 
 def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
     averages = m.optimizer == "momentum"  # LOZO-M
     optimizer = Momentum(m.momentum, dampening=m.momentum) if averages else Sgd()
     space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
-    return _descent(spec, space, optimizer)
+    return _descent(m, spec, space, optimizer)
 
 
-def _descent(spec: JobSpec, space: Space[B], optimizer: Optimizer) -> Descent[B]:
+def _descent(
+    m: DescentSettings, spec: JobSpec, space: Space[B], optimizer: Optimizer, shape: Shape = EVEN
+) -> Descent[B]:
     """What all descents take from their settings alike."""
-    m = spec.method
     return Descent(
         space=space,
         estimator=Estimator(m.estimator, m.eps, m.queries),
@@ -65,4 +72,5 @@ def _descent(spec: JobSpec, space: Space[B], optimizer: Optimizer) -> Descent[B]
         schedule=Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps),
         clip=m.clip,
         weight_decay=m.weight_decay,
+        shape=shape,
     )

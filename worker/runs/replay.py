@@ -20,9 +20,11 @@ def replay(method: Method[Any], journal: Sequence[Sequence[float]], start: Point
     """The point after the whole of `journal` (losses of step 0, 1, ...), from `start` where given. No forward pass.
 
     Equal to the bit to what training had, on any machine: tell is pure and its noise counter-based. Raises ValueError
-    for a row that is not what the step asked for.
+    for a row that is not what the step asked for, and for a method that does not replay.
     """
+    if not method.replays and len(journal) > (0 if start is None else start.state.step):
+        raise ValueError("its steps followed from gradients, which no journal has: it goes on from points kept whole")
     params, state = method.init() if start is None else (start.params, start.state)
     for row in journal[state.step :]:
-        params, state = method.tell(params, state, measured(row))
+        params, state = method.tell(params, state, measured(row, method.numbers))
     return Point(params, state)

@@ -12,6 +12,7 @@ from worker.zo.estimators import Estimator, clipped
 from worker.zo.method import Measured, Probe, State, finite, left_out
 from worker.zo.optimizers import Buffers, Optimizer
 from worker.zo.schedules import Schedule
+from worker.zo.shapes import EVEN, Shape
 
 
 class Buffered(State, Protocol):
@@ -37,8 +38,8 @@ class Space(Protocol[B]):
         """Params and state as step `state.step` finds them; itself pure, and changes nothing the second time."""
         ...
 
-    def direction(self, state: B, query: int) -> Params:
-        """Direction z of one query of step `state.step`, float32 [P]."""
+    def direction(self, params: Params, state: B, query: int) -> Params:
+        """Direction z of one query of step `state.step`, float32 [P], its caller's own."""
         ...
 
     def decay(self, params: Params, factor: float) -> Params:
@@ -48,7 +49,8 @@ class Space(Protocol[B]):
 
 @dataclass(frozen=True)
 class Descent(Generic[B]):
-    """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the (clipped) projected gradients.
+    """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the (clipped) projected gradients and z_i
+    the space's direction in the given shape.
 
     A step whose losses are not all finite, or whose new params or buffers would not be (a slope of 1e39 is infinite in
     float32, one of 1e20 has an infinite square), leaves params and buffers as they were and is counted.
@@ -60,6 +62,15 @@ class Descent(Generic[B]):
     schedule: Schedule
     clip: float | None = None
     weight_decay: float = 0.0
+    shape: Shape = EVEN
+
+    @property
+    def numbers(self) -> int:
+        return 1
+
+    @property
+    def replays(self) -> bool:
+        return True
 
     @property
     def most(self) -> int:
@@ -85,9 +96,13 @@ class Descent(Generic[B]):
                 probes.append(Probe(params))
                 continue
             if query != drawn:
-                drawn, z = query, self.space.direction(state, query)
+                drawn, z = query, self.direction(params, state, query)
             probes.append(Probe(params + z * np.float32(radius)))
         return probes
+
+    def direction(self, params: Params, state: B, query: int) -> Params:
+        """The shaped direction of a query, for params and state as `Space.enter` leaves them."""
+        return self.shape.shaped(self.space.direction(params, state, query), params, state.step)
 
     def tell(self, params: Params, state: B, heard: Sequence[Measured]) -> tuple[Params, B]:
         """Params and state after the step whose probes, in the order asked, were `heard`."""
@@ -102,7 +117,7 @@ class Descent(Generic[B]):
 
     def _moved(self, params: Params, state: B, slopes: tuple[float, ...]) -> tuple[Params, B]:
         params, state = self.space.enter(params, state)
-        gradient = self._gradient(state, slopes)
+        gradient = self._gradient(params, state, slopes)
         direction, buffers = self.optimizer.apply(gradient, state.buffers, state.step - state.skipped - state.back)
         rate = self.schedule(state.step)
         if self.weight_decay:
@@ -110,9 +125,9 @@ class Descent(Generic[B]):
         params = params - direction * np.float32(rate)
         return params, replace(state, step=state.step + 1, nonfinite=0, buffers=buffers)
 
-    def _gradient(self, state: B, slopes: tuple[float, ...]) -> Params:
+    def _gradient(self, params: Params, state: B, slopes: tuple[float, ...]) -> Params:
         """mean_i c_i z_i, float32 [P], added up in query order."""
-        total = self.space.direction(state, 0) * np.float32(slopes[0] / len(slopes))
+        total = self.direction(params, state, 0) * np.float32(slopes[0] / len(slopes))
         for query, slope in enumerate(slopes[1:], start=1):
-            total += self.space.direction(state, query) * np.float32(slope / len(slopes))
+            total += self.direction(params, state, query) * np.float32(slope / len(slopes))
         return total

@@ -11,16 +11,24 @@ from worker.types import Params
 
 @dataclass(frozen=True)
 class Probe:
-    """Adapter parameters to be scored on the step's minibatch, float32 [P]."""
+    """Adapter parameters to be scored on the step's minibatch, float32 [P]. With a `tangent`, float32 [P], the loss's
+    derivative along it is wanted too; with `gradient` its derivative by every parameter. Only a scorer with autograd
+    has these."""
 
     params: Params
+    tangent: Params | None = None
+    gradient: bool = False
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a probe's trial gave: its mean loss, nats, float64; not finite where the engine's answer was not."""
+    """What a probe's trial gave: its mean loss, nats, float64; not finite where the engine's answer was not. `slope` is
+    the loss's derivative along the probe's tangent, float64, and `gradient` that by its params, float32 [P]: None where
+    they were not asked for."""
 
     loss: float
+    slope: float | None = None
+    gradient: Params | None = None
 
 
 class State(Protocol):
@@ -65,6 +73,16 @@ class Method(Protocol[S]):
         """Probes of a step at most, over all its phases: what it is priced by."""
         ...
 
+    @property
+    def numbers(self) -> int:
+        """Of the journal's row for each probe: 1, its loss; 2, its loss and its slope along its tangent."""
+        ...
+
+    @property
+    def replays(self) -> bool:
+        """Whether `tell` needs nothing but the journal's rows. Where it needs gradients, points are kept instead."""
+        ...
+
     def init(self) -> tuple[Params, S]:
         """The adapter and state before step 0."""
         ...
@@ -92,9 +110,18 @@ def gone_back(origin: S, step: int) -> S:
     return replace(origin, step=step, nonfinite=0, back=origin.back + step - origin.step)
 
 
-def measured(row: Sequence[float]) -> tuple[Measured, ...]:
-    """What was heard of a step, from its journal row."""
-    return tuple(Measured(float(loss)) for loss in row)
+def measured(row: Sequence[float], numbers: int = 1) -> tuple[Measured, ...]:
+    """What was heard of a step, from its journal row, which has so many `numbers` a probe. Raises ValueError for a row
+    that is no multiple of them long."""
+    values = [float(x) for x in row]
+    if numbers == 1:
+        return tuple(Measured(loss) for loss in values)
+    return tuple(Measured(loss, slope) for loss, slope in zip(values[::2], values[1::2], strict=True))
+
+
+def numbers_of(heard: Sequence[Measured]) -> tuple[float, ...]:
+    """The journal row of a step that `heard` this: what `measured` reads."""
+    return tuple(x for m in heard for x in ((m.loss,) if m.slope is None else (m.loss, m.slope)))
 
 
 def finite(*vectors: Params) -> bool:

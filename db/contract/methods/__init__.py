@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
 
-from db.contract.methods.base import DescentSettings
+from db.contract.methods.base import MethodSettings
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 
 MethodSpec = Annotated[Mezo | Lozo, Field(discriminator="name")]  # the first is what `auto` means
-ARMS: Final[dict[str, type[DescentSettings]]] = {
+ARMS: Final[dict[str, type[MethodSettings]]] = {
     arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])
 }
 DEFAULT: Final = next(iter(ARMS))

@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from db.contract.refusal import Unfit
+
 Activation = Literal["all", "answer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SCALING = 2.0  # alpha / rank, of every preset
@@ -42,40 +44,42 @@ class Line:
     preset: Preset
 
 
-class DescentSettings(Frozen):
-    """Settings of a method that steps against an estimate along random directions (`worker/zo/descent.py`).
+@dataclass(frozen=True)
+class About:
+    """What a method is, in words for tenants: its `formula`, `forwards` a step (q: queries), `state` beside the
+    adapter, what it `needs`, the `use` it is for, and its `source`."""
 
-    `eps` is the probe radius, `queries` the probe pairs (two_point) or probes beside the centre (one_sided) a step,
-    `clip` bounds the absolute projected gradient |c|; `momentum` is beta 1 and `beta2` beta 2 of an optimizer that has
-    them. A method adds its `name`, the optimizers it takes and settings of its own.
+    formula: str
+    forwards: str
+    state: str
+    use: str
+    source: str
+    needs: str = "-"
+
+
+class MethodSettings(Frozen):
+    """What the settings of every method have: beside these a `name`, and `most` probes a step to be priced by.
+
+    `replay` says what an adapter is rebuilt from: its `journal` of scalars, or `snapshots`, points of the run kept
+    whole. `autograd` says that a worker needs derivatives: it runs where a worker with the torch scorer is registered.
     """
 
     presets: ClassVar[tuple[Line, ...]] = ()  # first match wins
+    about: ClassVar[About]
+    replay: ClassVar[Literal["journal", "snapshots"]] = "journal"
+    autograd: ClassVar[bool] = False
     # Narrower than the schema, which must read what earlier releases have accepted: asked at admission, both ends
-    # included. eps / 4, the smallest change of a probe, is above the spacing of float32 at 1; decays stay below 1 in
-    # float32; and with `clip` no sum of a million steps leaves float32.
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "eps": (1e-6, 1),
-        "momentum": (0, 0.99999),
-        "beta2": (0, 0.999999),
-        "learning_rate": (1e-9, 10),
-        "clip": (1e-6, 1e6),
-    }
-    estimator: Literal["two_point", "one_sided"] = "two_point"
-    queries: int = Field(default=1, ge=1, le=64)
-    eps: float = Field(gt=0, le=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
+    # included.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     learning_rate: float = Field(gt=0, le=10)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0, le=1)
-    clip: Positive | None = None
 
     @property
     def probes(self) -> int:
-        """Probes a step: two-sided n-SPSA scores each of n directions twice, one-sided n directions and the centre."""
-        return 2 * self.queries if self.estimator == "two_point" else self.queries + 1
+        """Probes a step at most, over all its phases, in forward passes: what a step is priced by."""
+        raise NotImplementedError
 
     def check(self, rank: int) -> None:
         """Raises Unfit where these settings do not go with an adapter of this rank."""
@@ -85,3 +89,53 @@ class DescentSettings(Frozen):
         """Fields whose default depends on the adapter's rank."""
         del rank
         return {}
+
+
+class DescentSettings(MethodSettings):
+    """Settings of a method that steps against an estimate along random directions (`worker/zo/descent.py`).
+
+    `eps` is the probe radius, `queries` the probe pairs (two_point), probes beside the centre (one_sided) or probes
+    (population: the mean of the others is each one's baseline) a step, `clip` bounds the absolute projected gradient
+    |c|; `momentum` is beta 1 and `beta2` beta 2 of an optimizer that has them. A method adds its `name`, the optimizers
+    it takes and settings of its own.
+    """
+
+    # eps / 4, the smallest change of a probe, is above the spacing of float32 at 1; decays stay below 1 in
+    # float32; and with `clip` no sum of a million steps leaves float32.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "eps": (1e-6, 1),
+        "momentum": (0, 0.99999),
+        "beta2": (0, 0.999999),
+        "learning_rate": (1e-9, 10),
+        "clip": (1e-6, 1e6),
+    }
+    estimator: Literal["two_point", "one_sided", "population"] = "two_point"
+    queries: int = Field(default=1, ge=1, le=64)
+    eps: float = Field(gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    clip: Positive | None = None
+
+    @property
+    def probes(self) -> int:
+        """Two-sided n-SPSA scores each of n directions twice, one-sided n directions and the centre."""
+        match self.estimator:
+            case "two_point":
+                return 2 * self.queries
+            case "one_sided":
+                return self.queries + 1
+            case "population":
+                return self.queries
+
+    def check(self, rank: int) -> None:
+        del rank
+        if self.estimator == "population" and self.queries < 2:
+            raise Unfit("queries", "a population needs at least 2 queries: its baseline is the others' mean")
+
+
+class AdapterSettings(DescentSettings):
+    """Settings of a descent on the adapter's own entries. `a_factor` is what A's noise is multiplied by: 0 leaves A as
+    it began and moves B alone."""
+
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**DescentSettings.ranges, "a_factor": (0, 10)}
+    a_factor: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)

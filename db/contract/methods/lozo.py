@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from db.contract.methods.base import DescentSettings, Line, Preset
+from db.contract.methods.base import About, DescentSettings, Line, Preset
 from db.contract.refusal import Unfit
 
 WINDOW_RANK = 2
@@ -26,6 +26,13 @@ class Lozo(DescentSettings):
     becomes of the adapter's rank when V is redrawn. It takes no adam: moments of U lose their meaning with V."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
+    about: ClassVar[About] = About(
+        formula="dW = U V^T; U fresh each step, V each nu",
+        forwards="2q; one_sided q + 1; population q",
+        state="-; momentum 1 vector",
+        use="a search of W that few numbers describe",
+        source="arXiv 2410.07698",
+    )
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**DescentSettings.ranges, "nu": (1, 1_000_000)}
     name: Literal["lozo"] = "lozo"
     optimizer: Literal["sgd", "momentum"] = "sgd"
@@ -34,6 +41,7 @@ class Lozo(DescentSettings):
     refresh: Literal["bank", "freeze", "recompress"] = "bank"
 
     def check(self, rank: int) -> None:
+        super().check(rank)
         if self.window_rank > rank:
             raise Unfit("window_rank", "window_rank must not exceed rank: the window lives inside the adapter")
         if self.refresh == "recompress" and 2 * self.window_rank > rank:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from db.contract.methods.base import DescentSettings, Line, Preset
+from db.contract.methods.base import About, AdapterSettings, Line, Preset
 
 # The demo's two tasks, chosen on 2 cores for ten minutes of training (bench/NOTES.md, "The demo's preset").
 SMOLLM2 = Preset(
@@ -28,9 +28,16 @@ PRESETS = (
 )
 
 
-class Mezo(DescentSettings):
+class Mezo(AdapterSettings):
     """MeZO (arXiv 2305.17333) on every entry of A and B."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
+    about: ClassVar[About] = About(
+        formula="g = mean c z; c = (L+ - L-) / 2 eps",
+        forwards="2q; one_sided q + 1; population q",
+        state="-; momentum 1 vector, adam 2",
+        use="the measure of all others",
+        source="arXiv 2305.17333",
+    )
     name: Literal["mezo"] = "mezo"
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"

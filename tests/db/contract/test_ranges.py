@@ -96,7 +96,7 @@ def test_the_smallest_move_of_a_probe_is_a_move(tiny_bases: dict[str, Base], job
     probe = recipes.method(job, layout).ask(params, state, ())[-1].params
     space = recipes.method(job, layout).space
     entered, state = space.enter(params, state)
-    z = space.direction(state, job.method.queries - 1)
+    z = space.direction(params, state, job.method.queries - 1)
     assert ((probe != entered) == (z != 0)).all()
 
 

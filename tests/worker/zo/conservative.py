@@ -31,6 +31,8 @@ class Conservative:
     eps: float
     rate: float
     most: int = 5
+    numbers: int = 1
+    replays: bool = True
 
     def init(self) -> tuple[Params, State]:
         return AdapterSpace(self.layout, self.seed).start()[0], State()

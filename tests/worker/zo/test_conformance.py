@@ -42,6 +42,7 @@ METHODS = {
     "mezo": case("95cd3ed52e0ce20f", "mezo", 0.005),
     "mezo one-sided": case("e5ea6a781b7dddc3", "mezo", 0.005, estimator="one_sided", queries=3),
     "mezo queries, clip, decay": case("574361baab52ef52", "mezo", 0.01, queries=4, clip=3.0, weight_decay=0.01),
+    "mezo population, B alone": case("8b728e1b3be1a350", "mezo", 0.005, estimator="population", queries=8, a_factor=0),
     "mezo momentum, linear": case("efbea4fe22860877", "mezo", 0.0005, optimizer="momentum", schedule="linear"),
     "mezo adam, cosine": case("a3b4f395f047dd45", "mezo", 0.01, optimizer="adam", schedule="cosine", warmup_steps=9),
     "lozo bank": case("1202f603d0b1af86", "lozo", 0.006),

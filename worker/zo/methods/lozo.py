@@ -78,7 +78,7 @@ class WindowSpace:
                     self.layout.tensor(carried, 2 * i + 1)[:, new] = product(columns, turn)
         return entered, replace(state, windows=state.windows + 1, truncation=truncation, buffers=buffers)
 
-    def direction(self, state: State, query: int) -> Params:
+    def direction(self, params: Params, state: State, query: int) -> Params:  # noqa: ARG002
         """U / s in B's columns of the window, 0 elsewhere; U is drawn for all modules at once, in their order."""
         rows = [module.outputs for module in self.layout.modules]
         drawn = noise.normal(Place(self.seed, Stream.LEFT, state.step, query), sum(rows) * self.rank)

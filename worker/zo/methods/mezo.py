@@ -41,7 +41,7 @@ class AdapterSpace:
     def enter(self, params: Params, state: State) -> tuple[Params, State]:
         return params, state
 
-    def direction(self, state: State, query: int) -> Params:
+    def direction(self, params: Params, state: State, query: int) -> Params:  # noqa: ARG002
         """z ~ noise of (seed, step, query); tensor i has the numbers from `layout.offsets[i]` on."""
         return noise.normal(Place(self.seed, Stream.PROBE, state.step, query), self.layout.size)
 
