@@ -38,7 +38,7 @@ def main() -> int:
         verdict = stormed(asked.seed, **sizes, cap=asked.seconds, logs=asked.logs / "storm")
 
     def said(case: Held) -> None:
-        console.print(f"case {case.number}: {'held' if case.held else 'BROKEN'} ({case.seconds:.0f} s)")
+        console.print(f"case {case.number}: {case.verdict} ({case.seconds:.0f} s)")
 
     cases = fixed(asked.cases or [case.number for case in CASES], said, asked.logs / "cases")
     found = report.gathered(asked.seed, verdict, cases, {})

@@ -27,7 +27,7 @@ def gathered(seed: int, verdict: Verdict | None, cases: Sequence[Held], extra: M
             {
                 "number": c.number,
                 "name": c.name,
-                "held": c.held,
+                "verdict": c.verdict,
                 "seconds": c.seconds,
                 "claims": [{"claim": x.what, "held": x.held, "measured": x.measured} for x in c.claims],
             }
@@ -94,7 +94,5 @@ def _cases(found: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("fixed cases", "#>", "case", "", "measured", "s>")
     for case in found:
         measured = "; ".join(f"{c['claim']}: {c['measured']}" for c in case["claims"])
-        table.add_row(
-            str(case["number"]), case["name"], "held" if case["held"] else "BROKEN", measured, f"{case['seconds']:.1f}"
-        )
+        table.add_row(str(case["number"]), case["name"], case["verdict"], measured, f"{case['seconds']:.1f}")
     return table

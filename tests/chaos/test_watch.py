@@ -107,10 +107,11 @@ def test_a_report_names_what_is_broken_and_nothing_else(tmp_path):
     cases = [
         Held(1, "one", [Claim("a", True, "1"), Claim("b", False, "7 s")], 1.0),
         Held(2, "two", [Claim("c", True, "")]),
+        Held(3, "three", not_played="no disk"),
     ]
     found = report.gathered(5, verdict, cases, {})
     assert report.broken(found) == ["reads: GET /x: 200", "case 1, b: 7 s"]
-    assert [case["held"] for case in found["cases"]] == [False, True]
+    assert [case["verdict"] for case in found["cases"]] == ["BROKEN", "held", "not played"]
     console = Console(record=True, width=200, quiet=True)
     report.printed(found, console)
     report.written(found, tmp_path / "deep" / "chaos.json")

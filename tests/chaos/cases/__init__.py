@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.chaos.cases import admitted, databases, doors, shares, stores, workers
-from tests.chaos.cases.ground import Claim, Ground, Held
+from tests.chaos.cases.ground import Claim, Ground, Held, NotPlayed
 
 __all__ = ("CASES", "Case", "Claim", "Ground", "Held", "played")
 
@@ -55,6 +55,8 @@ def played(case: Case, ground: Ground) -> Held:
     try:
         for claim in case.play(ground):
             held.claims.append(claim)
+    except NotPlayed as why:
+        held.not_played = str(why)
     except Exception as error:
         held.claims.append(Claim("the case could be played", False, f"{type(error).__name__}: {error}"[:300]))
     held.seconds = round(time.monotonic() - begun, 1)

@@ -13,7 +13,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session
 
 from cli.local.servers import Postgres
-from tests.chaos.cases.ground import PATIENCE, Claim, Ground, within
+from tests.chaos.cases.ground import PATIENCE, Claim, Ground, NotPlayed, within
 from tests.chaos.relay import Relay
 from tests.ports import free_port
 from tests.waiting import until
@@ -74,8 +74,7 @@ def full_database(ground: Ground) -> Iterator[Claim]:
     bystander = ground.tenant("bystander")
     with _small_disk(ground) as disk:
         if disk is None:
-            yield Claim("a disk of a size can be made here", True, "not played: this process may mount nothing")
-            return
+            raise NotPlayed("this process may mount no disk")
         with ground.crew(ground.post()):
             worker = ground.fleet.posts[0].process
             job = ground.submit(bystander, steps=400)

@@ -32,6 +32,10 @@ CASE = {
 }
 
 
+class NotPlayed(Exception):
+    """This machine cannot play the case, and the message says why: it neither holds nor is broken."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """What should hold, whether it did, and the number that says so."""
@@ -49,10 +53,15 @@ class Held:
     name: str
     claims: list[Claim] = field(default_factory=list)
     seconds: float = 0.0
+    not_played: str | None = None  # why this machine cannot
 
     @property
     def held(self) -> bool:
         return all(claim.held for claim in self.claims)
+
+    @property
+    def verdict(self) -> str:
+        return "not played" if self.not_played else "held" if self.held else "BROKEN"
 
 
 def within(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:
