@@ -178,10 +178,15 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
     if spec.adapter.activation == "answer" and (never := facts.base.everywhere_only(spec.adapter.targets)):
         message = f"An adapter of activation 'answer' cannot act on {never[0]}: PEFT could not run it. Leave it out."
         yield Refusal(targets, message)
-    for name, inputs, outputs in facts.base.select(spec.adapter.targets):
+    modules = facts.base.select(spec.adapter.targets)
+    for name, inputs, outputs in modules:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
             yield Refusal(asked.path("rank"), message, "above_limit")
+    try:
+        spec.method.check_modules(modules, spec.adapter.rank)
+    except Unfit as rule:
+        yield asked.refusal(rule.field, rule.reason)
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:

@@ -3,18 +3,21 @@
 from typing import Any
 
 from db.contract.methods.base import AdapterSettings, DescentSettings
+from db.contract.methods.dizo import Dizo
+from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import JobSpec
+from db.contract.tokens.architectures import layers
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator
 from worker.zo.method import Method
-from worker.zo.methods import lozo, mezo
+from worker.zo.methods import blockwise, dizo, lezo, lozo, mezo, sparse_mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
-from worker.zo.shapes import EVEN, Halves, Shape
+from worker.zo.shapes import EVEN, Both, Halves, Shape
 
 
 def layout(spec: JobSpec, base: Base) -> Layout:
@@ -30,28 +33,50 @@ def method(spec: JobSpec, layout: Layout, restarts: int = 0) -> Method[Any]:
 
 
 def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
-    m = spec.method
+    m, entries = spec.method, mezo.AdapterSpace(layout, spec.seed)
     match m.name:
         case "mezo":
-            return _mezo(m, spec, layout)
+            return _descent(m, spec, entries, _optimizer(m), _halves(m, layout))
         case "lozo":
             return _lozo(m, spec, layout)
+        case "blockwise":
+            shape = _then(_halves(m, layout), blockwise.Blocks(layout, m.blocks))
+            return _descent(m, spec, entries, Sgd(), shape)
+        case "lezo":
+            return _descent(m, spec, entries, Sgd(), _then(_halves(m, layout), _random(m, spec.seed, layout)))
+        case "sparse_mezo":
+            small = sparse_mezo.SmallSpace(entries, m.density, m.mask_every)
+            return _descent(m, spec, small, Sgd(), _halves(m, layout))
+        case "dizo":
+            started = dizo.StartedSpace(entries)
+            descent = _descent(m, spec, started, _optimizer(m), _halves(m, layout))
+            by = dizo.Projection(m.project_every, m.project_pairs, m.project_eps, m.project_rate, m.tau)
+            return dizo.Dizo(descent, layout, spec.seed, by)
 
 
-def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    optimizer: Optimizer
+def _optimizer(m: Mezo | Dizo) -> Optimizer:
     match m.optimizer:
         case "sgd":
-            optimizer = Sgd()
+            return Sgd()
         case "momentum":  # ZO-SGD-MMT accumulates
-            optimizer = Momentum(m.momentum)
+            return Momentum(m.momentum)
         case "adam":
-            optimizer = Adam(m.momentum, m.beta2)
-    return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), optimizer, _halves(m, layout))
+            return Adam(m.momentum, m.beta2)
 
 
 def _halves(m: AdapterSettings, layout: Layout) -> Shape:
-    return EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
+    return EVEN if m.a_factor == 1 and not m.a_from else Halves(layout, m.a_factor, m.a_from)
+
+
+def _then(first: Shape, second: Shape) -> Shape:
+    return second if first is EVEN else Both(first, second)
+
+
+def _random(m: Lezo, seed: int, layout: Layout) -> Shape:
+    if m.by == "entries":
+        return lezo.Entries(layout, seed, m.density, m.mask_every)
+    ranges = layers([module.name for module in layout.modules])
+    return lezo.Layers(layout, seed, m.density, m.mask_every, ranges)
 
 
 def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:

@@ -50,7 +50,7 @@ class Space(Protocol[B]):
 @dataclass(frozen=True)
 class Descent(Generic[B]):
     """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the (clipped) projected gradients and z_i
-    the space's direction in the given shape.
+    the space's direction in the given shape. Entries that the shape holds still at a step are not decayed at it.
 
     A step whose losses are not all finite, or whose new params or buffers would not be (a slope of 1e39 is infinite in
     float32, one of 1e20 has an infinite square), leaves params and buffers as they were and is counted.
@@ -121,9 +121,15 @@ class Descent(Generic[B]):
         direction, buffers = self.optimizer.apply(gradient, state.buffers, state.step - state.skipped - state.back)
         rate = self.schedule(state.step)
         if self.weight_decay:
-            params = self.space.decay(params, 1 - rate * self.weight_decay)
+            params = self._decayed(params, state.step, 1 - rate * self.weight_decay)
         params = params - direction * np.float32(rate)
         return params, replace(state, step=state.step + 1, nonfinite=0, buffers=buffers)
+
+    def _decayed(self, params: Params, step: int, factor: float) -> Params:
+        decayed = self.space.decay(params, factor)
+        if self.shape is EVEN:
+            return decayed
+        return np.where(self.shape.shaped(np.ones_like(params), params, step) == 0, params, decayed)
 
     def _gradient(self, params: Params, state: B, slopes: tuple[float, ...]) -> Params:
         """mean_i c_i z_i, float32 [P], added up in query order."""

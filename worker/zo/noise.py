@@ -23,6 +23,9 @@ class Stream(IntEnum):
     PROBE = 2  # a direction over all parameters of an adapter
     LEFT = 3  # U of a low-rank direction U V^T
     RIGHT = 4  # V
+    ENTRIES = 30  # which entries a random mask keeps
+    LAYERS = 31  # which layers it keeps
+    RATIO = 32  # a direction over the ratios of modules
 
 
 class Place(NamedTuple):

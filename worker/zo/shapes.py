@@ -30,13 +30,26 @@ EVEN: Final = Even()
 
 @dataclass(frozen=True)
 class Halves:
-    """A's entries times `a`, B's as they are. Most of the curvature that a probe of both sees is the product of A's
-    noise with B's; with `a` 0 A stays as it began."""
+    """A's entries times `a`, and times 0 before step `since`; B's as they are. Most of the curvature that a probe of
+    both sees is the product of A's noise with B's; with `a` 0 A stays as it began."""
 
     layout: Layout
     a: float
+    since: int = 0
 
     def shaped(self, z: Params, params: Params, step: int) -> Params:  # noqa: ARG002
+        factor = np.float32(self.a if step >= self.since else 0)
         for _, a, _ in self.layout.pairs(z):
-            a *= np.float32(self.a)
+            a *= factor
         return z
+
+
+@dataclass(frozen=True)
+class Both:
+    """One factor after the other."""
+
+    first: Shape
+    second: Shape
+
+    def shaped(self, z: Params, params: Params, step: int) -> Params:
+        return self.second.shaped(self.first.shaped(z, params, step), params, step)

@@ -1,17 +1,19 @@
 """What the settings of every method have in common, and what a preset is. Knows no method's name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from db.contract.refusal import Unfit
+from db.contract.tokens.architectures import Linear
 
 Activation = Literal["all", "answer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SCALING = 2.0  # alpha / rank, of every preset
 ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
+A_RADIUS = (1e-6, 1.0)  # of a probe of A, as eps is one of B
 
 
 class Frozen(BaseModel):
@@ -84,6 +86,10 @@ class MethodSettings(Frozen):
     def check(self, rank: int) -> None:
         """Raises Unfit where these settings do not go with an adapter of this rank."""
 
+    def check_modules(self, modules: Sequence[Linear], rank: int) -> None:
+        """Raises Unfit where these settings do not go with an adapter of this rank on these `modules`, of which there
+        is at least one, in model order. Asked at admission, where the base model is known."""
+
     @classmethod
     def suited(cls, rank: int) -> dict[str, Any]:
         """Fields whose default depends on the adapter's rank."""
@@ -135,7 +141,28 @@ class DescentSettings(MethodSettings):
 
 class AdapterSettings(DescentSettings):
     """Settings of a descent on the adapter's own entries. `a_factor` is what A's noise is multiplied by: 0 leaves A as
-    it began and moves B alone."""
+    it began and moves B alone. Before step `a_from` A stays as it is whatever its factor."""
 
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**DescentSettings.ranges, "a_factor": (0, 10)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **DescentSettings.ranges,
+        "a_factor": (0, 10),
+        "a_from": (0, 1_000_000),
+    }
     a_factor: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
+    a_from: int = Field(default=0, ge=0)
+
+    def check(self, rank: int) -> None:
+        super().check(rank)
+        if self.a_from and not self.a_factor:
+            raise Unfit("a_from", "with a_factor 0 A never joins")
+        low, high = A_RADIUS
+        if self.a_factor not in (0, 1) and not low <= self.a_factor * self.eps <= high:
+            between = f"{low / self.eps:g} to {high / self.eps:g}"
+            raise Unfit("a_factor", f"with eps {self.eps:g} A's factor may be 0, 1 or {between}")
+
+
+def room_for(density: float, modules: Sequence[Linear], rank: int) -> None:
+    """Raises Unfit where a share `density` of the smallest tensor's entries is less than half of one."""
+    least = rank * min(size for _, inputs, outputs in modules for size in (inputs, outputs))
+    if density * least < 0.5:
+        raise Unfit("density", f"density {density:g} leaves a tensor of {least} entries none")

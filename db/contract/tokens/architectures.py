@@ -1,7 +1,7 @@
 """The supported architectures and their linear modules, from config.json alone: the one place that lists them. Knows no
 files and no weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +33,20 @@ def linears(config: Mapping[str, Any]) -> tuple[Linear, ...]:
     return tuple(
         (f"{architecture.layers}.{i}.{name}", inputs, outputs) for i in range(layers) for name, inputs, outputs in layer
     )
+
+
+def layers(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Of modules in model order, the ranges (first, last + 1) that lie in one transformer layer: alike up to the first
+    number in their names. A module without one is a layer of its own."""
+    alike = [_layer(name) for name in names]
+    begins = [i for i, layer in enumerate(alike) if i == 0 or layer != alike[i - 1]]
+    return tuple(zip(begins, [*begins[1:], len(alike)], strict=True))
+
+
+def _layer(name: str) -> str:
+    parts = name.split(".")
+    number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: number + 1])
 
 
 def size(config: Mapping[str, Any], key: str) -> int:

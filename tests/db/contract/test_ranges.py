@@ -92,11 +92,11 @@ def test_within_the_ranges_every_product_of_a_step_is_finite(tiny_bases: dict[st
 def test_the_smallest_move_of_a_probe_is_a_move(tiny_bases: dict[str, Base], job: JobSpec):
     """A radius below float32's spacing would score the same adapter twice, and divide nothing by nearly nothing."""
     layout = recipes.layout(job, tiny_bases["llama"])
-    params, state = recipes.method(job, layout).init()
-    probe = recipes.method(job, layout).ask(params, state, ())[-1].params
-    space = recipes.method(job, layout).space
-    entered, state = space.enter(params, state)
-    z = space.direction(params, state, job.method.queries - 1)
+    method = recipes.method(job, layout)
+    params, state = method.init()
+    probe = method.ask(params, state, ())[-1].params
+    entered, state = method.space.enter(params, state)
+    z = method.direction(entered, state, job.method.queries - 1)
     assert ((probe != entered) == (z != 0)).all()
 
 
