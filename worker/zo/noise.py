@@ -23,6 +23,14 @@ class Stream(IntEnum):
     PROBE = 2  # a direction over all parameters of an adapter
     LEFT = 3  # U of a low-rank direction U V^T
     RIGHT = 4  # V
+    FRAME_LEFT = 40  # what SubZero's U is made orthonormal of
+    FRAME_RIGHT = 41  # its V
+    CORE = 42  # its Z
+    FIXED_LEFT = 43  # TeZO's u
+    FIXED_RIGHT = 44  # its v
+    TEMPORAL = 45  # its tau
+    PROJECTION = 46  # what ZO-Muon's P is made orthonormal of
+    PROJECTED = 47  # its Psi
 
 
 class Place(NamedTuple):
