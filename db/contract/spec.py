@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from db.contract import methods
 from db.contract.methods import MethodSpec
-from db.contract.methods.base import Activation, Frozen, Positive
+from db.contract.methods.base import WIDEST, Activation, Frozen, Positive
 from db.contract.objectives import OBJECTIVES
 from db.contract.refusal import Unfit
 
@@ -23,7 +23,7 @@ class AdapterSpec(Frozen):
     PEFT's activated LoRA, arXiv 2504.12397).
     """
 
-    rank: int = Field(ge=1, le=64)
+    rank: int = Field(ge=1, le=WIDEST)
     alpha: Positive
     targets: tuple[str, ...] = Field(min_length=1)
     activation: Activation = "all"
@@ -95,6 +95,9 @@ class JobSpec(Frozen):
 
     @model_validator(mode="after")
     def _method_fits(self) -> "JobSpec":
+        if self.adapter.rank > self.method.most_rank:
+            wide = f"only 'lozo' with refresh 'freeze' goes up to {WIDEST}"
+            raise Unfit("rank", f"rank may be at most {self.method.most_rank} with these settings: {wide}")
         self.method.check(self.adapter.rank)
         if self.method.warmup_steps > self.steps:
             raise Unfit("warmup_steps", "warmup_steps must not exceed steps")

@@ -13,7 +13,7 @@ from worker.engine.prefill import BLOCK
 from worker.engine.quantised import prepare
 from worker.quantisation import quantisation_of
 
-RANKS = (1, 8, 16, 32, 64, 128, 256)
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from db.contract.methods.base import AdapterSettings, DescentSettings
+from db.contract.methods.base import AdapterSettings, MethodSettings, ProbedSettings
 from db.contract.methods.dizo import Dizo
 from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.subzero import SubZero
+from db.contract.methods.tezo import Tezo
+from db.contract.methods.zo_muon import ZoMuon
 from db.contract.spec import JobSpec
 from db.contract.tokens.architectures import layers
 from db.contract.tokens.base_model import Base
@@ -14,7 +17,7 @@ from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator
 from worker.zo.method import Method
-from worker.zo.methods import blockwise, dizo, lezo, lozo, mezo, sparse_mezo
+from worker.zo.methods import blockwise, dizo, lezo, lozo, mezo, sparse_mezo, subzero, tezo, zo_muon
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Both, Halves, Shape
@@ -52,6 +55,12 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             descent = _descent(m, spec, started, _optimizer(m), _halves(m, layout))
             by = dizo.Projection(m.project_every, m.project_pairs, m.project_eps, m.project_rate, m.tau)
             return dizo.Dizo(descent, layout, spec.seed, by)
+        case "subzero":
+            return _subzero(m, spec, layout)
+        case "tezo":
+            return _tezo(m, spec, layout)
+        case "zo_muon":
+            return _zo_muon(m, spec, layout)
 
 
 def _optimizer(m: Mezo | Dizo) -> Optimizer:
@@ -82,19 +91,47 @@ def _random(m: Lezo, seed: int, layout: Layout) -> Shape:
 def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
     averages = m.optimizer == "momentum"  # LOZO-M
     optimizer = Momentum(m.momentum, dampening=m.momentum) if averages else Sgd()
-    space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
+    space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh, m.scale)
     return _descent(m, spec, space, optimizer)
 
 
+def _subzero(m: SubZero, spec: JobSpec, layout: Layout) -> Descent[subzero.State]:
+    return _descent(m, spec, subzero.SubspaceSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh), Sgd())
+
+
+def _tezo(m: Tezo, spec: JobSpec, layout: Layout) -> tezo.Temporal:
+    inner: Optimizer
+    match m.optimizer:
+        case "sgd":
+            inner = Sgd()
+        case "momentum":  # TeZO-m averages
+            inner = Momentum(m.momentum, dampening=m.momentum)
+        case "adam":
+            inner = Adam(m.momentum, m.beta2)
+    space = tezo.FactorSpace(layout, spec.seed)
+    estimator = Estimator(m.estimator, m.eps, m.queries)
+    return tezo.Temporal(space, estimator, tezo.Spanned(space, inner), _schedule(m, spec), m.clip, m.weight_decay)
+
+
+def _zo_muon(m: ZoMuon, spec: JobSpec, layout: Layout) -> Descent[zo_muon.State]:
+    space = zo_muon.ProjectedSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
+    estimator = Estimator("one_sided", m.eps, m.queries)
+    return Descent(space, estimator, zo_muon.Muon(layout), _schedule(m, spec), weight_decay=m.weight_decay)
+
+
+def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
+    return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+
+
 def _descent(
-    m: DescentSettings, spec: JobSpec, space: Space[B], optimizer: Optimizer, shape: Shape = EVEN
+    m: ProbedSettings, spec: JobSpec, space: Space[B], optimizer: Optimizer, shape: Shape = EVEN
 ) -> Descent[B]:
     """What all descents take from their settings alike."""
     return Descent(
         space=space,
         estimator=Estimator(m.estimator, m.eps, m.queries),
         optimizer=optimizer,
-        schedule=Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps),
+        schedule=_schedule(m, spec),
         clip=m.clip,
         weight_decay=m.weight_decay,
         shape=shape,

@@ -15,6 +15,8 @@ from worker.types import Layout, Params
 
 F64 = NDArray[np.float64]
 NEGLIGIBLE: Final = 1e-13  # of a column's norm: what is left of it after orthogonalisation counts as 0
+QUINTIC: Final = (3.4445, -4.7750, 2.0315), 8  # Muon's polynomial (Jordan et al., 2024): raises small singular values
+CUBIC: Final = (1.5, -0.5, 0.0), 6  # Newton-Schulz: from within (0, sqrt 3) to 1, quadratically
 ORTHOGONAL: Final = 1e-14  # cosine below which two columns count as orthogonal
 SWEEPS: Final = 40  # cyclic Jacobi needs about 10
 
@@ -104,6 +106,28 @@ def _rounds(size: int) -> list[tuple[list[int], list[int]]]:
             rounds.append(([p for p, _ in pairs], [q for _, q in pairs]))
         seats = [seats[0], seats[-1], *seats[1:-1]]
     return rounds
+
+
+def matrix_sign(g: F64) -> F64:
+    """msign(g) = U V^T of the singular value decomposition g = U S V^T, for g [m, r, n]: the nearest matrix whose
+    singular values are all 1, or 0 where g's are.
+
+    Newton-Schulz on x = g / |g|, a fixed number of steps x <- (a + b x x^T + c (x x^T)^2) x, carried out on x x^T
+    [r, r] alone, since all its polynomials commute. Singular values above 1e-4 of |g| (Frobenius) come to 1.
+    """
+    size = np.sqrt(tree_sum(tree_sum(g * g, 2), 1))[:, None, None]
+    x = g / np.where(size > 0, size, 1)
+    gram = np.stack([tree_sum(x[:, i : i + 1] * x, 2) for i in range(x.shape[1])], 1)
+    unit = np.eye(x.shape[1])
+    whole = np.broadcast_to(unit, gram.shape)
+    for (a, b, c), steps in (QUINTIC, CUBIC):
+        for _ in range(steps):
+            factor = a * unit + b * gram
+            if c:
+                factor += c * product(gram, gram)
+            whole = product(factor, whole)
+            gram = product(product(factor, gram), factor)
+    return product(whole, x)
 
 
 def recompress(layout: Layout, params: Params, keep: int) -> tuple[Params, float]:

@@ -26,6 +26,14 @@ class Stream(IntEnum):
     ENTRIES = 30  # which entries a random mask keeps
     LAYERS = 31  # which layers it keeps
     RATIO = 32  # a direction over the ratios of modules
+    FRAME_LEFT = 40  # what SubZero's U is made orthonormal of
+    FRAME_RIGHT = 41  # its V
+    CORE = 42  # its Z
+    FIXED_LEFT = 43  # TeZO's u
+    FIXED_RIGHT = 44  # its v
+    TEMPORAL = 45  # its tau
+    PROJECTION = 46  # what ZO-Muon's P is made orthonormal of
+    PROJECTED = 47  # its Psi
 
 
 class Place(NamedTuple):

@@ -15,9 +15,14 @@ from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.methods.sparse_mezo import SparseMezo
+from db.contract.methods.subzero import SubZero
+from db.contract.methods.tezo import Tezo
+from db.contract.methods.zo_muon import ZoMuon
 
 # The first is what `auto` means.
-MethodSpec = Annotated[Mezo | Lozo | Blockwise | Lezo | SparseMezo | Dizo, Field(discriminator="name")]
+MethodSpec = Annotated[
+    Mezo | Lozo | Blockwise | Lezo | SparseMezo | Dizo | SubZero | Tezo | ZoMuon, Field(discriminator="name")
+]
 ARMS: Final[dict[str, type[MethodSettings]]] = {
     arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,8 @@ from db.contract.tokens.architectures import Linear
 
 Activation = Literal["all", "answer"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+RANK: Final = 64  # of an adapter at most, unless a method is made for more
+WIDEST: Final = 512  # of any adapter
 SCALING = 2.0  # alpha / rank, of every preset
 ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
 A_RADIUS = (1e-6, 1.0)  # of a probe of A, as eps is one of B
@@ -83,6 +85,11 @@ class MethodSettings(Frozen):
         """Probes a step at most, over all its phases, in forward passes: what a step is priced by."""
         raise NotImplementedError
 
+    @property
+    def most_rank(self) -> int:
+        """The highest rank of an adapter that these settings are for."""
+        return RANK
+
     def check(self, rank: int) -> None:
         """Raises Unfit where these settings do not go with an adapter of this rank."""
 
@@ -97,29 +104,24 @@ class MethodSettings(Frozen):
         return {}
 
 
-class DescentSettings(MethodSettings):
-    """Settings of a method that steps against an estimate along random directions (`worker/zo/descent.py`).
+class ProbedSettings(MethodSettings):
+    """Settings of a method that estimates along random directions.
 
     `eps` is the probe radius, `queries` the probe pairs (two_point), probes beside the centre (one_sided) or probes
     (population: the mean of the others is each one's baseline) a step, `clip` bounds the absolute projected gradient
-    |c|; `momentum` is beta 1 and `beta2` beta 2 of an optimizer that has them. A method adds its `name`, the optimizers
-    it takes and settings of its own.
+    |c|. A method adds its `name` and settings of its own.
     """
 
-    # eps / 4, the smallest change of a probe, is above the spacing of float32 at 1; decays stay below 1 in
-    # float32; and with `clip` no sum of a million steps leaves float32.
+    # eps / 4, the smallest change of a probe, is above the spacing of float32 at 1, and with `clip` no sum of a
+    # million steps leaves float32.
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
         "eps": (1e-6, 1),
-        "momentum": (0, 0.99999),
-        "beta2": (0, 0.999999),
         "learning_rate": (1e-9, 10),
         "clip": (1e-6, 1e6),
     }
     estimator: Literal["two_point", "one_sided", "population"] = "two_point"
     queries: int = Field(default=1, ge=1, le=64)
     eps: float = Field(gt=0, le=1)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
     clip: Positive | None = None
 
     @property
@@ -134,9 +136,23 @@ class DescentSettings(MethodSettings):
                 return self.queries
 
     def check(self, rank: int) -> None:
-        del rank
+        super().check(rank)
         if self.estimator == "population" and self.queries < 2:
             raise Unfit("queries", "a population needs at least 2 queries: its baseline is the others' mean")
+
+
+class DescentSettings(ProbedSettings):
+    """Settings of a method that steps against its estimate by one of several optimizers (`worker/zo/descent.py`):
+    `momentum` is beta 1 and `beta2` beta 2 of an optimizer that has them. A method adds the optimizers it takes."""
+
+    # Decays stay below 1 in float32.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **ProbedSettings.ranges,
+        "momentum": (0, 0.99999),
+        "beta2": (0, 0.999999),
+    }
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
 
 
 class AdapterSettings(DescentSettings):

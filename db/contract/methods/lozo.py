@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from db.contract.methods.base import About, DescentSettings, Line, Preset
+from db.contract.methods.base import RANK, WIDEST, About, DescentSettings, Line, Preset
 from db.contract.refusal import Unfit
 
 WINDOW_RANK = 2
@@ -23,7 +23,10 @@ PRESETS = (
 
 class Lozo(DescentSettings):
     """LOZO (arXiv 2410.07698): V is redrawn every `nu` steps and U V^T has rank `window_rank`; `refresh` says what
-    becomes of the adapter's rank when V is redrawn. It takes no adam: moments of U lose their meaning with V."""
+    becomes of the adapter's rank when V is redrawn. It takes no adam: moments of U lose their meaning with V.
+
+    `scale` "rms" divides by sqrt(window_rank): entries of U V^T then have variance 1. With a window that is never
+    redrawn the adapter's rank may be up to 512 (factorised MeZO, arXiv 2605.28760)."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
     about: ClassVar[About] = About(
@@ -37,8 +40,14 @@ class Lozo(DescentSettings):
     name: Literal["lozo"] = "lozo"
     optimizer: Literal["sgd", "momentum"] = "sgd"
     nu: int = Field(default=50, ge=1)
-    window_rank: int = Field(default=WINDOW_RANK, ge=1, le=64)
+    window_rank: int = Field(default=WINDOW_RANK, ge=1, le=WIDEST)
     refresh: Literal["bank", "freeze", "recompress"] = "bank"
+    scale: Literal["none", "rms"] = "none"
+
+    @property
+    def most_rank(self) -> int:
+        """Wide where V is never redrawn: B then needs no other rank than V has."""
+        return WIDEST if self.refresh == "freeze" else RANK
 
     def check(self, rank: int) -> None:
         super().check(rank)

@@ -67,6 +67,15 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"nu": 5}, ("onward.nu", "invalid_value")),
         ({"method": "lozo", "window_rank": 3}, ("onward.window_rank", "invalid_value")),
         ({"method": "lozo", "window_rank": 2, "refresh": "recompress"}, ("onward.refresh", "invalid_value")),
+        ({"method": "subzero", "window_rank": 3}, ("onward.window_rank", "invalid_value")),
+        ({"method": "subzero", "estimator": "population"}, ("onward.queries", "invalid_value")),
+        ({"method": "subzero", "optimizer": "sgd"}, ("onward.optimizer", "invalid_value")),
+        ({"method": "tezo", "window_rank": 2}, ("onward.window_rank", "invalid_value")),
+        ({"method": "zo_muon", "window_rank": 3}, ("onward.window_rank", "invalid_value")),
+        ({"method": "zo_muon", "estimator": "two_point"}, ("onward.estimator", "invalid_value")),
+        ({"method": "zo_muon", "clip": 1.0}, ("onward.clip", "invalid_value")),
+        ({"method": "zo_muon", "eps": 1e-9}, ("onward.eps", "invalid_value")),
+        ({"scale": "rms"}, ("onward.scale", "invalid_value")),
         ({"warmup_steps": 5}, ("onward.warmup_steps", "invalid_value")),
         ({"eps": 2.0}, ("onward.eps", "invalid_value")),
         ({"eps": 2.0, "places": {"eps": "onward.method.eps"}}, ("onward.method.eps", "invalid_value")),
@@ -86,6 +95,45 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_its_field(facts: Facts, asked, expected):
     assert refusal(facts, **asked) == expected
+
+
+WIDE = {"method": "lozo", "refresh": "freeze", "rank": 128, "window_rank": 128}
+
+
+@pytest.mark.parametrize(
+    "asked, most, code, said",
+    [
+        ({"rank": 65}, 512, "invalid_value", "at most 64 with these settings: only 'lozo' with refresh 'freeze'"),
+        ({**WIDE, "refresh": "bank"}, 512, "invalid_value", "at most 64 with these settings"),
+        ({**WIDE, "rank": 513}, 512, "invalid_value", "less than or equal to 512"),
+        (WIDE, 64, "above_limit", "'onward.rank' is 128: at most 64 here."),
+        (WIDE, 512, "above_limit", "Rank 128 is more than"),
+        ({"method": "subzero", "rank": 64}, 64, "above_limit", "Rank 64 is more than"),  # the window is as wide
+        ({"method": "zo_muon", "rank": 64}, 64, "above_limit", "Rank 64 is more than"),
+    ],
+)
+def test_a_rank_above_what_method_engine_or_module_take_is_refused(facts: Facts, asked, most, code, said):
+    limited = replace(facts, limits=replace(facts.limits, rank=most))
+    found = admit.early(Asked({**SMALL, **asked}), limited)
+    assert isinstance(found, Refusal)
+    assert (found.field, found.code) == ("onward.rank", code)
+    assert said in found.message
+
+
+def test_a_wide_rank_is_admitted_where_the_engine_and_the_modules_have_it(facts: Facts):
+    base = replace(facts.base, modules=(("model.layers.0.self_attn.q_proj", 512, 512),))
+    limited = replace(facts, base=base, limits=replace(facts.limits, rank=512))
+    asked = {**SMALL, **WIDE, "rank": 512, "window_rank": 512, "scale": "rms", "targets": ("q_proj",)}
+    found = admit.decide(Asked(asked), limited, Readings(PLAIN))
+    assert isinstance(found, Admitted), found
+    assert (found.spec.adapter.rank, found.spec.adapter.alpha) == (512, 1024.0)
+
+
+@pytest.mark.parametrize("method", ["subzero", "zo_muon"])
+def test_a_window_is_the_whole_rank_unless_asked_otherwise(facts: Facts, method):
+    found = decided(facts, method=method)
+    assert isinstance(found, Admitted)
+    assert getattr(found.spec.method, "window_rank") == SMALL["rank"]  # noqa: B009
 
 
 def test_what_no_row_decides_is_refused_before_a_row_is_read(facts: Facts):

@@ -100,6 +100,40 @@ def test_the_smallest_move_of_a_probe_is_a_move(tiny_bases: dict[str, Base], job
     assert ((probe != entered) == (z != 0)).all()
 
 
+SPACES = [
+    {"name": "subzero", "window_rank": 1, "nu": 1},
+    {"name": "tezo", "optimizer": "adam"},
+    {"name": "zo_muon", "window_rank": 1, "nu": 1, "queries": 2},
+]
+
+
+@pytest.mark.parametrize("method", SPACES, ids=lambda method: method["name"])
+@pytest.mark.parametrize("scaling", ranges.SCALING)
+@pytest.mark.parametrize("eps", [1e-6, 1.0])
+def test_spaces_of_w_stay_finite_at_the_ends_of_the_ranges(tiny_bases: dict[str, Base], method, scaling, eps):
+    """A probe in float16, its products too; the moves in float32. An entry of an orthonormal frame is bounded by 1 and
+    mostly far below, so for SubZero this is what tiny modules show, not a bound for all."""
+    clip = {} if method["name"] == "zo_muon" else {"clip": 1e6}
+    job = spec({"rank": 2, "alpha": 2 * scaling}, **{**method, **clip, "eps": eps, "learning_rate": 10.0})
+    assert list(ranges.unfit(job)) == []
+    layout = recipes.layout(job, tiny_bases["llama"])
+    made = recipes.method(job, layout)
+    params, state = made.init()
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        for step in range(3):
+            probes = made.ask(params, state, ())
+            if step == 0:
+                for probe in probes:
+                    assert finite(probe.params.astype(np.float16))
+                    for _, a, b in layout.pairs(probe.params):
+                        assert (
+                            np.abs(np.float32(layout.scaling) * np.outer(np.abs(b).max(1), np.abs(a).max(0))).max()
+                            < HALF
+                        )
+            params, state = made.tell(params, state, measured([1e3 * (i % 2) for i in range(len(probes))]))
+            assert (state.skipped, finite(params, *state.buffers)) == (0, True)
+
+
 OUTSIDE = [
     ({"alpha": 1e308, "rank": 1}, {}, "alpha", "alpha 0.00195312 to 512 with rank 1; it is 1e+308"),
     ({"alpha": 5e-324}, {}, "alpha", "alpha 0.00390625 to 1024 with rank 2"),
@@ -112,6 +146,8 @@ OUTSIDE = [
     ({}, {"beta2": math.nextafter(1, 0)}, "beta2", "to 0.999999 "),
     ({}, {"learning_rate": 10.0, "weight_decay": 0.2}, "weight_decay", "with learning_rate 10 at most 0.1"),
     ({}, {"name": "lozo", "nu": 10**30}, "nu", "from 1 to 1e\\+06"),
+    ({}, {"name": "subzero", "window_rank": 2, "nu": 10**30}, "nu", "from 1 to 1e\\+06"),
+    ({}, {"name": "zo_muon", "window_rank": 2, "eps": 1e-30}, "eps", "from 1e-06 to 1 "),
 ]
 
 

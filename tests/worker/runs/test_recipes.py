@@ -40,6 +40,18 @@ def test_spaces_and_optimizers():
     assert build(optimizer="adam", beta2=0.95).optimizer == Adam(0.9, 0.95)
 
 
+def test_spaces_of_w():
+    subzero = build(name="subzero", window_rank=2, nu=9, refresh="freeze")
+    assert (subzero.space.rank, subzero.space.nu, subzero.space.refresh, subzero.most) == (2, 9, "freeze", 2)
+    muon = build(name="zo_muon", window_rank=3)
+    assert (muon.space.rank, muon.space.nu, muon.estimator.kind, muon.most) == (3, 100, "one_sided", 5)
+    tezo = build(name="tezo", optimizer="momentum", momentum=0.5)
+    assert tezo.optimizer.inner == Momentum(0.5, dampening=0.5)
+    assert build(name="tezo", optimizer="adam", beta2=0.95).optimizer.inner == Adam(0.9, 0.95)
+    assert build(name="lozo", window_rank=2, scale="rms").space.scale == "rms"
+    assert build(name="lozo", window_rank=2).space.scale == "none"
+
+
 def test_settings_arrive():
     made = build(learning_rate=0.25, schedule="linear", warmup_steps=4, clip=2.0, weight_decay=0.5, eps=0.125)
     assert (made.schedule.peak, made.schedule.kind, made.schedule.warmup, made.schedule.steps) == (

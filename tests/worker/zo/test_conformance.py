@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 
 from db.contract import methods
-from db.contract.methods.lozo import Lozo
-from db.contract.methods.mezo import Mezo
+from db.contract.methods import MethodSpec
 from db.contract.spec import AdapterSpec, JobSpec
 from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, arrays, replay, run
 from worker.adapters.snapshots import Prefix, Snapshots
 from worker.runs import recipes
 from worker.runs.replay import Point
-from worker.types import Layout
+from worker.types import Layout, Module
 from worker.zo.method import Method, Probe, measured
 
 PINNED_STEPS = 37
@@ -30,7 +29,7 @@ PINNED_STEPS = 37
 
 class Case(NamedTuple):
     digest: str
-    method: Mezo | Lozo
+    method: MethodSpec
 
 
 def case(digest: str, name: str, learning_rate: float, **settings: object) -> Case:
@@ -49,6 +48,26 @@ METHODS = {
     "lozo freeze": case("7a2c99b0b680c3b4", "lozo", 0.003, refresh="freeze", window_rank=8),
     "lozo recompress": case("b91866a75c943d15", "lozo", 0.005, refresh="recompress"),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
+    "lozo freeze, rms": case("5714ba925fbac4e9", "lozo", 0.02, refresh="freeze", window_rank=8, scale="rms"),
+    "subzero": case("2754f88388118b23", "subzero", 0.01, nu=8, window_rank=4),
+    "subzero freeze, population, decay": case(
+        "c31501c8459d89e2",
+        "subzero",
+        0.01,
+        nu=8,
+        window_rank=6,
+        refresh="freeze",
+        estimator="population",
+        queries=6,
+        weight_decay=0.01,
+    ),
+    "tezo momentum, one-sided": case(
+        "78286a906f3546ce", "tezo", 4e-5, optimizer="momentum", estimator="one_sided", queries=2
+    ),
+    "tezo adam": case("385fc375f1468812", "tezo", 5e-4, optimizer="adam", schedule="linear"),
+    "zo-muon": case(
+        "44c4d7387622bc55", "zo_muon", 0.02, queries=2, nu=8, window_rank=4, schedule="linear", weight_decay=0.01
+    ),
 }
 each = pytest.mark.parametrize("name", METHODS)
 
@@ -62,6 +81,18 @@ def job(name: str, steps: int = 100) -> JobSpec:
 
 def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[Any]:
     return recipes.method(job(name, steps), layout)
+
+
+def whole(name: str) -> Layout:
+    """A layout in which the method reaches every update: most move B and need all of A's inputs, ZO-Muon moves A and
+    needs all of B's outputs, TeZO has one number a rank and needs many."""
+    match METHODS[name].method.name:
+        case "tezo":
+            return Layout(256, WHOLE.alpha, WHOLE.modules)
+        case "zo_muon":
+            return Layout(WHOLE.rank, WHOLE.alpha, tuple(Module(m.name, m.outputs, m.inputs) for m in WHOLE.modules))
+        case _:
+            return WHOLE
 
 
 def pinned_losses(width: int) -> list[list[float]]:
@@ -177,17 +208,19 @@ def test_finite_losses_of_any_size_lead_to_nothing_that_is_not_finite(name):
 
 @each
 def test_descends_a_quadratic(name):
-    f = Quadratic(WHOLE)
-    params, _, _ = run(build(name, WHOLE, 1500), f, 1500)
-    assert f(build(name, WHOLE).init()[0]) == pytest.approx(0.5)
+    layout = whole(name)
+    f = Quadratic(layout)
+    params, _, _ = run(build(name, layout, 1500), f, 1500)
+    assert f(build(name, layout).init()[0]) == pytest.approx(0.5)
     assert f(params) < 0.1
 
 
 @each
 def test_separates_what_can_be_separated(name):
-    f = Logistic(WHOLE)
-    params, _, _ = run(build(name, WHOLE, 800), f, 800)
-    assert f(build(name, WHOLE).init()[0]) == pytest.approx(np.log(2))
+    layout = whole(name)
+    f = Logistic(layout)
+    params, _, _ = run(build(name, layout, 800), f, 800)
+    assert f(build(name, layout).init()[0]) == pytest.approx(np.log(2))
     assert f(params) < np.log(2) / 2
     assert f.accuracy(params) > 0.8
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.types import Layout, Module
-from worker.zo.linalg import orthogonal_columns, orthogonalise, product, recompress, tree_sum
+from worker.zo.linalg import matrix_sign, orthogonal_columns, orthogonalise, product, recompress, tree_sum
 
 
 @given(st.integers(1, 40), st.integers(0, 1))
@@ -41,6 +41,27 @@ def test_orthogonal_columns_are_the_singular_vectors(size, seed):
     g, v = orthogonal_columns(x)
     np.testing.assert_allclose(g @ np.swapaxes(v, 1, 2), x, atol=1e-11)
     np.testing.assert_allclose(np.linalg.norm(g, axis=1), np.linalg.svd(x)[1], atol=1e-11)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 6), st.integers(0, 20), st.sampled_from([1e-30, 1.0, 1e30]), st.integers(0, 1000))
+def test_matrix_sign_against_the_svd(rows, extra, scale, seed):
+    """Singular values of g spread over a factor of 1,000: the square of that is what rounding is amplified by."""
+    rng = np.random.default_rng(seed)
+    u, _, vt = np.linalg.svd(rng.normal(size=(2, rows, rows + extra)), full_matrices=False)
+    g = scale * (u * np.logspace(0, -3, rows)) @ vt
+    np.testing.assert_allclose(matrix_sign(g), u @ vt, atol=1e-8)
+
+
+def test_matrix_sign_of_what_has_no_full_rank():
+    rng = np.random.default_rng(1)
+    g = np.stack([rng.normal(size=(5, 2)) @ rng.normal(size=(2, 9)), np.zeros((5, 9))])
+    u, _, vt = np.linalg.svd(g[0], full_matrices=False)
+    signs = matrix_sign(g)
+    np.testing.assert_allclose(signs[0], u[:, :2] @ vt[:2], atol=1e-8)
+    assert not signs[1].any()
+    tall = matrix_sign(np.swapaxes(g, 1, 2))
+    np.testing.assert_allclose(tall[0], (u[:, :2] @ vt[:2]).T, atol=1e-8)
 
 
 @pytest.mark.parametrize("rank, keep", [(2, 1), (5, 3), (8, 6), (16, 8)])

@@ -5,6 +5,9 @@ probes W +- eps U V^T, W <- W - lr c U V^T. The convention is the official code'
 (the paper's learning rate is r times ours). U and V are drawn once and the update uses the U that was measured (the
 official code redraws U at refresh steps).
 
+`scale` "rms" divides U V^T by sqrt(r), so that its entries have variance 1 whatever r, in probe and update alike: the
+factorised MeZO of arXiv 2605.28760, which takes r of 128 to 512 for a dense direction.
+
 In an adapter of rank R and scaling s = alpha / R a window is r rows of A, which hold V^T, and the same r columns of B,
 where U / s accumulates, so s B A is the sum of the -lr c U V^T. `refresh` says what a new V does to the rank:
 bank: V goes to the next r rows; when all floor(R / r) windows are used they are taken again in turn, V and U with them;
@@ -13,6 +16,7 @@ recompress: the window is the last r rows; before V is redrawn, B A is folded in
 truncation loses is recorded in `State.truncation`.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +30,7 @@ from worker.zo.noise import Place, Stream
 from worker.zo.optimizers import Buffers
 
 Refresh = Literal["bank", "freeze", "recompress"]
+Scale = Literal["none", "rms"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class WindowSpace:
     rank: int  # r of the window, at most layout.rank
     nu: int
     refresh: Refresh
+    scale: Scale = "none"
 
     def start(self) -> tuple[Params, State]:
         return np.zeros(self.layout.size, dtype=np.float32), State()
@@ -79,10 +85,12 @@ class WindowSpace:
         return entered, replace(state, windows=state.windows + 1, truncation=truncation, buffers=buffers)
 
     def direction(self, params: Params, state: State, query: int) -> Params:  # noqa: ARG002
-        """U / s in B's columns of the window, 0 elsewhere; U is drawn for all modules at once, in their order."""
+        """U / s, over sqrt(r) with `scale` "rms", in B's columns of the window, 0 elsewhere; U is drawn for all modules
+        at once, in their order."""
         rows = [module.outputs for module in self.layout.modules]
         drawn = noise.normal(Place(self.seed, Stream.LEFT, state.step, query), sum(rows) * self.rank)
-        drawn *= np.float32(1 / self.layout.scaling)
+        divisor = self.layout.scaling * (math.sqrt(self.rank) if self.scale == "rms" else 1)
+        drawn *= np.float32(1 / divisor)
         z = np.zeros(self.layout.size, dtype=np.float32)
         window, begin = self._window(state.windows), 0
         for i, outputs in enumerate(rows):

@@ -112,3 +112,49 @@ def test_a_refresh_waits_for_finite_losses():
     assert (skipped.windows, skipped.step) == (1, NU + 1)
     _, later = method.tell(same, skipped, measured([1.0, 0.5]))
     assert later.windows == 2
+
+
+def test_rms_divides_probe_and_move_by_the_root_of_the_rank():
+    layout = Layout(8, 8.0, WIDE.modules)
+    plain, scaled = (
+        Descent(WindowSpace(layout, SEED, 8, NU, "freeze", scale), Estimator("two_point", EPS), Sgd(), Schedule(RATE))
+        for scale in ("none", "rms")
+    )
+    z, small = (m.space.direction(*m.space.enter(*m.init()), 0) for m in (plain, scaled))
+    np.testing.assert_allclose(small * np.sqrt(8), z, rtol=1e-6)
+    params, state = scaled.space.enter(*scaled.init())
+    squares = [
+        float((updates(layout, params + scaled.space.direction(params, state, query))[0] ** 2).mean())
+        for query in range(200)
+    ]
+    assert np.mean(squares) == pytest.approx((layout.tensor(params, 0) ** 2).mean(), rel=0.05)  # U's own variance is 1
+    told, _ = scaled.tell(*scaled.init(), measured([EPS, -EPS]))  # a slope of 1
+    np.testing.assert_allclose(told - params, -RATE * small, atol=1e-7)
+
+
+def official(step: int, v: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(U measured, U moved along, V) of a step of the official code, for one parameter: `lowrank_zo_perturb_parameters`
+    draws V and then U from the step's seed where V is due, else U; `lowrank_zo_update` draws U first, always."""
+    probing, moving = np.random.default_rng(step), np.random.default_rng(step)
+    if step % NU == 0:
+        v = probing.normal(size=(MODULE.inputs, R))
+    return probing.normal(size=(MODULE.outputs, R)), moving.normal(size=(MODULE.outputs, R)), v
+
+
+def test_we_move_along_what_was_measured_where_the_official_code_does_not():
+    """Its U of a refresh step is made of the numbers that were V's; ours is the U that was probed, at every step."""
+    method = descent()
+    params, state = method.init()
+    v_official = None
+    for step in range(2 * NU + 1):
+        probed, moved_along, v_official = official(step, v_official)
+        if step % NU == 0:
+            assert moved_along.ravel().tolist() == v_official.ravel()[: moved_along.size].tolist()
+            assert abs(np.corrcoef(probed.ravel(), moved_along.ravel())[0, 1]) < 0.8
+        else:
+            assert (probed == moved_along).all()
+        up, down = (probe.params for probe in method.ask(params, state, ()))
+        entered, _ = method.space.enter(params, state)
+        params, state = method.tell(params, state, measured([1.0, 0.0]))
+        measured_along = (up - down).astype(np.float64) / (2 * EPS)
+        np.testing.assert_allclose(params - entered, -RATE / (2 * EPS) * measured_along, atol=2e-4)
