@@ -13,9 +13,8 @@ from worker.zo.noise import Place
 def frames(place: Place, sides: Sequence[int], rank: int) -> list[F64]:
     """For each side a matrix [side, rank] of orthonormal columns, float64, within 1e-12; rank at most the least side.
 
-    Q of noise = Q R, every column orthogonalised twice and R's diagonal positive, so that Q is close to uniform (it
-    would be uniform over all frames for Gaussian noise; here to the extent that Binomial(64, 1/2) is). Matrix i is
-    of the noise of `place` with tensor number i.
+    Q of noise = Q R, every column orthogonalised twice and R's diagonal positive: of Gaussian noise Q would be uniform
+    over all such matrices, of this noise nearly so. Matrix i is of the noise of `place` with tensor number i.
     """
     alike: dict[int, list[int]] = defaultdict(list)
     for i, side in enumerate(sides):

@@ -117,7 +117,8 @@ def matrix_sign(g: F64) -> F64:
     """
     size = np.sqrt(tree_sum(tree_sum(g * g, 2), 1))[:, None, None]
     x = g / np.where(size > 0, size, 1)
-    gram = np.stack([tree_sum(x[:, i : i + 1] * x, 2) for i in range(x.shape[1])], 1)
+    last = np.ascontiguousarray(np.moveaxis(x, 2, 0))  # sums over the longest side, its terms side by side
+    gram = np.stack([tree_sum(last[:, :, i : i + 1] * last, 0) for i in range(x.shape[1])], 1)
     unit = np.eye(x.shape[1])
     whole = np.broadcast_to(unit, gram.shape)
     for (a, b, c), steps in (QUINTIC, CUBIC):

@@ -6,7 +6,7 @@ variance 1; probes W +- eps dW, W <- W - lr c dW.
 
 In an adapter of rank R and scaling s = alpha / R a window is r rows of A, which hold sqrt(inputs) V^T, and the same r
 columns of B, where sqrt(outputs) / r U Z / s accumulates: s B A is the sum of the -lr c dW. A new U costs no rank, for
-B's columns take any sum: it is redrawn with every window. `refresh` says what becomes of V:
+B's columns take any sum: it is drawn with every window. `refresh` says what becomes of V:
 bank: V goes to the next r rows; when all floor(R / r) windows are used they are taken again in turn, each with its V;
 freeze: the first V stays.
 """

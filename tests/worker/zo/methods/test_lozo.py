@@ -158,3 +158,18 @@ def test_we_move_along_what_was_measured_where_the_official_code_does_not():
         params, state = method.tell(params, state, measured([1.0, 0.0]))
         measured_along = (up - down).astype(np.float64) / (2 * EPS)
         np.testing.assert_allclose(params - entered, -RATE / (2 * EPS) * measured_along, atol=2e-4)
+
+
+def test_a_sum_of_fresh_u_and_v_has_a_flat_spectrum():
+    """Decision 0019: 400 steps of rank 8, each with its own V, make an update whose best rank 8 holds little of it;
+    with V fixed rank 8 holds all."""
+    side, rank, steps = 96, 8, 400
+
+    def factor(stream: Stream, step: int) -> np.ndarray:
+        return noise.normal(Place(SEED, stream, step), side * rank).reshape(side, rank).astype(np.float64)
+
+    slopes = np.random.default_rng(1).normal(size=steps)
+    for fixed, lost in ((False, 0.84), (True, 0.0)):
+        w = sum(c * factor(Stream.LEFT, t) @ factor(Stream.RIGHT, 0 if fixed else t).T for t, c in enumerate(slopes))
+        s = np.linalg.svd(w)[1]
+        assert np.sqrt((s[rank:] ** 2).sum() / (s**2).sum()) == pytest.approx(lost, abs=0.03)
