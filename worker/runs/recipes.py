@@ -3,15 +3,19 @@
 from typing import Any
 
 from db.contract.methods.base import AdapterSettings, DescentSettings
+from db.contract.methods.es import Es
+from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.sign import Sign
+from db.contract.methods.weighed import WeighedAdapterSettings, WeighedSettings
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
-from worker.zo.estimators import Estimator
+from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
 from worker.zo.method import Method
-from worker.zo.methods import lozo, mezo
+from worker.zo.methods import fzoo, lozo, mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
@@ -36,6 +40,8 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _mezo(m, spec, layout)
         case "lozo":
             return _lozo(m, spec, layout)
+        case "sign" | "fzoo" | "es":
+            return _weighed_adapter(m, spec, layout)
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
@@ -50,7 +56,7 @@ def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
     return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), optimizer, _halves(m, layout))
 
 
-def _halves(m: AdapterSettings, layout: Layout) -> Shape:
+def _halves(m: AdapterSettings | WeighedAdapterSettings, layout: Layout) -> Shape:
     return EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
 
 
@@ -59,6 +65,26 @@ def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
     optimizer = Momentum(m.momentum, dampening=m.momentum) if averages else Sgd()
     space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
     return _descent(m, spec, space, optimizer)
+
+
+def _weighed_adapter(m: Sign | Fzoo | Es, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
+    match m.name:
+        case "sign":
+            return _weighed(m, spec, space, Signs(m.eps, m.queries), shape)
+        case "fzoo":
+            weights = Standardised("centre", m.eps, m.queries, m.deviation)
+            return _weighed(m, spec, fzoo.SignSpace(layout, spec.seed), weights, shape)
+        case "es":
+            return _weighed(m, spec, space, Standardised("mean", m.eps, m.queries), shape)
+
+
+def _weighed(
+    m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
+) -> Descent[B]:
+    """A plain descent whose estimator is the method's own."""
+    schedule = Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+    return Descent(space, estimator, Sgd(), schedule, weight_decay=m.weight_decay, shape=shape)
 
 
 def _descent(
