@@ -1,10 +1,12 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
+from dataclasses import replace
 from typing import Any
 
 from db.contract.methods.base import AdapterSettings, DescentSettings
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
+from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.methods.sign import Sign
@@ -15,7 +17,7 @@ from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
 from worker.zo.method import Method
-from worker.zo.methods import fzoo, lozo, mezo
+from worker.zo.methods import eggroll, fzoo, kerzoo, lozo, mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
@@ -40,8 +42,11 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _mezo(m, spec, layout)
         case "lozo":
             return _lozo(m, spec, layout)
-        case "sign" | "fzoo" | "es":
+        case "sign" | "fzoo" | "es" | "kerzoo":
             return _weighed_adapter(m, spec, layout)
+        case "eggroll":
+            window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
+            return _weighed(m, spec, window, eggroll.weighing(m.eps, m.queries, m.window_rank))
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
@@ -67,7 +72,7 @@ def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
     return _descent(m, spec, space, optimizer)
 
 
-def _weighed_adapter(m: Sign | Fzoo | Es, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+def _weighed_adapter(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
     space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
     match m.name:
         case "sign":
@@ -77,6 +82,9 @@ def _weighed_adapter(m: Sign | Fzoo | Es, spec: JobSpec, layout: Layout) -> Desc
             return _weighed(m, spec, fzoo.SignSpace(layout, spec.seed), weights, shape)
         case "es":
             return _weighed(m, spec, space, Standardised("mean", m.eps, m.queries), shape)
+        case "kerzoo":
+            weighed = _weighed(m, spec, space, kerzoo.Kernel(m.eps, m.queries, spec.seed), shape)
+            return replace(weighed, clip=m.clip)
 
 
 def _weighed(

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 
-class Weighing(Protocol):
-    """Where directions are probed, and what each of them weighs in the estimate for the losses found there."""
-
-    @property
-    def width(self) -> int:
-        """Probes a step."""
-        ...
+class Weights(Protocol):
+    """Where a step's directions are probed, and what each of them weighs in its estimate for the losses found there."""
 
     @property
     def probes(self) -> tuple[tuple[int, float], ...]:
@@ -20,13 +15,22 @@ class Weighing(Protocol):
         centre."""
         ...
 
-    def at(self, step: int) -> "Weighing":
-        """As step number `step` has it: another one where radii are drawn anew."""
-        ...
-
     def slopes(self, losses: Sequence[float]) -> tuple[float, ...]:
         """The weights of the directions [queries] for losses [width], float64 of scalar operations only. Raises
         ValueError for another number of losses."""
+        ...
+
+
+class Weighing(Protocol):
+    """How losses become weights, at every step."""
+
+    @property
+    def width(self) -> int:
+        """Probes a step."""
+        ...
+
+    def at(self, step: int) -> Weights:
+        """As step number `step` has it."""
         ...
 
 
@@ -70,7 +74,7 @@ class Estimator:
 
     def slopes(self, losses: Sequence[float]) -> tuple[float, ...]:
         """The projected gradients c_i [queries] of losses [width], float64 of scalar operations only."""
-        values = _told(losses, self.width)
+        values = told(losses, self.width)
         if self.kind == "two_point":
             return tuple((up - down) / (2 * self.eps) for up, down in zip(values[::2], values[1::2], strict=True))
         if self.kind == "one_sided":
@@ -102,7 +106,7 @@ class Signs:
         return self
 
     def slopes(self, losses: Sequence[float]) -> tuple[float, ...]:
-        values = _told(losses, self.width)
+        values = told(losses, self.width)
         pairs = zip(values[::2], values[1::2], strict=True)
         return tuple(float((up > down) - (up < down)) for up, down in pairs)
 
@@ -136,7 +140,7 @@ class Standardised:
         return self
 
     def slopes(self, losses: Sequence[float]) -> tuple[float, ...]:
-        values = _told(losses, self.width)
+        values = told(losses, self.width)
         beside = values[-self.queries :]
         deviations = _deviations(beside)
         largest = max(map(abs, deviations))
@@ -152,7 +156,8 @@ class Standardised:
         return tuple(self.gain * (x / unit / std) for x in apart)
 
 
-def _told(losses: Sequence[float], width: int) -> list[float]:
+def told(losses: Sequence[float], width: int) -> list[float]:
+    """The losses of so many probes. Raises ValueError where they are not as many."""
     if len(losses) != width:
         raise ValueError(f"{len(losses)} losses for {width} probes")
     return [float(x) for x in losses]

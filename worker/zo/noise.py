@@ -24,6 +24,7 @@ class Stream(IntEnum):
     LEFT = 3  # U of a low-rank direction U V^T
     RIGHT = 4  # V
     SIGNS = 10  # a direction of +1 and -1 over all parameters of an adapter
+    RADIUS = 11  # how far along a direction it is probed
 
 
 class Place(NamedTuple):

@@ -9,13 +9,16 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import Field, TypeAdapter
 
 from db.contract.methods.base import MethodSettings
+from db.contract.methods.eggroll import Eggroll
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
+from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.methods.sign import Sign
 
-MethodSpec = Annotated[Mezo | Lozo | Sign | Fzoo | Es, Field(discriminator="name")]  # the first is what `auto` means
+# The first is what `auto` means.
+MethodSpec = Annotated[Mezo | Lozo | Sign | Fzoo | Es | Eggroll | Kerzoo, Field(discriminator="name")]
 ARMS: Final[dict[str, type[MethodSettings]]] = {
     arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])
 }

@@ -53,6 +53,14 @@ METHODS = {
         "0bcecd43f1bd7b4b", "fzoo", 0.02, deviation="population", queries=4, a_factor=0
     ),
     "es": case("3fa67ee562e42712", "es", 0.02, queries=16, schedule="linear"),
+    "eggroll": case("b9ba9fd06edbb79b", "eggroll", 0.01, queries=16, nu=8, schedule="linear"),
+    "eggroll freeze": case(
+        "4f7468dca1ded684", "eggroll", 0.01, queries=4, refresh="freeze", window_rank=8, schedule="linear"
+    ),
+    "kerzoo": case("db828ec48036040d", "kerzoo", 0.003, queries=4),
+    "kerzoo clip, B alone": case(
+        "a58f820b8a1afd53", "kerzoo", 0.01, clip=3.0, queries=4, a_factor=0, weight_decay=0.01
+    ),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
 }
 each = pytest.mark.parametrize("name", METHODS)

@@ -36,7 +36,7 @@ def test_streams_keep_their_numbers():
     """Recorded journals were measured with these; a newcomer takes a number that nobody had."""
     assert {stream.name: stream.value for stream in Stream} == {
         "START": 1, "PROBE": 2, "LEFT": 3, "RIGHT": 4,
-        "SIGNS": 10,
+        "SIGNS": 10, "RADIUS": 11,
     }  # fmt: skip
     named = noise.normal(Place(3, Stream.LEFT, 7), 100)
     assert named.tobytes() == noise.normal(Place(3, 3, 7), 100).tobytes()
