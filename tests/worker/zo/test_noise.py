@@ -51,6 +51,18 @@ def test_normal_is_a_centred_popcount():
     assert drawn.tolist() == expected
 
 
+def test_signs_are_the_bits_of_the_words():
+    words = noise.words(Place(3, Stream.SIGNS, 7), 3)
+    expected = [1.0 if int(words[i // 64]) >> i % 64 & 1 else -1.0 for i in range(150)]
+    drawn = noise.signs(Place(3, Stream.SIGNS, 7), 150)
+    assert drawn.dtype == np.float32
+    assert drawn.tolist() == expected
+    assert noise.signs(Place(3, Stream.SIGNS, 7), 64).tolist() == expected[:64]
+    many = noise.signs(Place(1, Stream.SIGNS, 3), 1_000_000)
+    assert abs(many.mean()) < 5e-3
+    assert abs((many[:-1] * many[1:]).mean()) < 5e-3
+
+
 def test_normal_has_the_moments_of_a_standardised_binomial():
     z = noise.normal(Place(1, 2, 3), 1_000_000).astype(np.float64)
     # Five standard errors of each moment of Binomial(64, 1/2) from a million draws.
