@@ -1,23 +1,42 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
+from dataclasses import replace
 from typing import Any
 
-from db.contract.methods.base import AdapterSettings, MethodSettings, ProbedSettings
+from db.contract.methods.base import HalvesSettings, MethodSettings, ProbedSettings
 from db.contract.methods.dizo import Dizo
+from db.contract.methods.es import Es
+from db.contract.methods.fzoo import Fzoo
+from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.sign import Sign
 from db.contract.methods.subzero import SubZero
 from db.contract.methods.tezo import Tezo
+from db.contract.methods.weighed import WeighedSettings
 from db.contract.methods.zo_muon import ZoMuon
 from db.contract.spec import JobSpec
 from db.contract.tokens.architectures import layers
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
-from worker.zo.estimators import Estimator
+from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
 from worker.zo.method import Method
-from worker.zo.methods import blockwise, dizo, lezo, lozo, mezo, sparse_mezo, subzero, tezo, zo_muon
+from worker.zo.methods import (
+    blockwise,
+    dizo,
+    eggroll,
+    fzoo,
+    kerzoo,
+    lezo,
+    lozo,
+    mezo,
+    sparse_mezo,
+    subzero,
+    tezo,
+    zo_muon,
+)
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Both, Halves, Shape
@@ -61,6 +80,11 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _tezo(m, spec, layout)
         case "zo_muon":
             return _zo_muon(m, spec, layout)
+        case "sign" | "fzoo" | "es" | "kerzoo":
+            return _weighed_adapter(m, spec, layout)
+        case "eggroll":
+            window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
+            return _weighed(m, spec, window, eggroll.weighing(m.eps, m.queries, m.window_rank))
 
 
 def _optimizer(m: Mezo | Dizo) -> Optimizer:
@@ -73,7 +97,7 @@ def _optimizer(m: Mezo | Dizo) -> Optimizer:
             return Adam(m.momentum, m.beta2)
 
 
-def _halves(m: AdapterSettings, layout: Layout) -> Shape:
+def _halves(m: HalvesSettings, layout: Layout) -> Shape:
     return EVEN if m.a_factor == 1 and not m.a_from else Halves(layout, m.a_factor, m.a_from)
 
 
@@ -121,6 +145,29 @@ def _zo_muon(m: ZoMuon, spec: JobSpec, layout: Layout) -> Descent[zo_muon.State]
 
 def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
     return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+
+
+def _weighed_adapter(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
+    match m.name:
+        case "sign":
+            return _weighed(m, spec, space, Signs(m.eps, m.queries), shape)
+        case "fzoo":
+            weights = Standardised("centre", m.eps, m.queries, m.deviation)
+            return _weighed(m, spec, fzoo.SignSpace(layout, spec.seed), weights, shape)
+        case "es":
+            return _weighed(m, spec, space, Standardised("mean", m.eps, m.queries), shape)
+        case "kerzoo":
+            weighed = _weighed(m, spec, space, kerzoo.Kernel(m.eps, m.queries, spec.seed), shape)
+            return replace(weighed, clip=m.clip)
+
+
+def _weighed(
+    m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
+) -> Descent[B]:
+    """A plain descent whose estimator is the method's own."""
+    schedule = Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+    return Descent(space, estimator, Sgd(), schedule, weight_decay=m.weight_decay, shape=shape)
 
 
 def _descent(

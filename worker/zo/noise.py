@@ -34,6 +34,8 @@ class Stream(IntEnum):
     TEMPORAL = 45  # its tau
     PROJECTION = 46  # what ZO-Muon's P is made orthonormal of
     PROJECTED = 47  # its Psi
+    SIGNS = 10  # a direction of +1 and -1 over all parameters of an adapter
+    RADIUS = 11  # how far along a direction it is probed
 
 
 class Place(NamedTuple):
@@ -60,6 +62,13 @@ def normal(place: Place, count: int) -> NDArray[np.float32]:
     float format down to 8 bits of mantissa, so there is nothing to round and nothing for machines to differ in.
     """
     return _recent.halves(place, count).astype(np.float32) * np.float32(0.25)
+
+
+def signs(place: Place, count: int) -> NDArray[np.float32]:
+    """+1 or -1 with equal chance (Rademacher), float32 [count]: entry i is +1 where bit i % 64 of word i // 64 is set,
+    bits counted from the least."""
+    drawn = words(place, -(-count // 64)).astype("<u8").view(np.uint8)
+    return np.unpackbits(drawn, count=count, bitorder="little").astype(np.float32) * np.float32(2) - np.float32(1)
 
 
 def uniform(place: Place, count: int, bound: float) -> NDArray[np.float32]:

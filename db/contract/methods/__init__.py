@@ -11,17 +11,23 @@ from pydantic import Field, TypeAdapter
 from db.contract.methods.base import MethodSettings
 from db.contract.methods.blockwise import Blockwise
 from db.contract.methods.dizo import Dizo
+from db.contract.methods.eggroll import Eggroll
+from db.contract.methods.es import Es
+from db.contract.methods.fzoo import Fzoo
+from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.sign import Sign
 from db.contract.methods.sparse_mezo import SparseMezo
 from db.contract.methods.subzero import SubZero
 from db.contract.methods.tezo import Tezo
 from db.contract.methods.zo_muon import ZoMuon
 
-# The first is what `auto` means.
+# The first is what `auto` means where nothing was measured.
 MethodSpec = Annotated[
-    Mezo | Lozo | Blockwise | Lezo | SparseMezo | Dizo | SubZero | Tezo | ZoMuon, Field(discriminator="name")
+    Mezo | Lozo | Blockwise | Lezo | SparseMezo | Dizo | SubZero | Tezo | ZoMuon | Sign | Fzoo | Es | Eggroll | Kerzoo,
+    Field(discriminator="name"),
 ]
 ARMS: Final[dict[str, type[MethodSettings]]] = {
     arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])

@@ -155,15 +155,15 @@ class DescentSettings(ProbedSettings):
     beta2: float = Field(default=0.999, ge=0, lt=1)
 
 
-class AdapterSettings(DescentSettings):
-    """Settings of a descent on the adapter's own entries. `a_factor` is what A's noise is multiplied by: 0 leaves A as
-    it began and moves B alone. Before step `a_from` A stays as it is whatever its factor."""
+HALVES: Final[Mapping[str, tuple[float, float]]] = {"a_factor": (0, 10), "a_from": (0, 1_000_000)}
 
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **DescentSettings.ranges,
-        "a_factor": (0, 10),
-        "a_from": (0, 1_000_000),
-    }
+
+class HalvesSettings(MethodSettings):
+    """What a method on the adapter's own entries may be told of its two sides. `a_factor` is what A's noise is
+    multiplied by: 0 leaves A as it began and moves B alone. Before step `a_from` A stays as it is whatever its
+    factor."""
+
+    eps: float = Field(gt=0, le=1)
     a_factor: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
     a_from: int = Field(default=0, ge=0)
 
@@ -175,6 +175,12 @@ class AdapterSettings(DescentSettings):
         if self.a_factor not in (0, 1) and not low <= self.a_factor * self.eps <= high:
             between = f"{low / self.eps:g} to {high / self.eps:g}"
             raise Unfit("a_factor", f"with eps {self.eps:g} A's factor may be 0, 1 or {between}")
+
+
+class AdapterSettings(HalvesSettings, DescentSettings):
+    """Settings of a descent on the adapter's own entries."""
+
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**DescentSettings.ranges, **HALVES}
 
 
 def room_for(density: float, modules: Sequence[Linear], rank: int) -> None:

@@ -98,6 +98,17 @@ def post(anna, url, factory):
         ({"method": {"eps": 1e-3}}, "onward.method"),
         ({"method": ["mezo"]}, "onward.method"),
         ({"schedule": "exponential"}, "onward.schedule"),
+        ({"estimator": "population", "queries": 1}, "onward.queries"),
+        ({"method": "fzoo", "queries": 1}, "onward.queries"),
+        ({"method": {"name": "es", "queries": 1}}, "onward.method.queries"),
+        ({"method": "eggroll", "queries": 1}, "onward.queries"),
+        ({"method": "eggroll", "window_rank": 3}, "onward.window_rank"),
+        ({"method": "eggroll", "refresh": "recompress"}, "onward.refresh"),
+        ({"method": "fzoo", "clip": 1.0}, "onward.clip"),
+        ({"method": "fzoo", "deviation": "median"}, "onward.deviation"),
+        ({"method": "sign", "estimator": "one_sided"}, "onward.estimator"),
+        ({"method": "es", "a_factor": 11}, "onward.a_factor"),
+        ({"method": "kerzoo", "clip": 1e300}, "onward.clip"),
     ],
 )
 def test_settings_out_of_range_name_their_path(post, training, onward, param):

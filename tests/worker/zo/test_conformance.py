@@ -47,6 +47,20 @@ METHODS = {
     "lozo bank": case("1202f603d0b1af86", "lozo", 0.006),
     "lozo freeze": case("7a2c99b0b680c3b4", "lozo", 0.003, refresh="freeze", window_rank=8),
     "lozo recompress": case("b91866a75c943d15", "lozo", 0.005, refresh="recompress"),
+    "sign": case("7b46453b3c72a6eb", "sign", 0.01, queries=4, schedule="linear"),
+    "fzoo": case("4ee8c5b1b565b5ef", "fzoo", 0.02, schedule="linear"),
+    "fzoo population deviation, B alone": case(
+        "0bcecd43f1bd7b4b", "fzoo", 0.02, deviation="population", queries=4, a_factor=0
+    ),
+    "es": case("3fa67ee562e42712", "es", 0.02, queries=16, schedule="linear"),
+    "eggroll": case("b9ba9fd06edbb79b", "eggroll", 0.01, queries=16, nu=8, schedule="linear"),
+    "eggroll freeze": case(
+        "4f7468dca1ded684", "eggroll", 0.01, queries=4, refresh="freeze", window_rank=8, schedule="linear"
+    ),
+    "kerzoo": case("db828ec48036040d", "kerzoo", 0.003, queries=4),
+    "kerzoo clip, B alone": case(
+        "a58f820b8a1afd53", "kerzoo", 0.01, clip=3.0, queries=4, a_factor=0, weight_decay=0.01
+    ),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
     "lozo freeze, rms": case("5714ba925fbac4e9", "lozo", 0.02, refresh="freeze", window_rank=8, scale="rms"),
     "subzero": case("2754f88388118b23", "subzero", 0.01, nu=8, window_rank=4),

@@ -33,9 +33,10 @@ def test_words_are_philox_of_the_place(seed, stream, step, probe, tensor, count)
 
 
 def test_streams_keep_their_numbers():
-    """Recorded journals were measured with these; a newcomer takes the next number."""
+    """Recorded journals were measured with these; a newcomer takes a number that nobody had."""
     assert {stream.name: stream.value for stream in Stream} == {
         "START": 1, "PROBE": 2, "LEFT": 3, "RIGHT": 4,
+        "SIGNS": 10, "RADIUS": 11,
         "FRAME_LEFT": 40, "FRAME_RIGHT": 41, "CORE": 42, "FIXED_LEFT": 43, "FIXED_RIGHT": 44, "TEMPORAL": 45,
         "PROJECTION": 46, "PROJECTED": 47,
     }  # fmt: skip
@@ -50,6 +51,18 @@ def test_normal_is_a_centred_popcount():
     drawn = noise.normal(Place(3, 2, 7), 1000)
     assert drawn.dtype == np.float32
     assert drawn.tolist() == expected
+
+
+def test_signs_are_the_bits_of_the_words():
+    words = noise.words(Place(3, Stream.SIGNS, 7), 3)
+    expected = [1.0 if int(words[i // 64]) >> i % 64 & 1 else -1.0 for i in range(150)]
+    drawn = noise.signs(Place(3, Stream.SIGNS, 7), 150)
+    assert drawn.dtype == np.float32
+    assert drawn.tolist() == expected
+    assert noise.signs(Place(3, Stream.SIGNS, 7), 64).tolist() == expected[:64]
+    many = noise.signs(Place(1, Stream.SIGNS, 3), 1_000_000)
+    assert abs(many.mean()) < 5e-3
+    assert abs((many[:-1] * many[1:]).mean()) < 5e-3
 
 
 def test_normal_has_the_moments_of_a_standardised_binomial():

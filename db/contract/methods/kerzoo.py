@@ -1,0 +1,34 @@
+"""KerZOO's settings and presets. Its arithmetic is in `worker/zo/methods/kerzoo.py`."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from db.contract.methods.base import About, Line, Positive, Preset
+from db.contract.methods.weighed import WeighedAdapterSettings
+
+# First match wins. Not measured.
+PRESETS = (
+    Line("*", "*", "all", Preset(steps=1000, settings={"eps": 2e-2, "learning_rate": 2e-4})),
+    Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 2e-2, "learning_rate": 4e-4})),
+)
+
+
+class Kerzoo(WeighedAdapterSettings):
+    """KerZOO (arXiv 2505.18886) on every entry of A and B: radii of up to `eps`, drawn; `clip` bounds a direction's
+    weight |c K(r)|."""
+
+    presets: ClassVar[tuple[Line, ...]] = PRESETS
+    about: ClassVar[About] = About(
+        formula="g = mean c K(r) z, probes at eps r z",
+        forwards="2q",
+        state="-",
+        use="large eps: bias eps^4",
+        source="arXiv 2505.18886",
+    )
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**WeighedAdapterSettings.ranges, "clip": (1e-6, 1e6)}
+    name: Literal["kerzoo"] = "kerzoo"
+    clip: Positive | None = None
+
+    @property
+    def probes(self) -> int:
+        return 2 * self.queries
