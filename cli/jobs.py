@@ -214,7 +214,9 @@ def _adapter(spec: dict[str, Any], invocation: str | None) -> str:
 def _method(how: dict[str, Any]) -> str:
     """The method by name and the settings that matter to it."""
     how = methods.stored(how)
-    unused: set[str] = {"sgd": {"momentum", "beta2"}, "momentum": {"beta2"}}.get(str(how.get("optimizer")), set())
+    unused: set[str] = {"sgd": {"momentum", "beta2"}, "momentum": {"beta2"}, "scalar": {"momentum"}}.get(
+        str(how.get("optimizer")), set()
+    )
     rest = [f"{key} {value}" for key, value in how.items() if key not in {"name", *unused} and value is not None]
     return ", ".join([str(how.get("name", "-")), *rest])
 

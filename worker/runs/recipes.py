@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from db.contract.methods.adamezo import Adamezo
 from db.contract.methods.base import HalvesSettings, MethodSettings, ProbedSettings
 from db.contract.methods.dizo import Dizo
 from db.contract.methods.es import Es
@@ -11,6 +12,8 @@ from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.probing import ProbingSettings
+from db.contract.methods.random_search import RandomSearch
 from db.contract.methods.sign import Sign
 from db.contract.methods.subzero import SubZero
 from db.contract.methods.tezo import Tezo
@@ -24,20 +27,26 @@ from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
 from worker.zo.method import Method
 from worker.zo.methods import (
+    adamezo,
     blockwise,
+    cons,
     dizo,
     eggroll,
     fzoo,
+    guided,
+    hizoo,
     kerzoo,
     lezo,
     lozo,
+    meazo,
     mezo,
+    random_search,
     sparse_mezo,
     subzero,
     tezo,
     zo_muon,
 )
-from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
+from worker.zo.optimizers import Adam, Amsgrad, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Both, Halves, Shape
 
@@ -58,7 +67,7 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
     m, entries = spec.method, mezo.AdapterSpace(layout, spec.seed)
     match m.name:
         case "mezo":
-            return _descent(m, spec, entries, _optimizer(m), _halves(m, layout))
+            return _mezo(m, spec, layout)
         case "lozo":
             return _lozo(m, spec, layout)
         case "blockwise":
@@ -85,16 +94,61 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
         case "eggroll":
             window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
             return _weighed(m, spec, window, eggroll.weighing(m.eps, m.queries, m.window_rank))
+        case "adamezo":
+            return _adamezo(m, spec, layout)
+        case "cons":
+            return cons.Conservative(_pairs(m, spec, layout, entries, m.queries))
+        case "hizoo":
+            return hizoo.Hizoo(_pairs(m, spec, layout, hizoo.Curved(layout, spec.seed)), m.smoothing)
+        case "guided":
+            return guided.Guided(_pairs(m, spec, layout, entries), m.pool, m.pick)
+        case "random_search":
+            return _random_search(m, spec, layout)
+
+
+def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    descent = _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), _optimizer(m), _halves(m, layout))
+    return meazo.Scaled(**vars(descent), beta=m.beta2) if m.optimizer == "scalar" else descent
 
 
 def _optimizer(m: Mezo | Dizo) -> Optimizer:
     match m.optimizer:
-        case "sgd":
-            return Sgd()
         case "momentum":  # ZO-SGD-MMT accumulates
             return Momentum(m.momentum)
         case "adam":
             return Adam(m.momentum, m.beta2)
+        case "amsgrad":
+            return Amsgrad(m.momentum, m.beta2)
+        case "sgd" | "scalar":
+            return Sgd()
+
+
+def _adamezo(m: Adamezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    descent = _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), Sgd(), _halves(m, layout))
+    return adamezo.Recomputed(**vars(descent), beta1=m.momentum, beta2=m.beta2, window=m.window)
+
+
+def _pairs(m: ProbingSettings, spec: JobSpec, layout: Layout, space: Space[B], queries: int = 1) -> Descent[B]:
+    """The plain descent, by pairs of probes, that a method of several phases or of more probes rests on."""
+    return Descent(
+        space=space,
+        estimator=Estimator("two_point", m.eps, queries),
+        optimizer=Sgd(),
+        schedule=_schedule(m, spec),
+        clip=m.clip,
+        weight_decay=m.weight_decay,
+        shape=_halves(m, layout),
+    )
+
+
+def _random_search(m: RandomSearch, spec: JobSpec, layout: Layout) -> random_search.RandomSearch:
+    space = mezo.AdapterSpace(layout, spec.seed)
+    shape = EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
+    return random_search.RandomSearch(space, m.candidates, _schedule(m, spec), shape)
+
+
+def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
+    return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
 
 
 def _halves(m: HalvesSettings, layout: Layout) -> Shape:
@@ -143,10 +197,6 @@ def _zo_muon(m: ZoMuon, spec: JobSpec, layout: Layout) -> Descent[zo_muon.State]
     return Descent(space, estimator, zo_muon.Muon(layout), _schedule(m, spec), weight_decay=m.weight_decay)
 
 
-def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
-    return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
-
-
 def _weighed_adapter(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
     space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
     match m.name:
@@ -166,8 +216,7 @@ def _weighed(
     m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
 ) -> Descent[B]:
     """A plain descent whose estimator is the method's own."""
-    schedule = Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
-    return Descent(space, estimator, Sgd(), schedule, weight_decay=m.weight_decay, shape=shape)
+    return Descent(space, estimator, Sgd(), _schedule(m, spec), weight_decay=m.weight_decay, shape=shape)
 
 
 def _descent(

@@ -68,6 +68,25 @@ class Adam:
         return np.divide(m_hat, np.sqrt(v_hat) + np.float32(self.floor), dtype=np.float32), (m, v)
 
 
+@dataclass(frozen=True)
+class Amsgrad:
+    """Adam with the largest second moment up to now (arXiv 1904.09237, algorithm 2): v_max <- max(v_max, v). As torch
+    has it, the bias correction is outside of the maximum, sqrt(v_max / (1 - beta2^t)), where the paper has none."""
+
+    beta1: float
+    beta2: float
+    floor: float = 1e-8
+    buffers: int = 3
+
+    def apply(self, gradient: Params, buffers: Buffers, step: int) -> tuple[Params, Buffers]:
+        m = buffers[0] * np.float32(self.beta1) + gradient * np.float32(1 - self.beta1)
+        v = buffers[1] * np.float32(self.beta2) + gradient * gradient * np.float32(1 - self.beta2)
+        v_max = np.maximum(buffers[2], v)
+        m_hat = m / np.float32(1 - power(self.beta1, step + 1))
+        v_hat = v_max / np.float32(1 - power(self.beta2, step + 1))
+        return np.divide(m_hat, np.sqrt(v_hat) + np.float32(self.floor), dtype=np.float32), (m, v, v_max)
+
+
 def power(base: float, exponent: int) -> float:
     """base ** exponent for exponent >= 0 by squaring: the same products in the same order everywhere."""
     result = 1.0

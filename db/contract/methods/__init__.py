@@ -8,16 +8,21 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
 
+from db.contract.methods.adamezo import Adamezo
 from db.contract.methods.base import MethodSettings
 from db.contract.methods.blockwise import Blockwise
+from db.contract.methods.cons import Cons
 from db.contract.methods.dizo import Dizo
 from db.contract.methods.eggroll import Eggroll
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
+from db.contract.methods.guided import Guided
+from db.contract.methods.hizoo import Hizoo
 from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.random_search import RandomSearch
 from db.contract.methods.sign import Sign
 from db.contract.methods.sparse_mezo import SparseMezo
 from db.contract.methods.subzero import SubZero
@@ -26,7 +31,25 @@ from db.contract.methods.zo_muon import ZoMuon
 
 # The first is what `auto` means where nothing was measured.
 MethodSpec = Annotated[
-    Mezo | Lozo | Blockwise | Lezo | SparseMezo | Dizo | SubZero | Tezo | ZoMuon | Sign | Fzoo | Es | Eggroll | Kerzoo,
+    Mezo
+    | Lozo
+    | Adamezo
+    | Sign
+    | Fzoo
+    | Es
+    | Kerzoo
+    | Cons
+    | Hizoo
+    | Guided
+    | Blockwise
+    | Lezo
+    | SparseMezo
+    | Dizo
+    | SubZero
+    | Tezo
+    | ZoMuon
+    | Eggroll
+    | RandomSearch,
     Field(discriminator="name"),
 ]
 ARMS: Final[dict[str, type[MethodSettings]]] = {

@@ -29,15 +29,16 @@ PRESETS = (
 
 
 class Mezo(AdapterSettings):
-    """MeZO (arXiv 2305.17333) on every entry of A and B."""
+    """MeZO (arXiv 2305.17333) on every entry of A and B. `scalar` divides by one second moment of all entries (MEAZO,
+    arXiv 2605.03869), with `beta2` and no momentum."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
     about: ClassVar[About] = About(
         formula="g = mean c z; c = (L+ - L-) / 2 eps",
         forwards="2q; one_sided q + 1; population q",
-        state="-; momentum 1 vector, adam 2",
+        state="-; momentum 1 vector, adam 2, amsgrad 3, scalar 1 number",
         use="the measure of all others",
         source="arXiv 2305.17333",
     )
     name: Literal["mezo"] = "mezo"
-    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    optimizer: Literal["sgd", "momentum", "adam", "amsgrad", "scalar"] = "sgd"

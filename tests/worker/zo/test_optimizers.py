@@ -6,17 +6,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.zo.optimizers import Adam, Momentum, Sgd, power
+from worker.zo.optimizers import Adam, Amsgrad, Momentum, Sgd, power
 
 CASES = [
     (Sgd(), lambda p: torch.optim.SGD(p, lr=0.1)),
     (Momentum(0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
     (Adam(0.9, 0.999), lambda p: torch.optim.Adam(p, lr=0.1)),
     (Adam(0.5, 0.9), lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.9))),
+    (Amsgrad(0.9, 0.999), lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True)),
+    (Amsgrad(0.5, 0.6), lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.6), amsgrad=True)),
 ]
 
 
-@pytest.mark.parametrize("optimizer, reference", CASES, ids=["sgd", "momentum", "adam", "adam-fast"])
+@pytest.mark.parametrize(
+    "optimizer, reference", CASES, ids=["sgd", "momentum", "adam", "adam-fast", "amsgrad", "amsgrad-fast"]
+)
 def test_equals_torch_in_float64(optimizer, reference):
     rng = np.random.default_rng(0)
     gradients = rng.normal(size=(50, 40)).astype(np.float32)
@@ -30,6 +34,19 @@ def test_equals_torch_in_float64(optimizer, reference):
         assert direction.dtype == np.float32
         mine = mine - direction * np.float32(0.1)
     np.testing.assert_allclose(mine, theta.detach().numpy(), rtol=1e-4, atol=2e-6)
+
+
+def test_amsgrad_keeps_the_largest_second_moment_where_adam_forgets_it():
+    """One large gradient, then small ones: Adam's steps grow back, AMSGrad's do not."""
+    adam, amsgrad = Adam(0.0, 0.5), Amsgrad(0.0, 0.5)
+    kept = {o: tuple(np.zeros(1, np.float32) for _ in range(o.buffers)) for o in (adam, amsgrad)}
+    moved = {}
+    for step in range(30):
+        gradient = np.full(1, 100.0 if step == 0 else 1.0, np.float32)
+        for o in (adam, amsgrad):
+            moved[o], kept[o] = o.apply(gradient, kept[o], step)
+    assert moved[adam][0] == pytest.approx(1.0, rel=1e-4)
+    assert moved[amsgrad][0] == pytest.approx(1 / np.sqrt(5000), rel=1e-4)
 
 
 def test_dampened_momentum_is_an_average():
