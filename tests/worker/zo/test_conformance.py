@@ -60,7 +60,7 @@ METHODS = {
     ),
     "kerzoo": case("db828ec48036040d", "kerzoo", 0.003, queries=4),
     "kerzoo clip, B alone": case(
-        "a58f820b8a1afd53", "kerzoo", 0.01, clip=3.0, queries=4, a_factor=0, weight_decay=0.01
+        "f734f4725346f895", "kerzoo", 0.01, clip=3.0, queries=4, a_factor=0, weight_decay=0.01
     ),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
     "lozo freeze, rms": case("5714ba925fbac4e9", "lozo", 0.02, refresh="freeze", window_rank=8, scale="rms"),

@@ -37,6 +37,7 @@ def test_streams_keep_their_numbers():
     assert {stream.name: stream.value for stream in Stream} == {
         "START": 1, "PROBE": 2, "LEFT": 3, "RIGHT": 4,
         "SIGNS": 10, "RADIUS": 11,
+        "ENTRIES": 30, "LAYERS": 31, "RATIO": 32,
         "FRAME_LEFT": 40, "FRAME_RIGHT": 41, "CORE": 42, "FIXED_LEFT": 43, "FIXED_RIGHT": 44, "TEMPORAL": 45,
         "PROJECTION": 46, "PROJECTED": 47,
     }  # fmt: skip
