@@ -182,6 +182,10 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
             yield Refusal(asked.path("rank"), message, "above_limit")
+    try:
+        spec.method.fits([name for name, _, _ in facts.base.select(spec.adapter.targets)])
+    except Unfit as rule:
+        yield asked.refusal(rule.field, rule.reason)
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:
