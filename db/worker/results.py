@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from db import files
+from db.contract import methods
 from db.contract.objectives import OBJECTIVES
 from db.tables import Evaluation, File, Job, JournalStep, Result
 
@@ -53,8 +54,8 @@ def metrics(session: Session, job: Job) -> Iterator[bytes]:
         page = JournalStep.job_id == job.id, JournalStep.step >= start, JournalStep.step < start + PAGE
         wanted = select(JournalStep.step, JournalStep.losses).where(*page).order_by(JournalStep.step)
         yield _lines(
-            (str(step + 1), _mean(losses), "", *held_out.get(step + 1, NOTHING))
-            for step, losses in session.execute(wanted)
+            (str(step + 1), _mean(methods.losses(job.spec, row)), "", *held_out.get(step + 1, NOTHING))
+            for step, row in session.execute(wanted)
         )
 
 

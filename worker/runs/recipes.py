@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from db.contract.methods.adamezo import Adamezo
-from db.contract.methods.base import HalvesSettings, MethodSettings, ProbedSettings
-from db.contract.methods.dizo import Dizo
+from db.contract.methods.base import ProbedSettings
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.kerzoo import Kerzoo
@@ -22,6 +21,7 @@ from db.contract.methods.zo_muon import ZoMuon
 from db.contract.spec import JobSpec
 from db.contract.tokens.architectures import layers
 from db.contract.tokens.base_model import Base
+from worker.runs import differentiated, parts
 from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
@@ -46,9 +46,8 @@ from worker.zo.methods import (
     tezo,
     zo_muon,
 )
-from worker.zo.optimizers import Adam, Amsgrad, Momentum, Optimizer, Sgd
-from worker.zo.schedules import Schedule
-from worker.zo.shapes import EVEN, Both, Halves, Shape
+from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
+from worker.zo.shapes import EVEN, Both, Shape
 
 
 def layout(spec: JobSpec, base: Base) -> Layout:
@@ -71,16 +70,16 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
         case "lozo":
             return _lozo(m, spec, layout)
         case "blockwise":
-            shape = _then(_halves(m, layout), blockwise.Blocks(layout, m.blocks))
+            shape = _then(parts.halves(m, layout), blockwise.Blocks(layout, m.blocks))
             return _descent(m, spec, entries, Sgd(), shape)
         case "lezo":
-            return _descent(m, spec, entries, Sgd(), _then(_halves(m, layout), _random(m, spec.seed, layout)))
+            return _descent(m, spec, entries, Sgd(), _then(parts.halves(m, layout), _random(m, spec.seed, layout)))
         case "sparse_mezo":
             small = sparse_mezo.SmallSpace(entries, m.density, m.mask_every)
-            return _descent(m, spec, small, Sgd(), _halves(m, layout))
+            return _descent(m, spec, small, Sgd(), parts.halves(m, layout))
         case "dizo":
             started = dizo.StartedSpace(entries)
-            descent = _descent(m, spec, started, _optimizer(m), _halves(m, layout))
+            descent = _descent(m, spec, started, parts.optimizer(m), parts.halves(m, layout))
             by = dizo.Projection(m.project_every, m.project_pairs, m.project_eps, m.project_rate, m.tau)
             return dizo.Dizo(descent, layout, spec.seed, by)
         case "subzero":
@@ -104,27 +103,21 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return guided.Guided(_pairs(m, spec, layout, entries), m.pool, m.pick)
         case "random_search":
             return _random_search(m, spec, layout)
+        case "first_order":
+            return differentiated.first(m, spec, layout)
+        case "forward_grad":
+            return differentiated.forward(m, spec, layout)
+        case "hybrid":
+            return differentiated.mixed(m, spec, layout)
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    descent = _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), _optimizer(m), _halves(m, layout))
+    descent = _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), parts.optimizer(m), parts.halves(m, layout))
     return meazo.Scaled(**vars(descent), beta=m.beta2) if m.optimizer == "scalar" else descent
 
 
-def _optimizer(m: Mezo | Dizo) -> Optimizer:
-    match m.optimizer:
-        case "momentum":  # ZO-SGD-MMT accumulates
-            return Momentum(m.momentum)
-        case "adam":
-            return Adam(m.momentum, m.beta2)
-        case "amsgrad":
-            return Amsgrad(m.momentum, m.beta2)
-        case "sgd" | "scalar":
-            return Sgd()
-
-
 def _adamezo(m: Adamezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    descent = _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), Sgd(), _halves(m, layout))
+    descent = _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), Sgd(), parts.halves(m, layout))
     return adamezo.Recomputed(**vars(descent), beta1=m.momentum, beta2=m.beta2, window=m.window)
 
 
@@ -134,25 +127,17 @@ def _pairs(m: ProbingSettings, spec: JobSpec, layout: Layout, space: Space[B], q
         space=space,
         estimator=Estimator("two_point", m.eps, queries),
         optimizer=Sgd(),
-        schedule=_schedule(m, spec),
+        schedule=parts.schedule(m, spec),
         clip=m.clip,
         weight_decay=m.weight_decay,
-        shape=_halves(m, layout),
+        shape=parts.halves(m, layout),
     )
 
 
 def _random_search(m: RandomSearch, spec: JobSpec, layout: Layout) -> random_search.RandomSearch:
     space = mezo.AdapterSpace(layout, spec.seed)
-    shape = EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
-    return random_search.RandomSearch(space, m.candidates, _schedule(m, spec), shape)
-
-
-def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
-    return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
-
-
-def _halves(m: HalvesSettings, layout: Layout) -> Shape:
-    return EVEN if m.a_factor == 1 and not m.a_from else Halves(layout, m.a_factor, m.a_from)
+    schedule = parts.schedule(m, spec)
+    return random_search.RandomSearch(space, m.candidates, schedule, parts.factored(m.a_factor, layout))
 
 
 def _then(first: Shape, second: Shape) -> Shape:
@@ -188,17 +173,17 @@ def _tezo(m: Tezo, spec: JobSpec, layout: Layout) -> tezo.Temporal:
             inner = Adam(m.momentum, m.beta2)
     space = tezo.FactorSpace(layout, spec.seed)
     estimator = Estimator(m.estimator, m.eps, m.queries)
-    return tezo.Temporal(space, estimator, tezo.Spanned(space, inner), _schedule(m, spec), m.clip, m.weight_decay)
+    return tezo.Temporal(space, estimator, tezo.Spanned(space, inner), parts.schedule(m, spec), m.clip, m.weight_decay)
 
 
 def _zo_muon(m: ZoMuon, spec: JobSpec, layout: Layout) -> Descent[zo_muon.State]:
     space = zo_muon.ProjectedSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
     estimator = Estimator("one_sided", m.eps, m.queries)
-    return Descent(space, estimator, zo_muon.Muon(layout), _schedule(m, spec), weight_decay=m.weight_decay)
+    return Descent(space, estimator, zo_muon.Muon(layout), parts.schedule(m, spec), weight_decay=m.weight_decay)
 
 
 def _weighed_adapter(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
+    space, shape = mezo.AdapterSpace(layout, spec.seed), parts.halves(m, layout)
     match m.name:
         case "sign":
             return _weighed(m, spec, space, Signs(m.eps, m.queries), shape)
@@ -216,7 +201,7 @@ def _weighed(
     m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
 ) -> Descent[B]:
     """A plain descent whose estimator is the method's own."""
-    return Descent(space, estimator, Sgd(), _schedule(m, spec), weight_decay=m.weight_decay, shape=shape)
+    return Descent(space, estimator, Sgd(), parts.schedule(m, spec), weight_decay=m.weight_decay, shape=shape)
 
 
 def _descent(
@@ -227,7 +212,7 @@ def _descent(
         space=space,
         estimator=Estimator(m.estimator, m.eps, m.queries),
         optimizer=optimizer,
-        schedule=_schedule(m, spec),
+        schedule=parts.schedule(m, spec),
         clip=m.clip,
         weight_decay=m.weight_decay,
         shape=shape,

@@ -36,6 +36,8 @@ class Stream(IntEnum):
     PROJECTED = 47  # its Psi
     SIGNS = 10  # a direction of +1 and -1 over all parameters of an adapter
     RADIUS = 11  # how far along a direction it is probed
+    TANGENT = 50  # a direction that a loss is differentiated along
+    BELOW = 51  # one over the parameters below the hybrid's top layers
 
 
 class Place(NamedTuple):

@@ -3,7 +3,7 @@
 Knows no arithmetic and no wire.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
@@ -15,9 +15,12 @@ from db.contract.methods.cons import Cons
 from db.contract.methods.dizo import Dizo
 from db.contract.methods.eggroll import Eggroll
 from db.contract.methods.es import Es
+from db.contract.methods.first_order import FirstOrder
+from db.contract.methods.forward_grad import ForwardGrad
 from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.guided import Guided
 from db.contract.methods.hizoo import Hizoo
+from db.contract.methods.hybrid import Hybrid
 from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
@@ -49,7 +52,10 @@ MethodSpec = Annotated[
     | Tezo
     | ZoMuon
     | Eggroll
-    | RandomSearch,
+    | RandomSearch
+    | FirstOrder
+    | Hybrid
+    | ForwardGrad,
     Field(discriminator="name"),
 ]
 ARMS: Final[dict[str, type[MethodSettings]]] = {
@@ -69,6 +75,13 @@ def settings(**values: Any) -> MethodSpec:
 def owners(field: str) -> tuple[str, ...]:
     """The methods that have a setting of this name."""
     return tuple(name for name, arm in ARMS.items() if field in arm.model_fields)
+
+
+def losses(spec: Mapping[str, Any], row: Sequence[float]) -> list[float]:
+    """Of a journal row of the job with this spec, as stored, the losses: a row may have more numbers for each probe."""
+    method = spec.get("method")
+    arm = ARMS.get(str(method.get("name"))) if isinstance(method, Mapping) else None
+    return list(row[:: arm.numbers if arm is not None else 1])
 
 
 def stored(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,12 +66,14 @@ class MethodSettings(Frozen):
 
     `replay` says what an adapter is rebuilt from: its `journal` of scalars, or `snapshots`, points of the run kept
     whole. `autograd` says that a worker needs derivatives: it runs where a worker with the torch scorer is registered.
+    `numbers` are those of the journal's row for each probe: its loss, and where there are 2 its slope.
     """
 
     presets: ClassVar[tuple[Line, ...]] = ()  # first match wins
     about: ClassVar[About]
     replay: ClassVar[Literal["journal", "snapshots"]] = "journal"
     autograd: ClassVar[bool] = False
+    numbers: ClassVar[int] = 1
     # Narrower than the schema, which must read what earlier releases have accepted: asked at admission, both ends
     # included.
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
