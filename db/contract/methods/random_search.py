@@ -1,5 +1,6 @@
 """Random search's settings and presets. Its arithmetic is in `worker/zo/methods/random_search.py`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -27,6 +28,8 @@ class RandomSearch(FactoredSettings):
         use="what every method must beat at equal tokens",
         source="arXiv 2603.12228",
     )
+    # A radius, as eps is one elsewhere.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**FactoredSettings.ranges, "learning_rate": (1e-6, 1)}
     name: Literal["random_search"] = "random_search"
     candidates: int = Field(default=8, ge=1, le=256)
 

@@ -24,7 +24,8 @@ HALF = float(np.finfo(np.float16).max)
 
 
 def spec(adapter: dict[str, object] | None = None, steps: int = 1_000_000, **method: object) -> JobSpec:
-    about = {"name": "mezo", "eps": 1e-2, "learning_rate": 1e-3, **method}
+    about = {"name": "mezo", "learning_rate": 1e-3, **method}
+    about = {"eps": 1e-2, **about} if "eps" in methods.ARMS[str(about["name"])].model_fields else about
     return JobSpec(
         model="tiny-llama", objective="choice", training_file="file-1",
         steps=steps, batch_size=1, eval_every=10, seed=3,
@@ -48,7 +49,7 @@ def computable(draw: st.DrawFn) -> JobSpec:
     values = {name: draw(within(name)) for name in FLOATS}
     most = min(1.0, ranges.MOST_DECAY / values["learning_rate"])
     values["weight_decay"] = draw(st.sampled_from([0.0, most]) | st.floats(0, most))
-    values["optimizer"] = draw(st.sampled_from(["sgd", "momentum", "adam"]))
+    values["optimizer"] = draw(st.sampled_from(["sgd", "momentum", "adam", "amsgrad", "scalar"]))
     if draw(st.booleans()):
         values |= {"name": "lozo", "window_rank": 1, "nu": draw(st.integers(1, 3))}
         values["optimizer"] = draw(st.sampled_from(["sgd", "momentum"]))
