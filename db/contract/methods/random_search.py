@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from db.contract.methods.base import HALVES, About, Line, MethodSettings, Preset, ProbedSettings
+from db.contract.methods.base import HALVES, About, Line, MethodSettings, Preset
 from db.contract.refusal import Unfit
 
 # First match wins. Not measured. Fewer steps of more rows: what wins on few rows has won by chance.
@@ -28,10 +28,8 @@ class RandomSearch(MethodSettings):
         use="what every method must beat at equal tokens",
         source="arXiv 2603.12228",
     )
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "learning_rate": ProbedSettings.ranges["learning_rate"],
-        "a_factor": HALVES["a_factor"],
-    }
+    # A radius, as eps is one elsewhere.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"learning_rate": (1e-6, 1), "a_factor": HALVES["a_factor"]}
     name: Literal["random_search"] = "random_search"
     a_factor: float = Field(default=1.0, ge=0, le=10, allow_inf_nan=False)
     candidates: int = Field(default=8, ge=1, le=256)

@@ -109,6 +109,17 @@ def post(anna, url, factory):
         ({"method": "sign", "estimator": "one_sided"}, "onward.estimator"),
         ({"method": "es", "a_factor": 11}, "onward.a_factor"),
         ({"method": "kerzoo", "clip": 1e300}, "onward.clip"),
+        ({"method": "cons", "optimizer": "momentum"}, "onward.optimizer"),
+        ({"method": "cons", "momentum": 0.9}, "onward.momentum"),
+        ({"method": "adamezo", "optimizer": "amsgrad"}, "onward.optimizer"),
+        ({"method": "adamezo", "window": 101}, "onward.window"),
+        ({"method": "guided", "pool": 1}, "onward.pool"),
+        ({"method": {"name": "guided", "pool": 65}}, "onward.method.pool"),
+        ({"method": "hizoo", "estimator": "two_point"}, "onward.estimator"),
+        ({"method": "hizoo", "smoothing": 0.75}, "onward.smoothing"),
+        ({"method": "random_search", "eps": 1e-2}, "onward.eps"),
+        ({"method": "random_search", "learning_rate": 2.0}, "onward.learning_rate"),
+        ({"method": "random_search", "weight_decay": 0.1}, "onward.weight_decay"),
     ],
 )
 def test_settings_out_of_range_name_their_path(post, training, onward, param):

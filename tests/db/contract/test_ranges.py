@@ -50,7 +50,7 @@ def computable(draw: st.DrawFn) -> JobSpec:
     values = {name: draw(within(name)) for name in FLOATS}
     most = min(1.0, ranges.MOST_DECAY / values["learning_rate"])
     values["weight_decay"] = draw(st.sampled_from([0.0, most]) | st.floats(0, most))
-    values["optimizer"] = draw(st.sampled_from(["sgd", "momentum", "adam"]))
+    values["optimizer"] = draw(st.sampled_from(["sgd", "momentum", "adam", "amsgrad", "scalar"]))
     if draw(st.booleans()):
         values |= {"name": "lozo", "window_rank": 1, "nu": draw(st.integers(1, 3))}
         values["optimizer"] = draw(st.sampled_from(["sgd", "momentum"]))

@@ -8,9 +8,11 @@ from tests.worker.linear import BASE, spec
 from worker.runs import recipes
 from worker.types import Module
 from worker.zo.descent import Descent
+from worker.zo.methods.adamezo import Recomputed
 from worker.zo.methods.lozo import WindowSpace
+from worker.zo.methods.meazo import Scaled
 from worker.zo.methods.mezo import AdapterSpace
-from worker.zo.optimizers import Adam, Momentum, Sgd
+from worker.zo.optimizers import Adam, Amsgrad, Momentum, Sgd
 
 
 def build(**method) -> Descent:
@@ -38,6 +40,13 @@ def test_spaces_and_optimizers():
     assert build(optimizer="momentum", momentum=0.8).optimizer == Momentum(0.8)
     assert build(name="lozo", window_rank=1, optimizer="momentum").optimizer == Momentum(0.9, dampening=0.9)
     assert build(optimizer="adam", beta2=0.95).optimizer == Adam(0.9, 0.95)
+    assert build(optimizer="amsgrad", beta2=0.95).optimizer == Amsgrad(0.9, 0.95)
+    scalar = build(optimizer="scalar", beta2=0.95, a_factor=0.0)
+    assert isinstance(scalar, Scaled)
+    assert (scalar.beta, scalar.shape.a) == (0.95, 0.0)
+    window = build(name="adamezo", momentum=0.8, beta2=0.95, window=3)
+    assert isinstance(window, Recomputed)
+    assert (window.beta1, window.beta2, window.window) == (0.8, 0.95, 3)
 
 
 def test_spaces_of_w():
@@ -78,7 +87,7 @@ def test_the_price_counts_the_probes_that_are_asked(estimator, queries):
         ({"name": "lozo", "window_rank": 5}, "must not exceed rank"),
         ({"name": "lozo", "window_rank": 3, "refresh": "recompress"}, "at least 2"),
         ({"warmup_steps": 41}, "must not exceed steps"),
-        ({"name": "hizoo"}, "mezo"),
+        ({"name": "unheard-of"}, "mezo"),
     ],
 )
 def test_what_has_no_meaning_is_refused(method, reason):
