@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from db.contract import methods
-from db.contract.methods.lozo import Lozo
-from db.contract.methods.mezo import Mezo
+from db.contract.methods import MethodSpec
 from db.contract.spec import AdapterSpec, JobSpec
 from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, arrays, replay, run
 from worker.adapters.snapshots import Prefix, Snapshots
@@ -30,7 +29,7 @@ PINNED_STEPS = 37
 
 class Case(NamedTuple):
     digest: str
-    method: Mezo | Lozo
+    method: MethodSpec
 
 
 def case(digest: str, name: str, learning_rate: float, **settings: object) -> Case:
@@ -48,6 +47,20 @@ METHODS = {
     "lozo bank": case("1202f603d0b1af86", "lozo", 0.006),
     "lozo freeze": case("7a2c99b0b680c3b4", "lozo", 0.003, refresh="freeze", window_rank=8),
     "lozo recompress": case("b91866a75c943d15", "lozo", 0.005, refresh="recompress"),
+    "mezo, A later": case("af3bcb7890f9f635", "mezo", 0.005, a_factor=0.5, a_from=20, weight_decay=0.01),
+    "blockwise": case("95cd3ed52e0ce20f", "blockwise", 0.005, blocks=1),  # MeZO's, to the bit
+    "lezo entries": case("b2d021c6c61efaed", "lezo", 0.01, by="entries", density=0.5, mask_every=3),
+    "sparse_mezo": case("d688b703cacd7c52", "sparse_mezo", 0.01, density=0.5, mask_every=8, queries=2),
+    "dizo": case(
+        "b067ac7887160614",
+        "dizo",
+        0.005,
+        optimizer="momentum",
+        momentum=0.5,
+        project_every=1,
+        project_pairs=2,
+        project_rate=0.5,
+    ),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
 }
 each = pytest.mark.parametrize("name", METHODS)
