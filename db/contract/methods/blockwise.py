@@ -35,4 +35,4 @@ class Blockwise(AdapterSettings):
     def check_modules(self, modules: Sequence[Linear], rank: int) -> None:
         super().check_modules(modules, rank)
         if self.blocks > len(modules):
-            raise Unfit("blocks", f"blocks is {self.blocks}, and the adapter has {len(modules)} modules")
+            raise Unfit("blocks", f"blocks is {self.blocks}: at most {len(modules)}, the modules of the adapter")

@@ -76,6 +76,24 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"method": "zo_muon", "clip": 1.0}, ("onward.clip", "invalid_value")),
         ({"method": "zo_muon", "eps": 1e-9}, ("onward.eps", "invalid_value")),
         ({"scale": "rms"}, ("onward.scale", "invalid_value")),
+        ({"method": "blockwise", "blocks": 5}, ("onward.blocks", "invalid_value")),
+        ({"method": "blockwise", "blocks": 0}, ("onward.blocks", "invalid_value")),
+        ({"method": "blockwise", "optimizer": "momentum"}, ("onward.optimizer", "invalid_value")),
+        ({"method": "lezo", "density": 0.24}, ("onward.density", "invalid_value")),
+        ({"method": "lezo", "density": 0.0}, ("onward.density", "invalid_value")),
+        ({"method": "lezo", "density": 1e-4, "by": "entries"}, ("onward.density", "invalid_value")),
+        ({"method": "lezo", "mask_every": 0}, ("onward.mask_every", "invalid_value")),
+        ({"method": "sparse_mezo", "density": 1e-4}, ("onward.density", "invalid_value")),
+        ({"method": "sparse_mezo", "density": 1.5}, ("onward.density", "invalid_value")),
+        ({"method": "dizo", "tau": 1.5}, ("onward.tau", "invalid_value")),
+        ({"method": "dizo", "project_pairs": 0}, ("onward.project_pairs", "invalid_value")),
+        ({"method": "dizo", "project_eps": 1e-9}, ("onward.project_eps", "invalid_value")),
+        ({"tau": 0.1}, ("onward.tau", "invalid_value")),
+        ({"density": 0.5}, ("onward.density", "invalid_value")),
+        ({"a_factor": 0.0, "a_from": 3}, ("onward.a_from", "invalid_value")),
+        ({"a_from": -1}, ("onward.a_from", "invalid_value")),
+        ({"a_factor": 1e-9}, ("onward.a_factor", "invalid_value")),
+        ({"a_factor": 10.0, "eps": 0.5}, ("onward.a_factor", "invalid_value")),
         ({"warmup_steps": 5}, ("onward.warmup_steps", "invalid_value")),
         ({"eps": 2.0}, ("onward.eps", "invalid_value")),
         ({"eps": 2.0, "places": {"eps": "onward.method.eps"}}, ("onward.method.eps", "invalid_value")),
@@ -140,6 +158,40 @@ def test_a_window_is_the_whole_rank_unless_asked_otherwise(facts: Facts, method)
     found = decided(facts, method=method)
     assert isinstance(found, Admitted)
     assert getattr(found.spec.method, "window_rank") == SMALL["rank"]  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        ({"method": "blockwise", "blocks": 5}, "blocks is 5: at most 4, the modules of the adapter"),
+        ({"method": "blockwise", "blocks": 2, "targets": ["layers.1.self_attn.q_proj"]}, "blocks is 2: at most 1"),
+        ({"method": "lezo", "density": 0.24}, "density 0.24 of 2 layers is less than half of one"),
+        ({"method": "lezo", "density": 1e-4, "by": "entries"}, "leaves a tensor of"),
+        ({"a_factor": 1e-9, "eps": 1e-2}, "with eps 0.01 A's factor may be 0, 1 or 0.0001 to 100"),
+    ],
+)
+def test_what_does_not_go_with_the_adapter_s_modules_is_said(facts: Facts, asked, said):
+    found = decided(facts, **asked)
+    assert isinstance(found, Refusal)
+    assert said in found.message
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": "blockwise", "blocks": 4},
+        {"method": "lezo", "density": 0.25},
+        {"method": "lezo", "density": 0.25, "by": "entries"},
+        {"method": "sparse_mezo"},
+        {"method": "dizo"},
+        {"a_factor": 0.5, "a_from": 3},
+    ],
+)
+def test_what_goes_with_them_is_admitted_and_priced_by_the_most(facts: Facts, asked):
+    found = decided(replace(facts, limits=replace(facts.limits, step_tokens=10_000)), **asked)
+    assert isinstance(found, Admitted), found
+    assert found.price == price(found.spec, PLAIN[0].counts, PLAIN[1].counts)
+    assert found.spec.method.probes == (22 if found.spec.method.name == "dizo" else 2)
 
 
 def test_what_no_row_decides_is_refused_before_a_row_is_read(facts: Facts):

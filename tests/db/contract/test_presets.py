@@ -17,7 +17,7 @@ def _spec(resolved: dict[str, object]) -> JobSpec:
     return JobSpec(**{"model": "m", "training_file": "file-1", "seed": 0, **resolved})
 
 
-@pytest.mark.parametrize("method", ["mezo", "lozo"])
+@pytest.mark.parametrize("method", methods.ARMS)
 @pytest.mark.parametrize("format, objective", [("choice", "choice"), ("completion", "lm"), ("chat", "lm")])
 def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method, format, objective):
     spec = _spec(resolve({"method": method, "objective": "auto"}, base, format, rows=100, valid_rows=50))

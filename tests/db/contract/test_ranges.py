@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.contract import methods, ranges
+from db.contract.methods import base
 from db.contract.spec import AdapterSpec, JobSpec, stored
 from db.contract.tokens.base_model import Base
 from worker.runs import recipes
@@ -51,7 +52,16 @@ def computable(draw: st.DrawFn) -> JobSpec:
     most = min(1.0, ranges.MOST_DECAY / values["learning_rate"])
     values["weight_decay"] = draw(st.sampled_from([0.0, most]) | st.floats(0, most))
     values["optimizer"] = draw(st.sampled_from(["sgd", "momentum", "adam", "amsgrad", "scalar"]))
-    if draw(st.booleans()):
+    least, most = (end / values["eps"] for end in base.A_RADIUS)
+    factor = draw(st.sampled_from([0.0, 1.0, least, min(most, 10)]) | st.floats(least, min(most, 10)))
+    values |= {"a_factor": factor, "a_from": draw(st.sampled_from([0, 2])) if factor else 0}
+    kind = draw(st.sampled_from(["mezo", "lozo", "blockwise", "lezo", "sparse_mezo"]))
+    if kind in ("blockwise", "lezo", "sparse_mezo"):
+        values |= {"name": kind, "optimizer": "sgd"}
+        values |= {"blocks": 3} if kind == "blockwise" else {"density": draw(st.sampled_from([0.5, 1.0]))}
+        values |= {"by": draw(st.sampled_from(["layers", "entries"]))} if kind == "lezo" else {}
+    if kind == "lozo":
+        del values["a_factor"], values["a_from"]
         values |= {"name": "lozo", "window_rank": 1, "nu": draw(st.integers(1, 3))}
         values["optimizer"] = draw(st.sampled_from(["sgd", "momentum"]))
         values["refresh"] = draw(st.sampled_from(["bank", "freeze", *(["recompress"] if rank > 1 else [])]))

@@ -67,6 +67,20 @@ METHODS = {
     "forward-grad, adam, B alone": case(
         "e62feb4fa2d1fb8a", "forward_grad", 0.01, queries=3, optimizer="adam", a_factor=0, clip=3.0
     ),
+    "mezo, A later": case("af3bcb7890f9f635", "mezo", 0.005, a_factor=0.5, a_from=20, weight_decay=0.01),
+    "blockwise": case("95cd3ed52e0ce20f", "blockwise", 0.005, blocks=1),  # MeZO's, to the bit
+    "lezo entries": case("b2d021c6c61efaed", "lezo", 0.01, by="entries", density=0.5, mask_every=3),
+    "sparse_mezo": case("d688b703cacd7c52", "sparse_mezo", 0.01, density=0.5, mask_every=8, queries=2),
+    "dizo": case(
+        "b067ac7887160614",
+        "dizo",
+        0.005,
+        optimizer="momentum",
+        momentum=0.5,
+        project_every=1,
+        project_pairs=2,
+        project_rate=0.5,
+    ),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
     "lozo freeze, rms": case("5714ba925fbac4e9", "lozo", 0.02, refresh="freeze", window_rank=8, scale="rms"),
     "subzero": case("2754f88388118b23", "subzero", 0.01, nu=8, window_rank=4),
