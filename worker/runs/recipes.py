@@ -1,16 +1,15 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
-from dataclasses import replace
 from typing import Any
 
 from db.contract.methods.base import AdapterSettings, DescentSettings
+from db.contract.methods.eggroll import Eggroll
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.methods.sign import Sign
-from db.contract.methods.weighed import WeighedAdapterSettings, WeighedSettings
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
@@ -39,69 +38,66 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
     m = spec.method
     match m.name:
         case "mezo":
-            return _mezo(m, spec, layout)
+            return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), _optimizer(m), _halves(m, layout))
         case "lozo":
             return _lozo(m, spec, layout)
         case "sign" | "fzoo" | "es" | "kerzoo":
-            return _weighed_adapter(m, spec, layout)
+            draws = fzoo.SignSpace if m.name == "fzoo" else mezo.AdapterSpace
+            entries, weighing = draws(layout, spec.seed), _weighing(m, spec.seed)
+            return _descent(m, spec, entries, _optimizer(m), _halves(m, layout), weighing)
         case "eggroll":
             window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
-            return _weighed(m, spec, window, eggroll.weighing(m.eps, m.queries, m.window_rank))
+            weighing = eggroll.weighing(m.eps, m.queries, m.window_rank)
+            return _descent(m, spec, window, _averaging(m), weighing=weighing)
 
 
-def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    optimizer: Optimizer
+def _optimizer(m: Mezo | Sign | Fzoo | Es | Kerzoo) -> Optimizer:
     match m.optimizer:
         case "sgd":
-            optimizer = Sgd()
+            return Sgd()
         case "momentum":  # ZO-SGD-MMT accumulates
-            optimizer = Momentum(m.momentum)
+            return Momentum(m.momentum)
         case "adam":
-            optimizer = Adam(m.momentum, m.beta2)
-    return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), optimizer, _halves(m, layout))
+            return Adam(m.momentum, m.beta2)
 
 
-def _halves(m: AdapterSettings | WeighedAdapterSettings, layout: Layout) -> Shape:
+def _averaging(m: Lozo | Eggroll) -> Optimizer:
+    return Momentum(m.momentum, dampening=m.momentum) if m.optimizer == "momentum" else Sgd()  # LOZO-M
+
+
+def _weighing(m: Sign | Fzoo | Es | Kerzoo, seed: int) -> Weighing:
+    match m.name:
+        case "sign":
+            return Signs(m.eps, m.queries)
+        case "fzoo":
+            return Standardised("centre", m.eps, m.queries, m.deviation)
+        case "es":
+            return Standardised("mean", m.eps, m.queries)
+        case "kerzoo":
+            return kerzoo.Kernel(m.eps, m.queries, seed)
+
+
+def _halves(m: AdapterSettings, layout: Layout) -> Shape:
     return EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
 
 
 def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
-    averages = m.optimizer == "momentum"  # LOZO-M
-    optimizer = Momentum(m.momentum, dampening=m.momentum) if averages else Sgd()
     space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
-    return _descent(m, spec, space, optimizer)
-
-
-def _weighed_adapter(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
-    match m.name:
-        case "sign":
-            return _weighed(m, spec, space, Signs(m.eps, m.queries), shape)
-        case "fzoo":
-            weights = Standardised("centre", m.eps, m.queries, m.deviation)
-            return _weighed(m, spec, fzoo.SignSpace(layout, spec.seed), weights, shape)
-        case "es":
-            return _weighed(m, spec, space, Standardised("mean", m.eps, m.queries), shape)
-        case "kerzoo":
-            weighed = _weighed(m, spec, space, kerzoo.Kernel(m.eps, m.queries, spec.seed), shape)
-            return replace(weighed, clip=m.clip)
-
-
-def _weighed(
-    m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
-) -> Descent[B]:
-    """A plain descent whose estimator is the method's own."""
-    schedule = Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
-    return Descent(space, estimator, Sgd(), schedule, weight_decay=m.weight_decay, shape=shape)
+    return _descent(m, spec, space, _averaging(m))
 
 
 def _descent(
-    m: DescentSettings, spec: JobSpec, space: Space[B], optimizer: Optimizer, shape: Shape = EVEN
+    m: DescentSettings,
+    spec: JobSpec,
+    space: Space[B],
+    optimizer: Optimizer,
+    shape: Shape = EVEN,
+    weighing: Weighing | None = None,
 ) -> Descent[B]:
-    """What all descents take from their settings alike."""
+    """What all descents take from their settings alike; `weighing` where the method has its own."""
     return Descent(
         space=space,
-        estimator=Estimator(m.estimator, m.eps, m.queries),
+        estimator=weighing or Estimator(m.estimator, m.eps, m.queries),
         optimizer=optimizer,
         schedule=Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps),
         clip=m.clip,
