@@ -2,8 +2,12 @@
 
 from db.contract.methods.base import HalvesSettings, MethodSettings
 from db.contract.methods.dizo import Dizo
+from db.contract.methods.es import Es
 from db.contract.methods.forward_grad import ForwardGrad
+from db.contract.methods.fzoo import Fzoo
+from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.sign import Sign
 from db.contract.spec import JobSpec
 from worker.types import Layout
 from worker.zo.optimizers import Adam, Amsgrad, Momentum, Optimizer, Sgd
@@ -11,7 +15,7 @@ from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
 
 
-def optimizer(m: Mezo | Dizo | ForwardGrad) -> Optimizer:
+def optimizer(m: Mezo | Dizo | Sign | Fzoo | Es | Kerzoo | ForwardGrad) -> Optimizer:
     match m.optimizer:
         case "momentum":  # ZO-SGD-MMT accumulates
             return Momentum(m.momentum)

@@ -1,10 +1,10 @@
 """From a job's spec to its method and layout: the one place that knows both vocabularies. Knows no engine."""
 
-from dataclasses import replace
 from typing import Any
 
 from db.contract.methods.adamezo import Adamezo
 from db.contract.methods.base import ProbedSettings
+from db.contract.methods.eggroll import Eggroll
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.kerzoo import Kerzoo
@@ -16,7 +16,6 @@ from db.contract.methods.random_search import RandomSearch
 from db.contract.methods.sign import Sign
 from db.contract.methods.subzero import SubZero
 from db.contract.methods.tezo import Tezo
-from db.contract.methods.weighed import WeighedSettings
 from db.contract.methods.zo_muon import ZoMuon
 from db.contract.spec import JobSpec
 from db.contract.tokens.architectures import layers
@@ -89,10 +88,13 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
         case "zo_muon":
             return _zo_muon(m, spec, layout)
         case "sign" | "fzoo" | "es" | "kerzoo":
-            return _weighed_adapter(m, spec, layout)
+            draws = fzoo.SignSpace(layout, spec.seed) if m.name == "fzoo" else entries
+            weighing = _weighing(m, spec.seed)
+            return _descent(m, spec, draws, parts.optimizer(m), parts.halves(m, layout), weighing)
         case "eggroll":
             window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
-            return _weighed(m, spec, window, eggroll.weighing(m.eps, m.queries, m.window_rank))
+            weighing = eggroll.weighing(m.eps, m.queries, m.window_rank)
+            return _descent(m, spec, window, _averaging(m), weighing=weighing)
         case "adamezo":
             return _adamezo(m, spec, layout)
         case "cons":
@@ -152,10 +154,8 @@ def _random(m: Lezo, seed: int, layout: Layout) -> Shape:
 
 
 def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
-    averages = m.optimizer == "momentum"  # LOZO-M
-    optimizer = Momentum(m.momentum, dampening=m.momentum) if averages else Sgd()
     space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh, m.scale)
-    return _descent(m, spec, space, optimizer)
+    return _descent(m, spec, space, _averaging(m))
 
 
 def _subzero(m: SubZero, spec: JobSpec, layout: Layout) -> Descent[subzero.State]:
@@ -182,35 +182,34 @@ def _zo_muon(m: ZoMuon, spec: JobSpec, layout: Layout) -> Descent[zo_muon.State]
     return Descent(space, estimator, zo_muon.Muon(layout), parts.schedule(m, spec), weight_decay=m.weight_decay)
 
 
-def _weighed_adapter(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    space, shape = mezo.AdapterSpace(layout, spec.seed), parts.halves(m, layout)
+def _averaging(m: Lozo | Eggroll) -> Optimizer:
+    return Momentum(m.momentum, dampening=m.momentum) if m.optimizer == "momentum" else Sgd()  # LOZO-M
+
+
+def _weighing(m: Sign | Fzoo | Es | Kerzoo, seed: int) -> Weighing:
     match m.name:
         case "sign":
-            return _weighed(m, spec, space, Signs(m.eps, m.queries), shape)
+            return Signs(m.eps, m.queries)
         case "fzoo":
-            weights = Standardised("centre", m.eps, m.queries, m.deviation)
-            return _weighed(m, spec, fzoo.SignSpace(layout, spec.seed), weights, shape)
+            return Standardised("centre", m.eps, m.queries, m.deviation)
         case "es":
-            return _weighed(m, spec, space, Standardised("mean", m.eps, m.queries), shape)
+            return Standardised("mean", m.eps, m.queries)
         case "kerzoo":
-            weighed = _weighed(m, spec, space, kerzoo.Kernel(m.eps, m.queries, spec.seed), shape)
-            return replace(weighed, clip=m.clip)
-
-
-def _weighed(
-    m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
-) -> Descent[B]:
-    """A plain descent whose estimator is the method's own."""
-    return Descent(space, estimator, Sgd(), parts.schedule(m, spec), weight_decay=m.weight_decay, shape=shape)
+            return kerzoo.Kernel(m.eps, m.queries, seed)
 
 
 def _descent(
-    m: ProbedSettings, spec: JobSpec, space: Space[B], optimizer: Optimizer, shape: Shape = EVEN
+    m: ProbedSettings,
+    spec: JobSpec,
+    space: Space[B],
+    optimizer: Optimizer,
+    shape: Shape = EVEN,
+    weighing: Weighing | None = None,
 ) -> Descent[B]:
-    """What all descents take from their settings alike."""
+    """What all descents take from their settings alike; `weighing` where the method has its own."""
     return Descent(
         space=space,
-        estimator=Estimator(m.estimator, m.eps, m.queries),
+        estimator=weighing or Estimator(m.estimator, m.eps, m.queries),
         optimizer=optimizer,
         schedule=parts.schedule(m, spec),
         clip=m.clip,

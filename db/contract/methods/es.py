@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from db.contract.methods.base import About, Line, Preset
-from db.contract.methods.weighed import WeighedAdapterSettings
+from db.contract.methods.base import About, AdapterSettings, Line, Preset
 
 # First match wins. Not measured.
 PRESETS = (
@@ -14,20 +13,19 @@ PRESETS = (
 )
 
 
-class Es(WeighedAdapterSettings):
-    """An evolution strategy (arXiv 2509.24372) on every entry of A and B: `queries` is its population."""
+class Es(AdapterSettings):
+    """An evolution strategy (arXiv 2509.24372) on every entry of A and B: `queries` is its population, `clip`
+    bounds a score."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
     about: ClassVar[About] = About(
         formula="g = mean z-score(L) z",
         forwards="q",
-        state="-",
+        state="-; momentum 1 vector, adam 2",
         use="losses of unknown scale and shift",
         source="arXiv 2509.24372",
     )
     name: Literal["es"] = "es"
-    queries: int = Field(default=30, ge=2, le=64)  # one loss has no deviation
-
-    @property
-    def probes(self) -> int:
-        return self.queries
+    estimator: Literal["population"] = "population"
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    queries: int = Field(default=30, ge=1, le=64)

@@ -1,10 +1,8 @@
 """KerZOO's settings and presets. Its arithmetic is in `worker/zo/methods/kerzoo.py`."""
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from db.contract.methods.base import About, Line, Positive, Preset
-from db.contract.methods.weighed import WeighedAdapterSettings
+from db.contract.methods.base import About, AdapterSettings, Line, Preset
 
 # First match wins. Not measured.
 PRESETS = (
@@ -13,7 +11,7 @@ PRESETS = (
 )
 
 
-class Kerzoo(WeighedAdapterSettings):
+class Kerzoo(AdapterSettings):
     """KerZOO (arXiv 2505.18886) on every entry of A and B: radii of up to `eps`, drawn; `clip` bounds a direction's
     weight |c K(r)|."""
 
@@ -21,14 +19,10 @@ class Kerzoo(WeighedAdapterSettings):
     about: ClassVar[About] = About(
         formula="g = mean c K(r) z, probes at eps r z",
         forwards="2q",
-        state="-",
+        state="-; momentum 1 vector, adam 2",
         use="large eps: bias eps^4",
         source="arXiv 2505.18886",
     )
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**WeighedAdapterSettings.ranges, "clip": (1e-6, 1e6)}
     name: Literal["kerzoo"] = "kerzoo"
-    clip: Positive | None = None
-
-    @property
-    def probes(self) -> int:
-        return 2 * self.queries
+    estimator: Literal["two_point"] = "two_point"
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"

@@ -2,8 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from db.contract.methods.base import About, Line, Preset
-from db.contract.methods.weighed import WeighedAdapterSettings
+from db.contract.methods.base import About, AdapterSettings, Line, Preset
 
 # First match wins. Not measured.
 PRESETS = (
@@ -12,15 +11,17 @@ PRESETS = (
 )
 
 
-class Sign(WeighedAdapterSettings):
+class Sign(AdapterSettings):
     """ZO-SGD-Sign (arXiv 2402.11592) on every entry of A and B: a direction counts by its slope's sign alone."""
 
     presets: ClassVar[tuple[Line, ...]] = PRESETS
     about: ClassVar[About] = About(
-        formula="g = mean sign(c) z", forwards="2q", state="-", use="losses with outliers", source="arXiv 2402.11592"
+        formula="g = mean sign(c) z",
+        forwards="2q",
+        state="-; momentum 1 vector, adam 2",
+        use="losses with outliers",
+        source="arXiv 2402.11592",
     )
     name: Literal["sign"] = "sign"
-
-    @property
-    def probes(self) -> int:
-        return 2 * self.queries
+    estimator: Literal["two_point"] = "two_point"
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"

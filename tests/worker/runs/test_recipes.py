@@ -1,5 +1,7 @@
 """Specs become the methods they name; combinations without meaning are refused by the spec itself."""
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,11 +10,15 @@ from tests.worker.linear import BASE, spec
 from worker.runs import recipes
 from worker.types import Module
 from worker.zo.descent import Descent
+from worker.zo.estimators import Signs, Standardised
 from worker.zo.methods.adamezo import Recomputed
+from worker.zo.methods.fzoo import SignSpace
+from worker.zo.methods.kerzoo import Kernel
 from worker.zo.methods.lozo import WindowSpace
 from worker.zo.methods.meazo import Scaled
 from worker.zo.methods.mezo import AdapterSpace
 from worker.zo.optimizers import Adam, Amsgrad, Momentum, Sgd
+from worker.zo.shapes import EVEN
 
 
 def build(**method) -> Descent:
@@ -61,6 +67,27 @@ def test_spaces_of_w():
     assert build(name="lozo", window_rank=2).space.scale == "none"
 
 
+def test_estimators_of_their_own():
+    assert build(name="sign", queries=3).estimator == Signs(1e-2, 3)
+    assert build(name="fzoo", queries=3).estimator == Standardised("centre", 1e-2, 3, "sample")
+    assert build(name="fzoo", deviation="population").estimator == Standardised("centre", 1e-2, 8, "population")
+    assert build(name="es", queries=4, a_factor=0).estimator == Standardised("mean", 1e-2, 4)
+    assert build(name="kerzoo", queries=4).estimator == Kernel(1e-2, 4, 1)
+    members = build(name="eggroll", queries=8, window_rank=2).estimator
+    assert members == Standardised("mean", 1e-2 / math.sqrt(2), 8, "population", gain=2.0)
+    assert isinstance(build(name="fzoo").space, SignSpace)
+    assert build(name="es", a_factor=0).shape != EVEN == build(name="es").shape
+    assert build(name="es", optimizer="momentum", momentum=0.8).optimizer == Momentum(0.8)
+    assert build(name="eggroll", optimizer="momentum").optimizer == Momentum(0.9, dampening=0.9)
+
+
+@pytest.mark.parametrize("name", ["sign", "fzoo", "es", "eggroll", "kerzoo"])
+def test_their_price_counts_the_probes_that_are_asked(name):
+    for queries in ({}, {"queries": 3}):
+        made = build(name=name, **queries)
+        assert made.most == len(made.ask(*made.init(), ())) == spec(method={"name": name, **queries}).method.probes
+
+
 def test_settings_arrive():
     made = build(learning_rate=0.25, schedule="linear", warmup_steps=4, clip=2.0, weight_decay=0.5, eps=0.125)
     assert (made.schedule.peak, made.schedule.kind, made.schedule.warmup, made.schedule.steps) == (
@@ -88,6 +115,10 @@ def test_the_price_counts_the_probes_that_are_asked(estimator, queries):
         ({"name": "lozo", "window_rank": 3, "refresh": "recompress"}, "at least 2"),
         ({"warmup_steps": 41}, "must not exceed steps"),
         ({"name": "unheard-of"}, "mezo"),
+        ({"estimator": "population"}, "at least 2 queries"),
+        ({"name": "fzoo", "queries": 1}, "at least 2 queries"),
+        ({"name": "es", "queries": 1}, "at least 2 queries"),
+        ({"name": "eggroll", "window_rank": 5}, "must not exceed rank"),
     ],
 )
 def test_what_has_no_meaning_is_refused(method, reason):
