@@ -57,7 +57,7 @@ def looking(
                 storage.check(tenant, session, 1, context.settings.max_tenant_bytes)
                 row = restorations.ask(tenant, session, step)
             if row.state == "asked" and not rung:
-                queue.ring_after_commit(session, step.job.model, context.ring)
+                queue.ring_after_commit(session, queue.bell(step.job.model, step.job.autograd), context.ring)
                 rung = True
             return row if row.state == "ready" else _told(session, step, row)
 

@@ -95,7 +95,7 @@ class Submission:
                 validating=admitted is None,
             )
             if created and admitted is not None:
-                queue.ring_after_commit(session, job.model, self.context.ring)
+                queue.ring_after_commit(session, queue.bell(job.model, job.autograd), self.context.ring)
             answer = shown(self.tenant, session, job)
         if created:
             log.info(job.state, job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
@@ -195,7 +195,7 @@ def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A paused job waits for a worker again and goes on at the step it stopped at."""
     with context.transaction(tenant.id) as session:
         job = errors.found(jobs.resume(tenant.id, session, job_id), missing.job(job_id))
-        queue.ring_after_commit(session, job.model, context.ring)
+        queue.ring_after_commit(session, queue.bell(job.model, job.autograd), context.ring)
         return shown(tenant.id, session, job)
 
 

@@ -56,13 +56,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before a row is tokenised. `seed` is drawn for a request that names none."""
+    """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
+    worker with the torch scorer is registered for the base."""
 
     base: Base
     training: Examples
     validation: Examples | None
     limits: Limits
     seed: int
+    derivatives: bool = False
 
     @property
     def files(self) -> tuple[Examples, ...]:
@@ -170,6 +172,8 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
     for rule in ranges.unfit(spec):
         yield asked.refusal(rule.field, rule.reason)
+    if spec.method.autograd and (reason := _no_derivatives(spec, facts)):
+        yield asked.refusal("method", reason, "no_derivatives")
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
         there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
@@ -182,6 +186,16 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
             yield Refusal(asked.path("rank"), message, "above_limit")
+
+
+def _no_derivatives(spec: JobSpec, facts: Facts) -> str | None:
+    """Why a method that needs them cannot run here."""
+    name = spec.method.name
+    if facts.base.quantised:
+        return f"'{name}' needs derivatives, which the quantised base {facts.base.name} has not."
+    if not facts.derivatives:
+        return f"'{name}' needs derivatives: no worker of {facts.base.name} with the torch scorer is there now."
+    return None
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:
