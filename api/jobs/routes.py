@@ -25,7 +25,7 @@ from db import files, queue
 from db.contract.admit import Admitted
 from db.contract.spec import JobSpec
 from db.tables import ENDED, Job
-from db.tenant import adapters, jobs, results
+from db.tenant import adapters, jobs, restorations, results
 from db.tenant.waiting import waiting
 
 log = structlog.get_logger("api.jobs.routes")
@@ -220,7 +220,8 @@ def checkpoints(
         found, more = jobs.checkpoints(tenant.id, session, job_id, after=start, limit=limit)
         file = files.get(tenant.id, session, job.validation_file or "")
         rows = file.rows if file is not None else job.spec.get("held_out") or None
-        return page([response.checkpoint(row, job, rows) for row in found], more)
+        kept = restorations.kept(tenant.id, session, job)
+        return page([response.checkpoint(row, job, rows, kept) for row in found], more)
 
 
 def numbered(after: str | None, pattern: str) -> int | None:

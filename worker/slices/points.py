@@ -17,6 +17,10 @@ from worker.runs.replay import Point
 from worker.slices.journal_writer import JournalWriter
 
 
+class NotKept(NotWhole):
+    """The point is not there, or not what it was."""
+
+
 def keep(writer: JournalWriter, point: Point) -> None:
     """The run of `writer` can go on from here, once what leads here is committed."""
     step = point.state.step
@@ -25,21 +29,21 @@ def keep(writer: JournalWriter, point: Point) -> None:
 
 
 def read(session: Session, job_id: str, history: History, base: Base, step: int | None = None) -> Point:
-    """The job's point after `step` steps of its history, after all of them where that is None. Raises NotWhole where it
-    is not kept, or is not what the row of its step says."""
+    """The job's point after `step` steps of its history, after all of them where that is None. Raises NotKept where it
+    is not there, or is not what the row of its step says."""
     step = history.step if step is None else step
     if step == 0:
         return parents.first(history, base)
     data = points.read(session, job_id, step)
     if data is None:
-        raise NotWhole(f"{job_id} has no point after step {step}: it followed from gradients, which no journal has")
+        raise NotKept(f"{job_id} has no point after step {step}: it followed from gradients, which no journal has")
     _, state = recipes.method(history.spec, recipes.layout(history.spec, base)).init()
     try:
         point = snapshots.decoded(data, _prefix(job_id, step), type(state))
     except snapshots.REFUSED as error:
-        raise NotWhole(f"the point of {job_id} after step {step} cannot be read: {error}") from error
+        raise NotKept(f"the point of {job_id} after step {step} cannot be read: {error}") from error
     if fingerprint.numbers(point.params) != tuple(history.losses[step - 1][-fingerprint.NUMBERS :]):
-        raise NotWhole(f"the point of {job_id} after step {step} is not what the row of its step says")
+        raise NotKept(f"the point of {job_id} after step {step} is not what the row of its step says")
     return point
 
 
