@@ -135,9 +135,8 @@ def verdict(result: "Verified") -> str:
 
 def _held_against(result: "Verified") -> str:
     """Which promise holds of an adapter that cannot be rebuilt."""
-    said = (
-        f"{result.name}: cannot be rebuilt, its steps followed from gradients; the published file (step {result.step})"
-    )
+    what = f"the published file (step {result.step})"
+    said = f"{result.name}: cannot be rebuilt, for it followed from gradients; {what}"
     if result.ok:
         row = "has the hash in its journal's row" if result.in_row else "is of step 0, which has no row"
         return f"{said} {row}, and the recorded hash {result.sha256}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from db.contract import acting, held_out, methods, ranges
+from db.contract import acting, derivatives, held_out, methods, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
@@ -172,7 +172,7 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
     for rule in ranges.unfit(spec):
         yield asked.refusal(rule.field, rule.reason)
-    if spec.method.autograd and (reason := _no_derivatives(spec, facts)):
+    if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
         yield asked.refusal("method", reason, "no_derivatives")
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
@@ -186,16 +186,10 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
             yield Refusal(asked.path("rank"), message, "above_limit")
-
-
-def _no_derivatives(spec: JobSpec, facts: Facts) -> str | None:
-    """Why a method that needs them cannot run here."""
-    name = spec.method.name
-    if facts.base.quantised:
-        return f"'{name}' needs derivatives, which the quantised base {facts.base.name} has not."
-    if not facts.derivatives:
-        return f"'{name}' needs derivatives: no worker of {facts.base.name} with the torch scorer is there now."
-    return None
+    try:
+        spec.method.fits([name for name, _, _ in facts.base.select(spec.adapter.targets)])
+    except Unfit as rule:
+        yield asked.refusal(rule.field, rule.reason)
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:

@@ -1,4 +1,4 @@
-"""A published adapter rebuilt from the rows alone, or held against the hash in its row. Knows no engine and no cache."""
+"""A published adapter rebuilt from the rows alone, or held against its row's hash. Knows no engine and no cache."""
 
 import time
 from dataclasses import dataclass, replace
@@ -33,8 +33,8 @@ class Verified:
     """`sha256` is of the rebuilt adapter_model.safetensors, `expected` what was recorded when it was published,
     `on_disk` of the file in the worker's folder (None where there is none).
 
-    With `replay` snapshots nothing can be rebuilt: `sha256` is of the published file then, and `in_row` says whether its
-    parameters have the hash that the journal's row of its step ends with (None at step 0, which has no row)."""
+    With `replay` snapshots nothing can be rebuilt: `sha256` is of the published file then, and `in_row` says whether
+    its parameters have the hash that the journal's row of its step ends with (None at step 0, which has no row)."""
 
     name: str
     job_id: str

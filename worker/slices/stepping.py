@@ -224,7 +224,7 @@ def _enter(context: Context, leased: LeasedRun, run: Run, result: StepResult, pa
         step = Step(leased.run.step, list(result.losses), result.tokens)
         spent += result.tokens
         metrics.steps.labels(context.model, leased.tenant_class).inc()
-        wild = sum(not math.isfinite(x) for x in result.losses)
+        wild = sum(not math.isfinite(x) for x in result.losses[:: run.method.numbers])
         metrics.nonfinite_losses.labels(context.model).inc(wild)
     if result.evaluation is not None:
         e = result.evaluation
