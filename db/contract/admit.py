@@ -172,8 +172,6 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
     for rule in ranges.unfit(spec):
         yield asked.refusal(rule.field, rule.reason)
-    if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
-        yield asked.refusal("method", reason, "no_derivatives")
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
         there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
@@ -190,6 +188,8 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         spec.method.fits([name for name, _, _ in facts.base.select(spec.adapter.targets)])
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
+    if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
+        yield asked.refusal("method", reason, "no_derivatives")
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:

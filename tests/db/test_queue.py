@@ -11,9 +11,10 @@ from sqlalchemy import text, update
 
 from cli.local.ownership import packaged_folder
 from db import queue
+from db.contract import methods
 from db.ids import new_id
 from db.sweep import sweep
-from db.tables import Job, Lease
+from db.tables import Job, Lease, Worker
 from db.tenant import jobs
 from db.worker import leases
 from tests.attempts import attempts

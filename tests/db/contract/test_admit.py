@@ -217,9 +217,9 @@ def test_what_is_auto_takes_what_fits(facts: Facts):
 
 
 def test_a_method_that_needs_derivatives_is_refused_where_none_are(facts: Facts):
-    for method in ("first_order", "hybrid", "forward_grad"):
-        assert refusal(facts, method=method) == ("onward.method", "no_derivatives")
+    for method in ({"method": "first_order"}, {"method": "hybrid", "top_layers": 1}, {"method": "forward_grad"}):
+        assert refusal(facts, **method) == ("onward.method", "no_derivatives")
         there = replace(facts, derivatives=True)
-        assert isinstance(decided(there, method=method), Admitted)
+        assert isinstance(decided(there, **method), Admitted)
         quantised = replace(there, base=replace(facts.base, quantised=True))
-        assert refusal(quantised, method=method) == ("onward.method", "no_derivatives")
+        assert refusal(quantised, **method) == ("onward.method", "no_derivatives")

@@ -1,6 +1,7 @@
-"""Runs that follow from gradients: rows wait for points, a hash ends each, and a worker of forward passes has no part."""
+"""Runs that follow from gradients: rows wait for points, a hash ends each, and forward passes alone have no part."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_each_row_ends_with_the_hash_of_what_its_step_led_to_and_points_go_with_
     with factory.begin() as session:
         adapter = session.scalars(select(Adapter).where(Adapter.job_id == job)).one()
         spec = journal.history(session, job).spec
-    weights = open(f"{adapter.path}/{peft_files.WEIGHTS}", "rb").read()
+    weights = (Path(adapter.path) / peft_files.WEIGHTS).read_bytes()
     params = peft_files.params(recipes.layout(spec, torch.base), weights)
     assert journal_row.sha256(rows[-1]) == fingerprint.sha256(params)
     assert steps_of(factory, job) == []
