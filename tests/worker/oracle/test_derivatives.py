@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from tests.bases import tiny
 from tests.quantised import quantised
+from tests.worker.oracle.reference import Reference
 from tests.worker.scoring.cases import ANSWERABLE, activated, answer, layout, linears, probe, text
 from worker.engine.prompt_cache import PromptCache
 from worker.oracle.torch_scorer import TorchScorer
-from worker.types import Example, Layout, Params, Trial
+from worker.types import Trial
 
-ARCHITECTURES = ("opt", "llama", "qwen2")
-each = pytest.mark.parametrize("arch", ARCHITECTURES)
+each = pytest.mark.parametrize("arch", ["opt", "llama", "qwen2"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,43 +24,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Reference:
-    """A fresh PEFT model, float64, and the mean loss of a trial as transformers and torch alone have it."""
-
-    def __init__(self, path: Path, shape: Layout, params: Params) -> None:
-        base = AutoModelForCausalLM.from_pretrained(path).double()
-        config = LoraConfig(
-            r=shape.rank, lora_alpha=shape.alpha, target_modules=[m.name for m in shape.modules], lora_dropout=0.0,
-            task_type="CAUSAL_LM", alora_invocation_tokens=list(shape.invocation) or None,
-        )  # fmt: skip
-        self.model = get_peft_model(base, config, autocast_adapter_dtype=False)
-        inner = self.model.base_model.model
-        self.tensors = []
-        for module, a, b in shape.pairs(params):
-            layer = inner.get_submodule(module.name)
-            for half, values in ((layer.lora_A, a), (layer.lora_B, b)):
-                half["default"].weight.data = torch.from_numpy(values.copy()).double()
-                self.tensors.append(half["default"].weight)
-
-    def loss(self, examples: tuple[Example, ...], objective: str) -> torch.Tensor:
-        terms = []
-        for example in examples:
-            answers = [self.model(input_ids=torch.tensor(s)[None]).logits[0] for s in example.sequences]
-            logs = [torch.log_softmax(x, -1) for x in answers]
-            read = [logs[c.sequence][c.positions, c.targets] for c in example.candidates]
-            if objective == "lm":
-                terms += [-x for row in read for x in row]
-            else:
-                scores = torch.stack([row.mean() for row in read])
-                terms.append(torch.nn.functional.cross_entropy(scores[None], torch.tensor([example.label])))
-        return torch.stack(terms).mean()
-
-    def gradient(self, examples: tuple[Example, ...], objective: str) -> tuple[float, np.ndarray]:
-        loss = self.loss(examples, objective)
-        found = torch.autograd.grad(loss, self.tensors)
-        return loss.item(), torch.cat([x.flatten() for x in found]).numpy()
 
 
 def trial(path: Path, arch: str, objective: str, *, answers: bool, seed: int = 3) -> Trial:
