@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import events, files
 from db.contract.refusal import Refusal
-from db.tables import Job, Lease, Tenant, Validation
+from db.tables import Job, Lease, Point, Tenant, Validation
 
 Wish = Literal["pause", "cancel"]
 Condition = Literal[
@@ -43,7 +43,9 @@ class Transition:
 
 ENDS: Final = ("finished_at", "estimated_finish")
 HELD: Final[tuple[Condition, ...]] = ("running", "being paused", "being cancelled")
-DECIDED: Final = ("spec", "spec_version", "request", "total_steps", "price_tokens", "decided_at", "expected_start")
+DECIDED: Final = (
+    "spec", "spec_version", "request", "total_steps", "price_tokens", "autograd", "decided_at", "expected_start",
+)  # fmt: skip
 TABLE: Final[Mapping[Name, Transition]] = {
     "admit": Transition("queued", ("validating_files",), "queued", DECIDED),
     # A running job is claimed again where its lease has run out.
@@ -180,11 +182,12 @@ def _move(job: Job, name: Name) -> None:
 
 
 def _end(session: Session, job: Job) -> None:
-    """Its tokens are spent, its lease goes, and deleted files that only it needed."""
+    """Its tokens are spent, its lease goes, its points, and deleted files that only it needed."""
     job.finished_at, job.estimated_finish = func.clock_timestamp(), None
     spent = Tenant.spent_tokens + job.scored_tokens
     session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(spent_tokens=spent))
     _end_lease(session, job)
+    session.execute(delete(Point).where(Point.job_id == job.id))
     if job.decided_at is None:
         _end_validation(session, job)
     files.purge(session, [f for f in (job.training_file, job.validation_file) if f is not None])

@@ -11,7 +11,7 @@ from api import errors, missing
 from api.context import Context
 from api.jobs import activation, parents
 from api.jobs.request import JobCreate, asked
-from db import files
+from db import files, workers
 from db.contract import admit
 from db.contract.acting import Readings
 from db.contract.admit import Admitted, Asked, Examples, Facts, Limits
@@ -81,12 +81,15 @@ def _prepared(
 ) -> Prepared:
     training, validation = stored
     server = context.settings
+    with context.transaction(tenant) as session:  # what was accepted before waits for its worker
+        derivatives = outside or workers.serving(session, base.name, autograd=True)
     facts = Facts(
         base,
         examples(training, "training_file"),
         examples(validation, "validation_file") if validation else None,
         Limits(server.max_steps, server.max_batch_size, server.max_rank, server.max_step_tokens),
         seed,
+        derivatives,
     )
     first = errors.accepted(admit.first(wanted, facts))
     sources = [

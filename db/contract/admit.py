@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from db.contract import acting, held_out, methods, ranges
+from db.contract import acting, derivatives, held_out, methods, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
@@ -56,13 +56,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before a row is tokenised. `seed` is drawn for a request that names none."""
+    """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
+    worker with the torch scorer is registered for the base."""
 
     base: Base
     training: Examples
     validation: Examples | None
     limits: Limits
     seed: int
+    derivatives: bool = False
 
     @property
     def files(self) -> tuple[Examples, ...]:
@@ -187,6 +189,8 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         spec.method.check_modules(modules, spec.adapter.rank)
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
+    if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
+        yield asked.refusal("method", reason, "no_derivatives")
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.orm import Session
 
 from db import events
-from db.contract import methods
+from db.contract import journal_row
 from db.contract.history import Restart
 from db.tables import Job
 
@@ -40,7 +40,7 @@ def flushed(
         text = f"Losses were not finite at {_numbers(wild)}: the adapter is left as it was"
         events.write(session, job, text, "warn", {"steps": wild[:100]})
     if steps:
-        losses = methods.losses(job.spec, steps[-1].losses)
+        losses = journal_row.losses(steps[-1].losses, journal_row.method_of(job.spec))
         mean = math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else None
         _metrics(session, job, job.step, {"train_loss": mean})
     for evaluated in evaluations:

@@ -11,9 +11,10 @@ from sqlalchemy import text, update
 
 from cli.local.ownership import packaged_folder
 from db import queue
+from db.contract import methods
 from db.ids import new_id
 from db.sweep import sweep
-from db.tables import Job, Lease
+from db.tables import Job, Lease, Worker
 from db.tenant import jobs
 from db.worker import leases
 from tests.attempts import attempts
@@ -205,3 +206,22 @@ def test_network_urls_are_the_same_for_both():
     for url in ("redis://:p@h:1/2", "rediss://h:1/0"):
         assert queue.broker_url(url) == url
     assert queue.broker_url("unix:///a/b.sock?db=2") == "redis+socket:///a/b.sock?virtual_host=2"
+
+
+def test_jobs_that_need_derivatives_have_a_doorbell_that_no_engines_worker_takes(redis_url, ring, model, factory):
+    bell = queue.bell(model, autograd=True)
+    ring(bell)
+    with redis.Redis.from_url(redis_url) as client:
+        assert (client.llen(queue.queue_name(model)), client.llen(queue.queue_name(bell))) == (0, 1)
+    rung: list[str] = []
+    with factory.begin() as session:
+        a_worker(session, model)  # of forward passes
+        a_job(session, a_tenant(session), model=model, method=methods.settings(name="first_order", learning_rate=1e-3))
+        overdue(session, model)
+        sweep(session, rung.append)
+        assert model not in rung
+        assert bell not in rung
+        session.execute(update(Worker).where(Worker.model == model).values(takes="autograd"))
+        sweep(session, rung.append)
+    assert bell in rung
+    assert model not in rung

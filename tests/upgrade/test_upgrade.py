@@ -32,7 +32,7 @@ from tests.upgrade.front import Front
 from tests.waiting import HANG, until
 from worker.adapters import verify
 
-ARCHIVE = Path(__file__).parent / "before-0008.tar.xz"
+ARCHIVE = Path(__file__).parent / "before-0013.tar.xz"
 ROOT = Path(__file__).parents[2]
 MODEL = "upgraded"
 STEPS = 40
@@ -179,7 +179,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
     )  # fmt: skip
     secret = made.stdout.split()[-1]
     with sessions(url).begin() as session:
-        assert current(session.connection()) == "0007"
+        assert current(session.connection()) == "0012"
     old_api, port = rig.api(old_code)
     old_worker = rig.worker(old_code)
     front = Front(port)
@@ -190,7 +190,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
 
         upgrade(url)  # expand, while the old code serves
         with sessions(url).begin() as session:
-            assert current(session.connection()) == head() != "0007"
+            assert current(session.connection()) == head() != "0012"
         watcher.goes_on()
 
         new_api, port = rig.api(ROOT)

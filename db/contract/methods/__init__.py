@@ -3,7 +3,7 @@
 Knows no arithmetic and no wire.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
@@ -75,13 +75,6 @@ def settings(**values: Any) -> MethodSpec:
 def owners(field: str) -> tuple[str, ...]:
     """The methods that have a setting of this name."""
     return tuple(name for name, arm in ARMS.items() if field in arm.model_fields)
-
-
-def losses(spec: Mapping[str, Any], row: Sequence[float]) -> list[float]:
-    """Of a journal row of the job with this spec, as stored, the losses: a row may have more numbers for each probe."""
-    method = spec.get("method")
-    arm = ARMS.get(str(method.get("name"))) if isinstance(method, Mapping) else None
-    return list(row[:: arm.numbers if arm is not None else 1])
 
 
 def stored(values: Mapping[str, Any]) -> dict[str, Any]:

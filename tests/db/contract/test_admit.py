@@ -314,3 +314,12 @@ def test_what_is_auto_takes_what_fits(facts: Facts):
     epochs = admit.decide(Asked({"n_epochs": 2, "rank": 2}), roomy, Readings((counted(40, 40), counted(40, 40))))
     assert isinstance(epochs, Admitted)
     assert (epochs.spec.batch_size, epochs.spec.steps) == (5, 16)
+
+
+def test_a_method_that_needs_derivatives_is_refused_where_none_are(facts: Facts):
+    for method in ({"method": "first_order"}, {"method": "hybrid", "top_layers": 1}, {"method": "forward_grad"}):
+        assert refusal(facts, **method) == ("onward.method", "no_derivatives")
+        there = replace(facts, derivatives=True)
+        assert isinstance(decided(there, **method), Admitted)
+        quantised = replace(there, base=replace(facts.base, quantised=True))
+        assert refusal(quantised, **method) == ("onward.method", "no_derivatives")
