@@ -161,7 +161,7 @@ def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:
 
 def _trial(run: Run, probe: Probe, rows: tuple[Example, ...]) -> Trial:
     trial = Trial(run.layout, probe.params, rows, run.spec.objective, run.scope)
-    return replace(trial, tangent=probe.tangent, gradient=probe.gradient)
+    return replace(trial, tangent=probe.tangent, gradient=probe.gradient, since=probe.since)
 
 
 def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
