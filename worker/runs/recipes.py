@@ -3,16 +3,20 @@
 from typing import Any
 
 from db.contract.methods.base import AdapterSettings, DescentSettings, MethodSettings
+from db.contract.methods.es import Es
 from db.contract.methods.first_order import FirstOrder
+from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.sign import Sign
+from db.contract.methods.weighed import WeighedAdapterSettings, WeighedSettings
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
-from worker.zo.estimators import Estimator
+from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
 from worker.zo.method import Method
-from worker.zo.methods import first_order, lozo, mezo
+from worker.zo.methods import first_order, fzoo, lozo, mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
@@ -39,6 +43,8 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _lozo(m, spec, layout)
         case "first_order":
             return _first_order(m, spec, layout)
+        case "sign" | "fzoo" | "es":
+            return _weighed_adapter(m, spec, layout)
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
@@ -53,7 +59,7 @@ def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
     return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), optimizer, _halves(m, layout))
 
 
-def _halves(m: AdapterSettings, layout: Layout) -> Shape:
+def _halves(m: AdapterSettings | WeighedAdapterSettings, layout: Layout) -> Shape:
     return EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
 
 
@@ -71,6 +77,26 @@ def _first_order(m: FirstOrder, spec: JobSpec, layout: Layout) -> first_order.Fi
 
 def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
     return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+
+
+def _weighed_adapter(m: Sign | Fzoo | Es, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    space, shape = mezo.AdapterSpace(layout, spec.seed), _halves(m, layout)
+    match m.name:
+        case "sign":
+            return _weighed(m, spec, space, Signs(m.eps, m.queries), shape)
+        case "fzoo":
+            weights = Standardised("centre", m.eps, m.queries, m.deviation)
+            return _weighed(m, spec, fzoo.SignSpace(layout, spec.seed), weights, shape)
+        case "es":
+            return _weighed(m, spec, space, Standardised("mean", m.eps, m.queries), shape)
+
+
+def _weighed(
+    m: WeighedSettings, spec: JobSpec, space: Space[B], estimator: Weighing, shape: Shape = EVEN
+) -> Descent[B]:
+    """A plain descent whose estimator is the method's own."""
+    schedule = Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+    return Descent(space, estimator, Sgd(), schedule, weight_decay=m.weight_decay, shape=shape)
 
 
 def _descent(

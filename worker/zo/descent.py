@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from worker.types import Params
-from worker.zo.estimators import Estimator, clipped
+from worker.zo.estimators import Weighing, clipped
 from worker.zo.method import Measured, Probe, State, finite, left_out
 from worker.zo.optimizers import Buffers, Optimizer
 from worker.zo.schedules import Schedule
@@ -49,15 +49,15 @@ class Space(Protocol[B]):
 
 @dataclass(frozen=True)
 class Descent(Generic[B]):
-    """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the (clipped) projected gradients and z_i
-    the space's direction in the given shape.
+    """theta <- (1 - lr wd) theta - lr * optimizer(mean_i c_i z_i), with c_i the estimator's (clipped) weights, as a
+    rule projected gradients, and z_i the space's direction in the given shape.
 
     A step whose losses are not all finite, or whose new params or buffers would not be (a slope of 1e39 is infinite in
     float32, one of 1e20 has an infinite square), leaves params and buffers as they were and is counted.
     """
 
     space: Space[B]
-    estimator: Estimator
+    estimator: Weighing
     optimizer: Optimizer
     schedule: Schedule
     clip: float | None = None
@@ -91,7 +91,7 @@ class Descent(Generic[B]):
         params, state = self.space.enter(params, state)
         probes: list[Probe] = []
         drawn, z = -1, params
-        for query, radius in self.estimator.probes:
+        for query, radius in self.estimator.at(state.step).probes:
             if radius == 0:
                 probes.append(Probe(params))
                 continue
@@ -107,7 +107,7 @@ class Descent(Generic[B]):
     def tell(self, params: Params, state: B, heard: Sequence[Measured]) -> tuple[Params, B]:
         """Params and state after the step whose probes, in the order asked, were `heard`."""
         losses = [measured.loss for measured in heard]
-        slopes = self.estimator.slopes(losses)
+        slopes = self.estimator.at(state.step).slopes(losses)
         if all(map(math.isfinite, (*losses, *slopes))):
             with np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is left out
                 moved, after = self._moved(params, state, clipped(slopes, self.clip))

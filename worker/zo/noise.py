@@ -23,6 +23,7 @@ class Stream(IntEnum):
     PROBE = 2  # a direction over all parameters of an adapter
     LEFT = 3  # U of a low-rank direction U V^T
     RIGHT = 4  # V
+    SIGNS = 10  # a direction of +1 and -1 over all parameters of an adapter
 
 
 class Place(NamedTuple):
@@ -49,6 +50,13 @@ def normal(place: Place, count: int) -> NDArray[np.float32]:
     float format down to 8 bits of mantissa, so there is nothing to round and nothing for machines to differ in.
     """
     return _recent.halves(place, count).astype(np.float32) * np.float32(0.25)
+
+
+def signs(place: Place, count: int) -> NDArray[np.float32]:
+    """+1 or -1 with equal chance (Rademacher), float32 [count]: entry i is +1 where bit i % 64 of word i // 64 is set,
+    bits counted from the least."""
+    drawn = words(place, -(-count // 64)).astype("<u8").view(np.uint8)
+    return np.unpackbits(drawn, count=count, bitorder="little").astype(np.float32) * np.float32(2) - np.float32(1)
 
 
 def uniform(place: Place, count: int, bound: float) -> NDArray[np.float32]:

@@ -9,21 +9,26 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import Field, TypeAdapter
 
 from db.contract.methods.base import MethodSettings
+from db.contract.methods.es import Es
 from db.contract.methods.first_order import FirstOrder
+from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.sign import Sign
 
-MethodSpec = Annotated[Mezo | Lozo | FirstOrder, Field(discriminator="name")]  # the first is what `auto` means
+MethodSpec = Annotated[  # the first is what `auto` means
+    Mezo | Lozo | Sign | Fzoo | Es | FirstOrder, Field(discriminator="name")
+]
 ARMS: Final[dict[str, type[MethodSettings]]] = {
     arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])
 }
 DEFAULT: Final = next(iter(ARMS))
 # Every setting of any method beside its name, each once.
 FIELDS: Final = tuple(dict.fromkeys(field for arm in ARMS.values() for field in arm.model_fields if field != "name"))
-_UNION: Final[TypeAdapter[Mezo | Lozo | FirstOrder]] = TypeAdapter(MethodSpec)
+_UNION: Final[TypeAdapter[MethodSpec]] = TypeAdapter(MethodSpec)
 
 
-def settings(**values: Any) -> Mezo | Lozo | FirstOrder:
+def settings(**values: Any) -> MethodSpec:
     """The settings with these values, `name` among them. Raises pydantic's ValidationError."""
     return _UNION.validate_python(values)
 

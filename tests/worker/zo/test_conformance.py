@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from db.contract import methods
-from db.contract.methods.lozo import Lozo
-from db.contract.methods.mezo import Mezo
+from db.contract.methods import MethodSpec
 from db.contract.spec import AdapterSpec, JobSpec
 from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, arrays, replay, run
 from worker.adapters.snapshots import Prefix, Snapshots
@@ -30,7 +29,7 @@ PINNED_STEPS = 37
 
 class Case(NamedTuple):
     digest: str
-    method: Mezo | Lozo
+    method: MethodSpec
 
 
 def case(digest: str, name: str, learning_rate: float, **settings: object) -> Case:
@@ -48,6 +47,12 @@ METHODS = {
     "lozo bank": case("1202f603d0b1af86", "lozo", 0.006),
     "lozo freeze": case("7a2c99b0b680c3b4", "lozo", 0.003, refresh="freeze", window_rank=8),
     "lozo recompress": case("b91866a75c943d15", "lozo", 0.005, refresh="recompress"),
+    "sign": case("7b46453b3c72a6eb", "sign", 0.01, queries=4, schedule="linear"),
+    "fzoo": case("4ee8c5b1b565b5ef", "fzoo", 0.02, schedule="linear"),
+    "fzoo population deviation, B alone": case(
+        "0bcecd43f1bd7b4b", "fzoo", 0.02, deviation="population", queries=4, a_factor=0
+    ),
+    "es": case("3fa67ee562e42712", "es", 0.02, queries=16, schedule="linear"),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
 }
 each = pytest.mark.parametrize("name", METHODS)
