@@ -6,9 +6,10 @@ docs/methods/study.md; `--presets` writes db/contract/evidence.py.
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from bench.study import lines, store, tables
+from bench.study import lines, presets, store, tables
 
 PAGE = Path("docs/methods/study.md")
 PRESETS = Path("db/contract/evidence.py")
@@ -32,9 +33,7 @@ def main() -> None:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(tables.page(study), encoding="utf-8")
     if arguments.presets:
-        from bench.study.presets import source
-
-        PRESETS.write_text(source(study), encoding="utf-8")
+        PRESETS.write_text(presets.source(study), encoding="utf-8")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -44,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> None:
     study = store.load(arguments.out)
     names = arguments.lines or (list(lines.QUICK) if arguments.quick else [])
     seeds = arguments.seeds or (lines.SEEDS[:1] if arguments.quick else lines.SEEDS)
-    wanted = [c for c in lines.cells(names, arguments.tasks, seeds) if arguments.again or c.key not in study.cells]
+    wanted = left(study, lines.cells(names, arguments.tasks, seeds), again=arguments.again)
     if not wanted:
         return
     number = store.machine_number(study, {**machine(), "threads": arguments.threads or None})
@@ -57,6 +56,11 @@ def _run(arguments: argparse.Namespace) -> None:
         study.cells[cell.key] = measured
         store.save(study, arguments.out)
     bench.close()
+
+
+def left(study: store.Study, cells: Iterable[lines.Cell], *, again: bool = False) -> list[lines.Cell]:
+    """Of these cells the ones that the study has not; all of them where they are wanted `again`."""
+    return [cell for cell in cells if again or cell.key not in study.cells]
 
 
 def _parser() -> argparse.ArgumentParser:

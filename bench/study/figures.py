@@ -1,5 +1,6 @@
 """What cells come to: means over seeds with their spread, the best line of a family, the cost of a loss. No text."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,11 +82,12 @@ def to_target(cells: Sequence[Measured], target: float) -> Reached:
 
 def choice(by_task: Mapping[str, Sequence[Measured]]) -> float | None:
     """What a line is chosen by: its development loss after CHOICE seconds under the first seed, in the mean over tasks.
-    None where a task is not measured."""
+    None where a task is not measured, or a loss is not finite."""
     firsts = [[c for c in by_task.get(task, ()) if c.seed == SEEDS[0]] for task in TASKS]
     if not all(firsts):
         return None
-    return statistics.fmean(loss_at(first[0].points, CHOICE, "dev") for first in firsts)
+    loss = statistics.fmean(loss_at(first[0].points, CHOICE, "dev") for first in firsts)
+    return loss if math.isfinite(loss) else None
 
 
 def chosen(study: Study, by: Literal["family", "method"]) -> dict[tuple[str, str], Key]:

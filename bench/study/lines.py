@@ -73,6 +73,12 @@ def _population(name: str, rate: float, *points: int, **fields: Any) -> Line:
     return Line(name, "mezo, population, B alone", "mezo", {**SMOLLM2, **own, **shape, **fields}, points)
 
 
+def _strategy(name: str, rate: float, *points: int, **fields: Any) -> Line:
+    """The same population, its losses weighed against their own deviation: one rate whatever the loss's scale."""
+    own = {"queries": 16, "a_factor": 0.0, "learning_rate": rate, "schedule": "linear", "batch_size": 2, "repeat": 1}
+    return Line(name, "evolution strategy, B alone", "es", {**SMOLLM2, **own, **fields}, points)
+
+
 def _first_order(name: str, rate: float, *points: int, **fields: Any) -> Line:
     """AdamW on the same adapter, 8 rows a step."""
     own = {"learning_rate": rate, "schedule": "linear", "batch_size": 8, "targets": SMOLLM2["targets"]}
@@ -86,11 +92,18 @@ LINES: Final[tuple[Line, ...]] = (
     _population("population 0.3 of 30", 0.3, *THIRTY),
     _population("population 0.1 of 30", 0.1, *THIRTY),
     _population("population 0.3 of 60", 0.3, *SIXTY),
+    _strategy("strategy 0.3 of 30", 0.3, *THIRTY),
+    _strategy("strategy 0.6 of 30", 0.6, *THIRTY),
+    _strategy("strategy 0.3 of 30, 4 rows", 0.3, *THIRTY, batch_size=4),
+    _strategy("strategy 0.3 of 30, 8 queries, 4 rows", 0.3, *THIRTY, batch_size=4, queries=8),
+    _strategy("strategy 0.3 of 30, A 0.1", 0.3, *THIRTY, a_factor=0.1),
+    _strategy("strategy 0.3 of 30, cosine", 0.3, *THIRTY, schedule="cosine"),
+    _strategy("strategy 0.3 of 60", 0.3, *SIXTY),
     _first_order("first order 2e-3 of 24", 2e-3, 4, 8, 12, 24),
-    _first_order("first order 2e-3 of 24, repeat 4", 2e-3, 4, 8, 12, 24, repeat=4),
+    _first_order("first order 2e-3 of 24, repeat 4", 2e-3, 4, 8, 16, 24, repeat=4),
 )
 # What `--quick` runs, on one seed: the pair re-tuned and the population, beside first-order.
-QUICK: Final = ("pair 1e-2 of 60", "population 0.3 of 30")
+QUICK: Final = ("pair 1e-2 of 60", "population 0.3 of 30", "first order 2e-3 of 24, repeat 4")
 
 
 def cells(names: Sequence[str], tasks: Sequence[Task] = TASKS, seeds: Sequence[int] = SEEDS) -> Iterator[Cell]:

@@ -1,6 +1,7 @@
 """The study's JSON: cells by name, written one by one, read again by whoever goes on. Knows no engine."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ def load(path: Path = COMMITTED) -> Study:
 def save(study: Study, path: Path = COMMITTED) -> None:
     """Write it whole, or not at all: a cell's line each, so that what changed is seen in a diff."""
     head = {"machines": study.machines, "about": study.about}
-    lines = [json.dumps(asdict(cell)) for cell in study.cells.values()]
+    lines = [json.dumps(_finite(asdict(cell)), allow_nan=False) for cell in study.cells.values()]
     text = json.dumps(head)[:-1] + ', "cells": [\n' + ",\n".join(lines) + "\n]}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
@@ -92,4 +93,17 @@ def machine_number(study: Study, machine: dict[str, Any]) -> int:
 
 
 def _point(raw: dict[str, Any]) -> Point:
-    return Point(**{**raw, "dev": tuple(raw["dev"]), "report": tuple(raw["report"])})
+    dev, report = (tuple(math.nan if x is None else x for x in raw[name]) for name in ("dev", "report"))
+    return Point(**{**raw, "dev": dev, "report": report})
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for every float that JSON has no word for."""
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value

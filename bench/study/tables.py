@@ -123,7 +123,7 @@ def _choices(study: Study, own: Mapping[Key, Mapping[str, Sequence[Measured]]]) 
         rows.append((cell.family, worth, key, cell))
     for family, worth, key, cell in sorted(rows, key=lambda row: (row[0], row[1] is None, row[1] or 0.0)):
         taken = "yes" if key in best else ""
-        yield _row(family, key[0], UNKNOWN if worth is None else f"{worth:.3f}", taken, _settings(cell))
+        yield _row(family, key[0], "none" if worth is None else f"{worth:.3f}", taken, _settings(cell))
 
 
 def _settings(cell: Measured) -> str:
