@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bench.study.lines import SEEDS, TARGETS, TASKS
+from bench.study.lines import DROPS, SEEDS, TASKS
 from bench.study.store import Measured, Point, Study
 
 CHOICE: Final = 20.0  # processor seconds at which the lines of a family are compared on the development rows
@@ -76,8 +76,17 @@ def reached(points: Sequence[Point], target: float) -> float | None:
 
 def to_target(cells: Sequence[Measured], target: float) -> Reached:
     """Of one line on one task."""
-    known = [s for s in (reached(c.points, target) for c in cells) if s is not None]
-    return Reached(mean(known) if known else None, len(known), len(cells))
+    return _reached([reached(c.points, target) for c in cells])
+
+
+def to_drop(cells: Sequence[Measured], drop: float) -> Reached:
+    """The same to a loss that lies so far below the cell's first."""
+    return _reached([reached(c.points, c.points[0].report[0] - drop) for c in cells])
+
+
+def _reached(seconds: Sequence[float | None]) -> Reached:
+    known = [s for s in seconds if s is not None]
+    return Reached(mean(known) if known else None, len(known), len(seconds))
 
 
 def choice(by_task: Mapping[str, Sequence[Measured]]) -> float | None:
@@ -102,10 +111,9 @@ def chosen(study: Study, by: Literal["family", "method"]) -> dict[tuple[str, str
     return {of: key for of, (_, key) in best.items()}
 
 
-def all_seconds(by_task: Mapping[str, Sequence[Measured]], target: str) -> float | None:
-    """Processor seconds to the target of this name, in the mean over tasks and seeds; None where one did not get
-    there."""
-    each = [to_target(cells, TARGETS[target][task]) for task, cells in by_task.items()]
+def all_seconds(by_task: Mapping[str, Sequence[Measured]], name: str) -> float | None:
+    """Processor seconds to the drop of this name, mean over tasks and seeds; None where one did not get there."""
+    each = [to_drop(cells, DROPS[name][task]) for task, cells in by_task.items()]
     if any(r.seconds is None or r.n < r.of for r in each):
         return None
     return statistics.fmean(r.seconds.value for r in each if r.seconds is not None)

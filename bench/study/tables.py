@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench.study.figures import CHOICE, Key, Mean, Reached, choice, chosen, grouped, loss_at, mean, to_target
-from bench.study.lines import LINES, SEEDS, TARGETS, TASKS
+from bench.study.figures import CHOICE, Key, Mean, Reached, choice, chosen, grouped, loss_at, mean, to_drop, to_target
+from bench.study.lines import BARE, DROPS, LINES, SEEDS, TARGETS, TASKS
 from bench.study.rows import DEV, REPORT
 from bench.study.store import Measured, Study
 
@@ -16,7 +16,7 @@ COSTS = (8.0, 16.0, 26.0)  # processor seconds
 def page(study: Study) -> str:
     """The whole page."""
     found = grouped(study)
-    head = HEAD.format(dev=DEV, report=REPORT, choice=CHOICE, seed=SEEDS[0], targets=TARGETS)
+    head = HEAD.format(dev=DEV, report=REPORT, choice=CHOICE, seed=SEEDS[0], targets=TARGETS, bare=BARE)
     parts = [head.rstrip(), *_machines(study)]
     for activation in ("answer", "all"):
         parts += ["", f"## Activation `{activation}`"]
@@ -42,14 +42,15 @@ def _machines(study: Study) -> Iterator[str]:
 def _targets(study: Study, own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
     """The best line of every family beside each other."""
     yield from ("", "### Processor seconds to a loss, prompts counted: the best line of each family", "")
-    columns = [f"{name}, {task} {TARGETS[name][task]}" for name in TARGETS for task in TASKS]
+    columns = [f"{task}, to {TARGETS[name][task]}" for task in TASKS for name in TARGETS]
+    columns += [f"{task}, {DROPS[name][task]} down" for task in TASKS for name in DROPS]
     yield from _head("family", "line", "autograd", *columns)
     best = {key: family for (family, _), key in chosen(study, "family").items() if key in own}
     for key, family in sorted(best.items(), key=lambda item: item[1]):
         by_task = own[key]
-        cells = [_reached(to_target(by_task[task], TARGETS[name][task])) for name in TARGETS for task in TASKS]
-        autograd = "yes" if by_task[TASKS[0]][0].autograd else "no"
-        yield _row(family, key[0], autograd, *cells)
+        cells = [to_target(by_task[task], TARGETS[name][task]) for task in TASKS for name in TARGETS]
+        cells += [to_drop(by_task[task], DROPS[name][task]) for task in TASKS for name in DROPS]
+        yield _row(family, key[0], "yes" if by_task[TASKS[0]][0].autograd else "no", *map(_reached, cells))
 
 
 def _losses(own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
