@@ -100,8 +100,14 @@ LINES: Final[tuple[Line, ...]] = (
     _strategy("strategy 0.3 of 30", 0.3, *THIRTY),
     _strategy("strategy 0.6 of 30", 0.6, *THIRTY),
     _strategy("strategy 0.3 of 30, 4 rows", 0.3, *THIRTY, batch_size=4),
-    _strategy("strategy 0.15 of 40, 4 rows", 0.15, 10, 20, 30, 40, batch_size=4),
     _strategy("strategy 0.3 of 40, 4 rows, repeat 4", 0.3, 10, 20, 30, 40, batch_size=4, repeat=4),
+    _strategy("strategy 0.15 of 40, 4 rows", 0.15, 10, 20, 30, 40, batch_size=4),
+    _strategy("strategy 0.3 of 40, repeat 4", 0.3, 10, 20, 30, 40, repeat=4),
+    _strategy(
+        "strategy 0.3 of 40, 8 rows, 8 queries, repeat 8", 0.3, 10, 20, 30, 40, batch_size=8, queries=8, repeat=8
+    ),
+    _strategy("strategy 0.6 of 40, 4 rows, repeat 4", 0.6, 10, 20, 30, 40, batch_size=4, repeat=4),
+    _strategy("strategy 0.15 of 40, 4 rows, repeat 4", 0.15, 10, 20, 30, 40, batch_size=4, repeat=4),
     _strategy("strategy 0.3 of 30, 4 rows, A 0.1", 0.3, *THIRTY, batch_size=4, a_factor=0.1),
     _strategy("strategy 0.3 of 30, 4 rows, cosine", 0.3, *THIRTY, batch_size=4, schedule="cosine"),
     _strategy("strategy 0.3 of 15, 4 rows", 0.3, 5, 10, 15, batch_size=4),
