@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: help install demo up test test-all chaos check format bench bench-check lock dashboards clean
+.PHONY: help install demo up test test-all chaos check format bench bench-check study lock dashboards clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ bench: install  ## why not a training loop? The numbers of the README, as a tabl
 bench-check: install  ## a quick bench, and whether a ratio is a quarter worse than the committed one
 	@$(BIN)/python -m bench --quick --out .onward/bench-check.json $(ARGS)
 	@$(BIN)/python -m bench.report.guard .onward/bench-check.json
+
+study: install  ## methods side by side, each at its best: runs what the committed JSON has not (ARGS=--quick: ten minutes)
+	@$(BIN)/python -m bench.study $(ARGS)
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
   --generate-hashes --no-header --no-annotate --no-emit-find-links --no-emit-index-url $(LOCK_ARGS)

@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from db.contract import held_out, methods
-from db.contract.methods.base import SCALING, Preset
+from db.contract.evidence import EVIDENCE
+from db.contract.methods.base import SCALING, Line, Preset
 from db.contract.objectives import training
 from db.contract.rows.formats import Format
 from db.contract.spec import AdapterSpec
@@ -24,11 +25,18 @@ MULTIPLIERS: Final = ("n_epochs", "learning_rate_multiplier")  # OpenAI's: in te
 
 def preset(model: str, objective: str, method: str, activation: str = "all") -> Preset:
     """The first line of the method's that matches. Raises ValueError where none does, or the method is unknown."""
-    for line in methods.ARMS[method].presets if method in methods.ARMS else ():
+    for line in lines(method) if method in methods.ARMS else ():
         alike = fnmatchcase(model.lower(), line.model) and fnmatchcase(objective, line.objective)
         if alike and line.activation == activation:
             return line.preset
     raise ValueError(f"there is no preset for objective {objective!r} with method {method!r}")
+
+
+def lines(method: str) -> tuple[Line, ...]:
+    """A method's presets: first those that the study has chosen."""
+    own = (one for one in EVIDENCE if one.method == method)
+    measured = (Line(one.model, one.objective, one.activation, one.preset) for one in own)
+    return (*measured, *methods.ARMS[method].presets)
 
 
 def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, valid_rows: int = 0) -> dict[str, Any]:

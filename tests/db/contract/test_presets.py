@@ -25,7 +25,7 @@ def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method
     assert base.select(spec.adapter.targets)
 
 
-LINES = [(method, line) for method, arm in methods.ARMS.items() for line in arm.presets]
+LINES = [(method, line) for method in methods.ARMS for line in presets.lines(method)]
 
 
 @pytest.mark.parametrize("method, line", LINES)

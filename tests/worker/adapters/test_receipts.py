@@ -315,7 +315,7 @@ def test_the_chance_to_find_a_forgery(steps, sample, least, most):
 
 
 def test_the_receipt_of_the_demos_sentiment_job_is_a_few_kilobytes(made, tmp_path):
-    """The demo's base by its configuration, its preset and 200 steps: sizes and time depend on these alone."""
+    """The demo's base by its configuration, one pair a step and 200 steps: sizes and time depend on these alone."""
     config = json.loads((made.folder / "config.json").read_text()) | {
         "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
         "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152,
@@ -323,7 +323,7 @@ def test_the_receipt_of_the_demos_sentiment_job_is_a_few_kilobytes(made, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps(config))
     shutil.copy(made.folder / "tokenizer.json", tmp_path)
     base = open_base("smollm2-135m-instruct", str(tmp_path))
-    preset = mezo.SMOLLM2_ANSWER
+    preset = mezo.SMOLLM2
     job = received_spec(None, steps=preset.steps, **preset.settings).model_copy(
         update={"model": base.name, "validation_file": "file-b", "suffix": "sentiment", "adapter": AdapterSpec(
             rank=preset.rank, alpha=preset.alpha, targets=preset.targets, activation="answer", invocation=(27, 8, 9),

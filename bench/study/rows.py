@@ -1,0 +1,43 @@
+"""The study's rows: the demo's to train on, and two sets of their kind that nobody has looked at. Knows no model.
+
+The demo's split takes its rows in a fixed order, labels in turn, so whoever asks for more held-out rows gets the demo's
+own first and then new ones: of these the first are for choosing settings, the others for reporting.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.study.lines import Task
+from cli.demo.datasets import sentiment, topic
+
+DEV, REPORT = 100, 150  # rows
+# Training and held-out rows of the demo's files: see `cli.demo.datasets.write`.
+DEMO: Final[dict[Task, tuple[int, int]]] = {"sentiment": (1000, 200), "topic": (500, 150)}
+MADE: Final[dict[Task, Callable[[int, int], tuple[list[dict[str, Any]], list[dict[str, Any]]]]]] = {
+    "sentiment": sentiment,
+    "topic": topic,
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A task's JSONL: `train` as the demo's; `dev` and `report` disjoint from it, from what the demo is measured on and
+    from each other. Labels are balanced in all three."""
+
+    train: bytes
+    dev: bytes
+    report: bytes
+
+
+def rows(task: Task) -> Rows:
+    """The rows of a task, the same bytes at every call."""
+    train, seen = DEMO[task]
+    trained, held = MADE[task](train, seen + DEV + REPORT)
+    fresh = held[seen:]
+    return Rows(_jsonl(trained), _jsonl(fresh[:DEV]), _jsonl(fresh[DEV:]))
+
+
+def _jsonl(found: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found).encode()

@@ -1,0 +1,166 @@
+"""The study as a page of tables, from its JSON alone. Knows no engine; what no cell has measured it says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench.study.figures import CHOICE, Key, Mean, Reached, choice, chosen, grouped, loss_at, mean, to_drop, to_target
+from bench.study.lines import BARE, DROPS, LINES, SEEDS, TARGETS, TASKS
+from bench.study.rows import DEV, REPORT
+from bench.study.store import Measured, Study
+
+UNKNOWN = "not measured"
+HEAD, TAIL = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("head.md", "tail.md"))
+COSTS = (8.0, 16.0, 26.0)  # processor seconds
+
+
+def page(study: Study) -> str:
+    """The whole page."""
+    found = grouped(study)
+    head = HEAD.format(dev=DEV, report=REPORT, choice=CHOICE, seed=SEEDS[0], targets=TARGETS, bare=BARE)
+    parts = [head.rstrip(), *_machines(study)]
+    for activation in ("answer", "all"):
+        parts += ["", f"## Activation `{activation}`"]
+        own = {key: by_task for key, by_task in found.items() if key[1] == activation}
+        if not own:
+            parts += ["", f"{UNKNOWN.capitalize()}."]
+            continue
+        parts += [*_targets(study, own), *_losses(own), *_ends(own), *_choices(study, own)]
+    return "\n".join([*parts, *_missing(study)]) + "\n"
+
+
+def _machines(study: Study) -> Iterator[str]:
+    yield ""
+    for number, machine in enumerate(study.machines):
+        versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        threads = machine.get("threads") or "all"
+        yield (
+            f"Machine {number}: {machine['cpu']}, {machine['cores']} cores, {threads} engine threads, Python "
+            f"{machine['python']}; {versions}; first used {machine['date'][:10]}."
+        )
+
+
+def _targets(study: Study, own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+    """The best line of every family beside each other."""
+    yield from ("", "### Processor seconds to a loss, prompts counted: the best line of each family", "")
+    columns = [f"{task}, to {TARGETS[name][task]}" for task in TASKS for name in TARGETS]
+    columns += [f"{task}, {DROPS[name][task]} down" for task in TASKS for name in DROPS]
+    yield from _head("family", "line", "autograd", *columns)
+    best = {key: family for (family, _), key in chosen(study, "family").items() if key in own}
+    for key, family in sorted(best.items(), key=lambda item: item[1]):
+        by_task = own[key]
+        cells = [to_target(by_task[task], TARGETS[name][task]) for task in TASKS for name in TARGETS]
+        cells += [to_drop(by_task[task], DROPS[name][task]) for task in TASKS for name in DROPS]
+        yield _row(family, key[0], "yes" if by_task[TASKS[0]][0].autograd else "no", *map(_reached, cells))
+
+
+def _losses(own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+    yield from ("", "### Held-out loss on the reported rows after so many processor seconds, prompts counted", "")
+    yield from _head("line", *(f"{task}, {cost:.0f} s" for task in TASKS for cost in COSTS))
+    for (line, _), by_task in own.items():
+        cells = [
+            _mean(mean(loss_at(c.points, cost, "report") for c in by_task[task])) if task in by_task else UNKNOWN
+            for task in TASKS
+            for cost in COSTS
+        ]
+        yield _row(line, *cells)
+    yield from ("", "A run that ended before has its last loss there.")
+
+
+def _ends(own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+    """ZO-Bench's table, and what it leaves out."""
+    for task in TASKS:
+        yield from ("", f"### The end of each line: {task}", "")
+        yield from _head(
+            "line",
+            "loss",
+            "accuracy",
+            "steps",
+            "forwards",
+            "tokens",
+            "seconds",
+            "prompts",
+            "wall",
+            "MiB",
+            "seeds",
+            "end",
+        )
+        for (line, _), by_task in own.items():
+            if task in by_task:
+                yield _end(line, by_task[task])
+            else:
+                yield _row(line, UNKNOWN, *[""] * 10)
+
+
+def _end(line: str, cells: Sequence[Measured]) -> str:
+    last = [cell.points[-1] for cell in cells]
+    ended = ", ".join(dict.fromkeys(cell.ended for cell in cells))
+    return _row(
+        line,
+        _mean(mean(p.report[0] for p in last)),
+        _mean(mean(p.report[1] for p in last)),
+        *(f"{mean(values).value:.0f}" for values in ([p.step for p in last], [p.forwards for p in last])),
+        f"{mean(p.tokens for p in last).value:,.0f}",
+        *(f"{mean(values).value:.1f}" for values in ([p.seconds for p in last], [p.prompts for p in last])),
+        f"{mean(p.wall for p in last).value:.0f} s",
+        f"{max(cell.memory for cell in cells):.0f}",
+        ", ".join(str(cell.seed) for cell in cells),
+        ended,
+    )
+
+
+def _choices(study: Study, own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+    """What was tried and what was taken, with the settings."""
+    yield from (
+        "",
+        f"### Chosen on the development rows: loss after {CHOICE:.0f} s, seed {SEEDS[0]}, mean of both tasks",
+        "",
+    )
+    yield from _head("family", "line", "loss", "taken", "settings")
+    best = set(chosen(study, "family").values())
+    rows = []
+    for key, by_task in own.items():
+        cell = next(iter(by_task.values()))[0]
+        worth = choice(by_task)
+        rows.append((cell.family, worth, key, cell))
+    for family, worth, key, cell in sorted(rows, key=lambda row: (row[0], row[1] is None, row[1] or 0.0)):
+        taken = "yes" if key in best else ""
+        yield _row(family, key[0], "none" if worth is None else f"{worth:.3f}", taken, _settings(cell))
+
+
+def _settings(cell: Measured) -> str:
+    asked = cell.asked
+    unsaid = ("name", "momentum", "beta2", "warmup_steps", "weight_decay")
+    method = {k: v for k, v in asked["method"].items() if k not in unsaid and v is not None}
+    shape = {"steps": asked["steps"], "batch_size": asked["batch_size"], "repeat": asked["repeat"]}
+    return ", ".join(f"{k} {v}" for k, v in {**shape, **method}.items())
+
+
+def _missing(study: Study) -> Iterator[str]:
+    yield from ("", "## Not measured", "")
+    for line in LINES:
+        for task in TASKS:
+            seeds = [s for s in SEEDS if f"{line.name} / {line.activation} / {task} / seed {s}" not in study.cells]
+            if seeds:
+                yield f"* {line.name}, {line.activation}, {task}: seed {', '.join(map(str, seeds))}"
+    yield from ("", TAIL.rstrip())
+
+
+def _mean(found: Mean) -> str:
+    return f"{found.value:.3f}" + (f" ± {found.spread:.3f}" if found.spread is not None else "")
+
+
+def _reached(found: Reached) -> str:
+    if found.seconds is None:
+        return f"never ({found.of} seeds)" if found.of > 1 else "never"
+    spread = f" ± {found.seconds.spread:.1f}" if found.seconds.spread is not None else ""
+    some = f" ({found.n} of {found.of} seeds)" if found.n < found.of else ""
+    return f"{found.seconds.value:.1f}{spread}{some}"
+
+
+def _head(*columns: str) -> Iterator[str]:
+    yield _row(*columns)
+    yield "|" + "---|" * len(columns)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,266 @@
+"""Runs cells one after the other on one resident engine, and takes down what each step cost. Knows no table.
+
+A step is the product's own (`worker.runs.cohort`). Evaluation is outside of it and of every figure: both sets of
+held-out rows by the resident engine, whoever trained.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.study.lines import Cell
+from bench.study.rows import rows
+from bench.study.store import Measured, Point
+from bench.workloads import invocation_of
+from db.contract import methods
+from db.contract.presets import resolve
+from db.contract.spec import JobSpec
+from db.contract.tokens.base_model import Base
+from worker.engine.prompt_cache import PromptCache
+from worker.forwards import Scoring
+from worker.runs import cohort
+from worker.runs.data import Dataset, examples
+from worker.runs.run import Run, start
+from worker.scoring.engine_scorer import EngineScorer
+from worker.scoring.prompts import prompts
+from worker.scoring.scorer import Scorer
+from worker.types import Example, Loss, Trial
+
+SCOPE = "study"
+PROMPT_BYTES = 6 << 30
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sets:
+    """A task's examples, for one activation."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    report: tuple[Example, ...]
+    invocation: tuple[int, ...]
+
+
+class Counting:
+    """A scorer that counts the trials it is given: forward passes of a minibatch."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer, self.trials = scorer, 0
+
+    @property
+    def capacity(self) -> int:
+        return self.scorer.capacity
+
+    def start(self, trials: Sequence[Trial]) -> Scoring:
+        self.trials += len(trials)
+        return self.scorer.start(trials)
+
+    def score(self, trials: Sequence[Trial]) -> list[Loss]:
+        self.trials += len(trials)
+        return self.scorer.score(trials)
+
+    def close(self) -> None:
+        self.scorer.close()
+
+
+class Kept:
+    """Prompts of the torch scorer, kept, and what each cost: from its miss to its being put."""
+
+    def __init__(self) -> None:
+        self._cache: PromptCache[Any] = PromptCache(PROMPT_BYTES)
+        self._missed = 0.0
+        self.seconds: dict[bytes, float] = {}
+
+    def get(self, scope: str, prompt: bytes) -> Any:
+        found = self._cache.get(scope, prompt)
+        self._missed = time.process_time()
+        return found
+
+    def put(self, scope: str, prompt: bytes, value: Any, size: int) -> Any:
+        self.seconds[prompt] = time.process_time() - self._missed
+        return self._cache.put(scope, prompt, value, size)
+
+
+@dataclass
+class _Spent:
+    """What a cell's steps have come to so far."""
+
+    forwards: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    prompts: float = 0.0
+    wall: float = 0.0
+    memory: int = 0  # bytes at most, resident
+    met: set[bytes] = field(default_factory=set)
+
+
+class Bench:
+    """One base, its resident engine, and the torch scorer once an autograd method asks for it."""
+
+    def __init__(self, base: Base, machine: int) -> None:
+        self.base, self.machine = base, machine
+        self.engine = EngineScorer(str(base.source), slots=64, prompt_bytes=PROMPT_BYTES)
+        self._torch: Scorer | None = None
+        self._sets: dict[tuple[str, str], Sets] = {}
+        # Processor seconds of a row's prompt when it was first computed here, by the engine and by the torch scorer.
+        self._prompt_seconds: dict[bytes, float] = {}
+        self._kept = Kept()
+        self._starts: dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]] = {}
+
+    def run(self, cell: Cell, say: Callable[[str], None]) -> Measured:
+        """A cell to its end, its budget or its failure."""
+        line, sets = cell.line, self._of(cell)
+        autograd = methods.ARMS[line.method].autograd
+        scorer = Counting(self._autograd() if autograd else self.engine)
+        run, asked = self._started(cell, sets)
+        spent, points, ended = _Spent(), [self._point(0, _Spent(), self._start(cell, run, sets))], "done"
+        before = _resident()
+        for stop in line.points:
+            while run.step < stop and run.failed is None:
+                run = self._step(run, scorer, spent, autograd)
+            points.append(self._point(run.step, spent, self._evaluated(run, sets)))
+            say(_said(cell, points[-1]))
+            if run.failed is not None:
+                ended = run.failed
+                break
+            if points[-1].cost > line.budget and stop != line.points[-1]:
+                ended = "cut"
+                break
+        return Measured(
+            key=cell.key,
+            line=line.name,
+            family=line.family,
+            method=line.method,
+            activation=line.activation,
+            task=cell.task,
+            seed=cell.seed,
+            autograd=autograd,
+            asked=asked,
+            ended=ended,
+            memory=round(max(0, spent.memory - before) / MIB, 1),
+            machine=self.machine,
+            points=points,
+        )
+
+    def close(self) -> None:
+        self.engine.close()
+        if self._torch is not None:
+            self._torch.close()
+
+    def _step(self, run: Run, scorer: Counting, spent: _Spent, autograd: bool) -> Run:
+        """One step, its cost taken down. The engine's prompts are computed before it, so that they are told apart; what
+        a prompt cost is remembered, for cells that meet it again."""
+        new = {e.prompt_key: e for e in run.minibatch() if e.start and e.prompt_key not in spent.met}
+        spent.met.update(new)
+        if not autograd:
+            self._prefilled(new)
+        _forget_peak()
+        known = sum(self._kept.seconds.values())
+        cpu, wall, trials = time.process_time(), time.perf_counter(), scorer.trials
+        ((after, result),) = cohort.step([run], scorer)
+        spent.seconds += time.process_time() - cpu - (sum(self._kept.seconds.values()) - known)
+        cost = self._kept.seconds if autograd else self._prompt_seconds
+        spent.prompts += sum(cost[key] for key in new)
+        spent.wall += time.perf_counter() - wall
+        spent.forwards += scorer.trials - trials
+        spent.tokens += result.tokens
+        spent.memory = max(spent.memory, _peak())
+        return after
+
+    def _prefilled(self, new: Mapping[bytes, Example]) -> None:
+        """The engine has these rows' prompts; what those cost that it had not is taken down."""
+        unknown = [e for key, e in new.items() if key not in self._prompt_seconds]
+        if not unknown:
+            return
+        cpu = time.process_time()
+        with self.engine.engine.turns.taken("scoring"):
+            prompts(
+                [(SCOPE, e) for e in unknown],
+                self.engine.prompt_cache,
+                self.engine.engine.keys_and_values,
+                token_bytes=self.engine.engine.token_bytes,
+                max_tokens=4096,
+            )
+        each = (time.process_time() - cpu) / sum(e.start for e in unknown)
+        self._prompt_seconds.update({e.prompt_key: each * e.start for e in unknown})
+
+    def _started(self, cell: Cell, sets: Sets) -> tuple[Run, dict[str, Any]]:
+        line = cell.line
+        given = {**line.asked, "activation": line.activation, "invocation": sets.invocation, "seed": cell.seed}
+        whole = resolve({**given, "eval_every": line.steps}, self.base, "choice", len(sets.train))
+        spec = JobSpec(model=self.base.name, training_file=cell.task, **whole)
+        asked = spec.model_dump(mode="json", include={"adapter", "method", "steps", "batch_size", "repeat"})
+        return start(cell.key, spec, self.base, Dataset(sets.train), SCOPE), asked
+
+    def _start(self, cell: Cell, run: Run, sets: Sets) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Every run of a task begins as the bare base does."""
+        key = cell.task, cell.line.activation
+        if key not in self._starts:
+            self._starts[key] = self._evaluated(run, sets)
+        return self._starts[key]
+
+    def _evaluated(self, run: Run, sets: Sets) -> tuple[tuple[float, float], tuple[float, float]]:
+        trials = [
+            Trial(run.layout, run.params, part, run.spec.objective, "held out", True)
+            for part in (sets.dev, sets.report)
+        ]
+        dev, report = self.engine.score(trials)
+        return (dev.mean, dev.accuracy or 0.0), (report.mean, report.accuracy or 0.0)
+
+    def _point(self, step: int, spent: _Spent, held_out: tuple[tuple[float, float], tuple[float, float]]) -> Point:
+        dev, report = ((round(loss, 5), round(accuracy, 4)) for loss, accuracy in held_out)
+        seconds, prompt, wall = (round(x, 3) for x in (spent.seconds, spent.prompts, spent.wall))
+        return Point(step, spent.forwards, spent.tokens, seconds, prompt, wall, dev, report)
+
+    def _of(self, cell: Cell) -> Sets:
+        key = cell.task, cell.line.activation
+        if key not in self._sets:
+            made = rows(cell.task)
+            ids = invocation_of(self.base, made.train) if cell.line.activation == "answer" else ()
+            train, dev, report = (examples(self.base, raw, None, ids) for raw in (made.train, made.dev, made.report))
+            self._sets[key] = Sets(train, dev, report, ids)
+        return self._sets[key]
+
+    def _autograd(self) -> Scorer:
+        if self._torch is None:
+            from worker.oracle.torch_scorer import TorchScorer
+
+            self._torch = TorchScorer(str(self.base.source), kept=self._kept)
+        return self._torch
+
+
+def opened(home: Path, machine: int) -> Bench:
+    """The bench on the packaged model, made under `home` at the first call."""
+    from cli.local.demo_model import DEMO_MODEL, demo_model
+    from db.contract.tokens.base_model import open_base
+
+    return Bench(open_base(DEMO_MODEL, str(demo_model(home))), machine)
+
+
+def _said(cell: Cell, point: Point) -> str:
+    loss, accuracy = point.report
+    return (
+        f"{cell.key}: step {point.step}  dev {point.dev[0]:.4f}  reported {loss:.4f} ({accuracy:.3f})  "
+        f"{point.seconds:.1f} s + {point.prompts:.1f} s of prompts"
+    )
+
+
+def _forget_peak() -> None:
+    """Linux counts the most that was resident from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    return _status("VmHWM")
+
+
+def _resident() -> int:
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found: Mapping[str, str] = dict(line.split(":", 1) for line in lines)
+    return int(found[name].split()[0]) * 1024

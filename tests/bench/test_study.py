@@ -1,0 +1,157 @@
+"""The study's rows are fresh, its figures are what its cells say, and page and presets are what its JSON gives."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from bench.study import figures, lines, presets, store, tables
+from bench.study.__main__ import PAGE, PRESETS, left
+from bench.study.rows import DEV, REPORT, rows
+from bench.study.store import Measured, Point, Study
+from cli.demo.datasets import sentiment, topic
+from db.contract import methods
+from db.contract.evidence import EVIDENCE
+from db.contract.presets import fields, preset
+from tests.docs.following import ROOT
+
+COMMITTED = store.load()
+
+
+def cell(line="one", task="topic", seed=0, losses=(1.0, 0.5), method="mezo", family="f", **changed):
+    """Ten processor seconds a point, two of them of prompts; the development loss is 0.1 lower."""
+    points = [
+        Point(10 * n, 20 * n, 30 * n, 8.0 * n, 2.0 * n, 9.0 * n, (loss - 0.1, 0.6), (loss, 0.5))
+        for n, loss in enumerate(losses)
+    ]
+    spec = {"eps": 0.01, "learning_rate": 0.1, "clip": None, "name": method}
+    adapter = {"rank": 8, "alpha": 16.0, "targets": ["v_proj"]}
+    asked = {"steps": 10 * len(points) - 10, "batch_size": 2, "repeat": 1, "method": spec, "adapter": adapter}
+    key = f"{line} / answer / {task} / seed {seed}"
+    known = Measured(key, line, family, method, "answer", task, seed, False, asked, "done", 1.0, 0, points)
+    return replace(known, **changed)
+
+
+def study(*cells):
+    machine = {"cpu": "c", "cores": 2, "python": "3", "versions": {}, "date": "2026-01-01"}
+    return Study([machine], {}, {c.key: c for c in cells})
+
+
+@pytest.mark.parametrize("task, demo", [("sentiment", sentiment), ("topic", topic)])
+def test_rows_to_choose_on_and_rows_reported_are_new_disjoint_and_balanced(task, demo):
+    made = rows(task)
+    train, dev, report = (
+        [json.loads(line) for line in part.splitlines()] for part in (made.train, made.dev, made.report)
+    )
+    assert train == demo()[0]
+    looked_at = {row["prompt"] for part in demo() for row in part}
+    new = [row["prompt"] for row in (*dev, *report)]
+    assert len(set(new) - looked_at) == len(new) == DEV + REPORT
+    for part in (dev, report):
+        labels = [row["label"] for row in part]
+        assert {labels.count(label) for label in set(labels)} == {len(part) / len(part[0]["choices"])}
+
+
+def test_a_loss_is_reached_and_read_between_evaluations_prompts_counted():
+    points = cell(losses=(1.0, 0.8, 0.9, 0.4)).points
+    assert figures.reached(points, 1.0) == 0
+    assert figures.reached(points, 0.9) == pytest.approx(5)
+    assert figures.reached(points, 0.6) == pytest.approx(20 + 10 * 0.3 / 0.5)
+    assert figures.reached(points, 0.3) is None
+    assert figures.loss_at(points, 15, "report") == pytest.approx(0.85)
+    assert figures.loss_at(points, 15, "dev") == pytest.approx(0.75)
+    assert figures.loss_at(points, 99, "report") == pytest.approx(0.4)
+
+
+def test_lines_are_chosen_on_development_rows_of_the_first_seed_and_both_tasks():
+    def both(line, dev, report, seed=0):
+        points = [replace(p, dev=(dev, 0.5), report=(report, 0.5)) for p in cell().points]
+        return [cell(line, task, seed, points=points) for task in lines.TASKS]
+
+    lucky = [*both("lucky", dev=0.9, report=0.1), *both("lucky", dev=0.0, report=0.1, seed=1)]
+    found = study(*both("steady", dev=0.5, report=0.7), *lucky, cell("half", losses=(0.0, 0.0)))
+    assert figures.chosen(found, "family") == {("f", "answer"): ("steady", "answer")}
+
+
+def test_a_seed_that_does_not_get_there_leaves_no_time_and_is_told():
+    there = [cell(task=task, losses=(1.0, 0.5)) for task in lines.TASKS]
+    never = [cell(task=task, losses=(1.0, 0.9), seed=1) for task in lines.TASKS]
+    assert figures.all_seconds({c.task: [c] for c in there}, "late") == pytest.approx((6.86 + 5.94) / 2)
+    found = study(*there, *never)
+    assert presets.evidence(found)[0].seconds is None
+    assert "(1 of 2 seeds)" in tables.page(found)
+    assert "| never |" in tables.page(study(*(replace(c, seed=0) for c in never)))
+
+
+def test_failures_stay_in_and_what_was_not_run_is_said():
+    failed = cell(losses=(1.0, math.nan), ended="losses were not finite")
+    page = tables.page(study(failed))
+    assert "losses were not finite" in page
+    assert "nan" in page
+    assert f"* {lines.LINES[0].name}, answer, sentiment: seed 0, 1, 2" in page
+    assert tables.page(Study()).count("Not measured.") == 2
+
+
+def test_a_run_that_is_not_finite_is_never_chosen():
+    bad = [cell("bad", task, losses=(1.0, math.nan)) for task in lines.TASKS]
+    good = [cell("good", task, losses=(1.0, 0.99)) for task in lines.TASKS]
+    for order in ((*bad, *good), (*good, *bad)):
+        assert figures.chosen(study(*order), "method") == {("mezo", "answer"): ("good", "answer")}
+
+
+def test_evidence_is_the_soonest_first_and_a_file_that_says_it(tmp_path):
+    both = [cell("slow", t, losses=(1.0, 0.9, 0.4), family="s") for t in lines.TASKS]
+    both += [cell("fast", t, losses=(1.0, 0.4), method="lozo", autograd=True) for t in lines.TASKS]
+    found = presets.evidence(study(*both))
+    assert [(e.method, e.autograd) for e in found] == [("lozo", True), ("mezo", False)]
+    assert (found[0].preset.steps, found[0].preset.settings["learning_rate"]) == (10, 0.1)
+    assert "clip" not in found[0].preset.settings
+    said: dict[str, object] = {}
+    exec(presets.source(study(*both)), said)
+    assert said["EVIDENCE"] == tuple(found)
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path):
+    path = tmp_path / "study.json"
+    asked = list(lines.cells((), seeds=(0,)))
+    failed = cell(losses=(1.0, math.nan))
+    known = study(cell(key=asked[0].key), failed)
+    store.save(known, path)
+    again = store.load(path)
+    assert again.cells[asked[0].key] == known.cells[asked[0].key]
+    assert math.isnan(again.cells[failed.key].points[1].report[0])
+    assert left(again, asked) == asked[1:]
+    assert left(again, asked, again=True) == asked
+    assert store.machine_number(again, {**again.machines[0], "date": "2026-02-02"}) == 0
+    assert store.machine_number(again, {**again.machines[0], "cores": 3}) == 1
+
+
+def test_every_line_is_asked_in_the_contracts_words_and_the_quick_ones_are_there():
+    assert len({line.name for line in lines.LINES}) == len(lines.LINES)
+    assert set(lines.QUICK) <= {line.name for line in lines.LINES}
+    for line in lines.LINES:
+        assert set(line.asked) <= set(fields())
+        assert list(line.points) == sorted(set(line.points))
+
+
+def test_the_committed_cells_are_runs_of_the_lines_as_they_are():
+    known = {line.name: line for line in lines.LINES}
+    for measured in COMMITTED.cells.values():
+        line = known[measured.line]
+        assert (measured.family, measured.method, measured.activation) == (line.family, line.method, line.activation)
+        flat = {**measured.asked, **measured.asked["adapter"], **measured.asked["method"], "method": line.method}
+        said = json.loads(json.dumps(line.asked))
+        assert {name: flat[name] for name in said} == said
+
+
+def test_the_page_is_what_the_results_give():
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == tables.page(COMMITTED)
+
+
+def test_the_presets_are_what_the_results_give():
+    assert (ROOT / PRESETS).read_text(encoding="utf-8") == presets.source(COMMITTED)
+    for one in EVIDENCE:
+        assert one.method in methods.ARMS
+        assert one.autograd is methods.ARMS[one.method].autograd
+        assert preset("smollm2-135m", "choice", one.method, one.activation) is one.preset
