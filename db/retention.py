@@ -13,7 +13,20 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from db.columns import Base
-from db.tables import Adapter, Daily, Evaluation, Event, Job, JournalStep, Lease, Pruned, Restoration, Usage, Worker
+from db.tables import (
+    Adapter,
+    Daily,
+    Evaluation,
+    Event,
+    Job,
+    JournalStep,
+    Lease,
+    Point,
+    Pruned,
+    Restoration,
+    Usage,
+    Worker,
+)
 from db.usage import UTC_DAY
 
 ADVISORY_LOCK = 0x6F6E7761726401  # one process at a time; the others have nothing to wait for
@@ -55,6 +68,8 @@ def prune(session: Session, keep: Keep) -> int:
     dropped += _of_ended(session, "journal", keep.journal, (JournalStep, Evaluation), None)
     dropped += _drop(session, Restoration, (Restoration.job_id, Restoration.step), Restoration.expires_at < func.now())
     dropped += _drop(session, Usage, (Usage.minute, Usage.model, Usage.tenant_id), Usage.minute < _ago(MINUTES))
+    over = select(Job.id).where(Job.id == Point.job_id, Job.finished_at.is_not(None)).exists()
+    dropped += _drop(session, Point, (Point.job_id, Point.step, Point.number), over)  # an older release ended it
     if keep.usage:
         old = Daily.day < UTC_DAY - int(keep.usage)
         dropped += _drop(session, Daily, (Daily.tenant_id, Daily.day), old)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import events, files
 from db.contract.refusal import Refusal
-from db.tables import Job, Lease, Tenant, Validation
+from db.tables import Job, Lease, Point, Tenant, Validation
 
 Wish = Literal["pause", "cancel"]
 Condition = Literal[
@@ -180,11 +180,12 @@ def _move(job: Job, name: Name) -> None:
 
 
 def _end(session: Session, job: Job) -> None:
-    """Its tokens are spent, its lease goes, and deleted files that only it needed."""
+    """Its tokens are spent, its lease goes, its points, and deleted files that only it needed."""
     job.finished_at, job.estimated_finish = func.clock_timestamp(), None
     spent = Tenant.spent_tokens + job.scored_tokens
     session.execute(update(Tenant).where(Tenant.id == job.tenant_id).values(spent_tokens=spent))
     _end_lease(session, job)
+    session.execute(delete(Point).where(Point.job_id == job.id))
     if job.decided_at is None:
         _end_validation(session, job)
     files.purge(session, [f for f in (job.training_file, job.validation_file) if f is not None])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 Params = NDArray[np.float32]  # [P], every tensor of one adapter laid end to end in layout order
 LogProbs = list[list[NDArray[np.float32]]]  # over examples, over candidates: [targets], nats
 Greedy = list[list[NDArray[np.bool_]]]  # in the same shape: whether the target is the first of the likeliest tokens
+
+# Forward passes that a trial with derivatives costs: a tangent doubles each product, a backward pass has two for each.
+TANGENT: Final = 2
+GRADIENT: Final = 3
 
 
 class CannotCompute(ValueError):
@@ -117,7 +122,8 @@ class Trial:
     """A probe and its minibatch, the unit the engine batches. `params` None is the bare base model. `scope` says whose
     it is: whether a prompt was computed before is known, and can be timed, within a scope only. `greedy` asks of every
     target, too, whether it is the likeliest token: one more pass over the logits, which no probe needs. `tangent` and
-    `gradient` ask for derivatives of the mean loss, as a method's probe does: only a scorer with autograd has them."""
+    `gradient` ask for derivatives of the mean loss, as a method's probe does: only a scorer with autograd has them. Of
+    tensors before number `since` of the layout the gradient is 0, and no backward pass goes there."""
 
     layout: Layout | None
     params: Params | None
@@ -127,6 +133,7 @@ class Trial:
     greedy: bool = False
     tangent: Params | None = None
     gradient: bool = False
+    since: int = 0
 
     @property
     def differentiated(self) -> bool:
@@ -134,8 +141,14 @@ class Trial:
         return self.gradient or self.tangent is not None
 
     @property
+    def forwards(self) -> int:
+        """Forward passes that it costs."""
+        return GRADIENT if self.gradient else TANGENT if self.tangent is not None else 1
+
+    @property
     def tokens(self) -> int:
-        return sum(e.tokens for e in self.examples)
+        """Scored tokens that it costs."""
+        return self.forwards * sum(e.tokens for e in self.examples)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from db.tables.audit import Audit
 from db.tables.files import Doomed, File, FileChunk, Installation, TokenCount, Upload, UploadPart
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease, Validation
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
+from db.tables.points import Point
 from db.tables.restorations import Restoration, RestoredChunk
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
@@ -32,6 +33,7 @@ __all__ = (
     "Job",
     "JournalStep",
     "Lease",
+    "Point",
     "Pruned",
     "Restoration",
     "RestoredChunk",

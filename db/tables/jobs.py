@@ -73,6 +73,7 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))  # among its tenant's: high goes first
     expected_start: Mapped[datetime | None]  # as it was foretold when the job was made: what the estimates' error is of
     parent_id: Mapped[str | None]  # the job whose adapter it goes on from: a trigger reads it from the spec
+    autograd: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))  # its method needs derivatives
     traceparent: Mapped[str | None]  # W3C: where the request that made it stands in its trace; null before 0002
     __table_args__ = (
         UniqueConstraint("tenant_id", "id"),

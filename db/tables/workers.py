@@ -19,7 +19,11 @@ class Worker(Base):
     reason: Mapped[str | None]  # why it is, or at its end was, out of service
     capacity: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     about: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # versions, dtype, self-check
+    takes: Mapped[str] = mapped_column(server_default="forward")  # jobs of forward passes, of derivatives, or all
     rate: Mapped[float | None] = mapped_column(Float)  # scored tokens a second while it scores, of late
     started_at: Mapped[datetime] = now()
     heartbeat_at: Mapped[datetime] = now()
-    __table_args__ = (CheckConstraint(one_of("state", ("starting", "ready", "out", "draining", "gone")), name="state"),)
+    __table_args__ = (
+        CheckConstraint(one_of("state", ("starting", "ready", "out", "draining", "gone")), name="state"),
+        CheckConstraint(one_of("takes", ("forward", "autograd", "all")), name="takes"),
+    )

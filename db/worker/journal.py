@@ -15,13 +15,14 @@ from db.contract.spec import stored
 from db.deposits import Deposited
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
-from db.worker import reports, results
+from db.worker import points, reports, results
 from db.worker.leases import Claim, lock
 
 
 @dataclass(frozen=True)
 class Step:
-    """Step number `step` (from 0) of a run: its losses in the order the probes were asked, and its scored tokens."""
+    """Step number `step` (from 0) of a run: its losses in the order the probes were asked, what else its row has
+    (`db/contract/journal_row.py`), and its scored tokens."""
 
     step: int
     losses: list[float]
@@ -71,11 +72,13 @@ def flush(
     best: tuple[int, float] | None = None,
     estimated_finish: datetime | None = None,
     restarts: Sequence[Restart] = (),
+    kept: Sequence[points.Kept] = (),
 ) -> None:
-    """Commits steps, evaluations, the best (step, held-out loss) so far and all restarts so far; renews nothing.
+    """Commits steps, evaluations, the best (step, held-out loss) so far, all restarts so far, and points of a run whose
+    journal is not enough: its rows come with the point after the last of them. Renews nothing.
 
     Raises LeaseLost, and ValueError when the steps do not continue the journal, or an evaluation or a restart is ahead
-    of it.
+    of it, or rows are ahead of what the run can go on from.
     """
     job = lock(session, claim)
     after = job.step + len(steps)
@@ -83,6 +86,8 @@ def flush(
         raise ValueError(f"{job.id} is at step {job.step}: it cannot take steps {[s.step for s in steps]}")
     if any(e.step > after for e in evaluations) or any(r.at > after for r in restarts):
         raise ValueError(f"{job.id}: an evaluation or a restart is ahead of step {after}")
+    if steps and claim.spec.method.replay == "snapshots" and after not in [point.step for point in kept]:
+        raise ValueError(f"{job.id}: step {after} is no point that it can go on from")
     mark = {"job_id": job.id, "tenant_id": job.tenant_id, "token": claim.token}
     if steps:
         session.execute(insert(JournalStep), [{**mark, **asdict(s)} for s in steps])
@@ -93,6 +98,7 @@ def flush(
     job.scored_tokens += spent
     if best is not None:
         job.best_step, job.best_loss = best
+    points.keep(session, job, kept, job.best_step)
     if estimated_finish is not None:
         job.estimated_finish = estimated_finish
     again = restarts[len(job.restarts) :]

@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from db import files
+from db.contract import journal_row
 from db.contract.objectives import OBJECTIVES
 from db.tables import Evaluation, File, Job, JournalStep, Result
 
@@ -45,7 +46,7 @@ def measure(session: Session, job: Job) -> None:
 def metrics(session: Session, job: Job) -> Iterator[bytes]:
     """The table in pieces: a line for each step, counted from 1 as the steps taken, and one for step 0 where the base
     was measured. `train_loss` is the mean of the step's probes, before its update; what was not measured is empty."""
-    held_out = _held_out(session, job)
+    held_out, method = _held_out(session, job), journal_row.method_of(job.spec)
     yield _lines([COLUMNS])
     if 0 in held_out:
         yield _lines([("0", "", "", *held_out[0])])
@@ -53,8 +54,8 @@ def metrics(session: Session, job: Job) -> Iterator[bytes]:
         page = JournalStep.job_id == job.id, JournalStep.step >= start, JournalStep.step < start + PAGE
         wanted = select(JournalStep.step, JournalStep.losses).where(*page).order_by(JournalStep.step)
         yield _lines(
-            (str(step + 1), _mean(losses), "", *held_out.get(step + 1, NOTHING))
-            for step, losses in session.execute(wanted)
+            (str(step + 1), _mean(journal_row.losses(row, method)), "", *held_out.get(step + 1, NOTHING))
+            for step, row in session.execute(wanted)
         )
 
 

@@ -1,11 +1,12 @@
-"""Points of a run kept on disk, which only save replaying. Knows a journal's losses; no method, no engine, no SQL."""
+"""Points of a run as files. On disk they only save replaying; those of a run whose journal is not enough are kept with it
+(`worker/slices/points.py`). Knows a journal's rows; no method, no engine, no SQL."""
 
 import hashlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from db.contract.history import Restart
 from db.contract.spec import JobSpec
@@ -64,14 +65,8 @@ class Snapshots:
     folder: Path
 
     def write(self, job_id: str, point: Point, prefix: str) -> None:
-        """Keep `point`, reached by the journal with this prefix. Raises OSError, and leaves nothing half written.
-
-        The state is written by its fields: scalars, arrays of any dtype, and tuples of these.
-        """
-        tensors: Tensors = {"params": point.params}
-        state = {f.name: _packed(f.name, getattr(point.state, f.name), tensors) for f in fields(point.state)}
-        about = json.dumps(state)
-        data = save(tensors, metadata={"state": about, "prefix": prefix, "sha256": _digest(about, tensors)})
+        """Keep `point`, reached by the journal with this prefix. Raises OSError, and leaves nothing half written."""
+        data = encoded(point, prefix)
         own = self.folder / job_id
         own.mkdir(parents=True, exist_ok=True)
         scratch = own / f".{os.getpid()}"
@@ -109,6 +104,26 @@ class Snapshots:
         shutil.rmtree(self.folder / job_id, ignore_errors=True)
 
 
+def encoded(point: Point, prefix: str) -> bytes:
+    """`point`, reached by what has this prefix, as one safetensors file.
+
+    The state is written by its fields: scalars, arrays of any dtype, and tuples of these. Raises TypeError for others.
+    """
+    tensors: Tensors = {"params": point.params}
+    state = {f.name: _packed(f.name, getattr(point.state, f.name), tensors) for f in fields(point.state)}
+    about = json.dumps(state)
+    return save(tensors, metadata={"state": about, "prefix": prefix, "sha256": _digest(about, tensors)})
+
+
+def decoded(data: bytes, prefix: str, kind: type[State]) -> Point:
+    """What `encoded` wrote with this prefix, its state of this `kind`. Raises one of REFUSED for anything else."""
+    size = int.from_bytes(data[:8], "little")
+    about = json.loads(data[8 : 8 + size])["__metadata__"]
+    if about["prefix"] != prefix:
+        raise ValueError("it belongs to another journal")
+    return _whole(about, load(data), kind)
+
+
 def _read(path: Path, prefix: str, kind: type[State]) -> Point:
     """The header says whose it is, and is read first: what is another's takes no memory."""
     _plain(path)
@@ -117,6 +132,10 @@ def _read(path: Path, prefix: str, kind: type[State]) -> Point:
         if about["prefix"] != prefix:
             raise ValueError("it belongs to another journal")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return _whole(about, tensors, kind)
+
+
+def _whole(about: Mapping[str, str], tensors: Tensors, kind: type[State]) -> Point:
     if about["sha256"] != _digest(about["state"], tensors):
         raise ValueError("its bytes have changed")
     kept = json.loads(about["state"])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from numpy import bool_, float32
+from numpy import bool_, float32, float64
 from numpy.typing import NDArray
 
 from worker.types import Example, Greedy, LogProbs, Loss
@@ -22,6 +22,8 @@ class Term:
     hits: int | None = 0
 
 
+# The derivative of the sum of an example's terms by each of its log-probabilities: over candidates, float64 [targets].
+Slopes = Callable[[Example, Rows], list[NDArray[float64]]]
 Share = Callable[[Example, Rows, Best], Term]  # an objective: what an example and its log-probabilities come to
 
 

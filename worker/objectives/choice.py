@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worker.objectives.base import Best, Rows, Term, total
 from worker.types import Example
 
@@ -15,3 +18,16 @@ def share(example: Example, rows: Rows, _: Best) -> Term:
     peak = max(scores)
     loss = peak + math.log(math.fsum(math.exp(s - peak) for s in scores)) - scores[example.label]
     return Term((loss,), int(scores.index(peak) == example.label))
+
+
+def slopes(example: Example, rows: Rows) -> list[NDArray[np.float64]]:
+    """softmax(s)_k, less 1 for the label, over the tokens of candidate k."""
+    scores = [total([float(x) for x in row]) / len(row) for row in rows]
+    if not all(map(math.isfinite, scores)):
+        return [np.full(len(row), math.nan) for row in rows]
+    powers = [math.exp(s - max(scores)) for s in scores]
+    whole = math.fsum(powers)
+    return [
+        np.full(len(row), (power / whole - (k == example.label)) / len(row))
+        for k, (row, power) in enumerate(zip(rows, powers, strict=True))
+    ]

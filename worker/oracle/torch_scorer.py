@@ -1,6 +1,7 @@
 """The oracle: transformers and real PEFT LoRA layers, one trial at a time. Knows no engine and no slots."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,39 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, get_peft_model
 
 from worker import objectives
 from worker.forwards import Forward, Scoring, finished
 from worker.oracle.dequantised import load_model
-from worker.types import Greedy, Layout, LogProbs, Loss, Trial, blank, unseen
+from worker.oracle.passes import Passes
+from worker.oracle.pieces import parts
+from worker.oracle.prompts import Kept
+from worker.types import Example, Greedy, LogProbs, Loss, Params, Trial, blank, unseen
 
-ADAPTERS = 8  # PEFT adapters kept, one for each layout; the oldest makes room
+TOKENS = 1 << 30  # of a pass without derivatives: its sequences bound it
+DIFFERENTIATED = 1024  # tokens, padding too, whose activations are kept for a derivative at a time
+
+
+@dataclass
+class Work:
+    """What a trial's passes fill: log-probabilities, likeliest targets where asked, and sums of derivatives."""
+
+    trial: Trial
+    places: LogProbs
+    best: Greedy | None
+    gradient: Params | None = None
+    slope: float | None = None
 
 
 class TorchScorer:
-    """Scores trials with plain padded forward passes. Slow and simple on purpose: `EngineScorer` is tested against it.
-    Where an adapter has an invocation, it is PEFT that looks for it and says where the adapter acts.
+    """Scores trials with plain padded forward passes, slow and simple: `EngineScorer` is tested against it. Where an
+    adapter has an invocation, it is PEFT that looks for it and says where the adapter acts.
+
+    It has autograd: a trial's gradient is backpropagated through PEFT's layers, and its slope along a tangent is one
+    forward pass of forward-mode differentiation. A quantised base has neither.
+
+    With `kept`, what lies before an example's `start` is computed once and continued by every probe: as fast as this
+    can be, and no longer the judge, for it takes `start` at its word.
 
     `path` is a local model folder, `dtype` a torch dtype's name, `threads` bounds torch's own threads (None: as is),
     `batch` is how many sequences are padded together.
@@ -28,115 +49,95 @@ class TorchScorer:
 
     capacity = 1
 
-    def __init__(self, path: str | Path, dtype: str = "float32", threads: int | None = None, batch: int = 16) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        dtype: str = "float32",
+        threads: int | None = None,
+        batch: int = 16,
+        kept: Kept | None = None,
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         base: Any = load_model(path, dtype)
-        self._base = base.eval().requires_grad_(False)
-        self._peft: Any = None
-        self._linears = {name for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
-        self._adapters: dict[Layout, str] = {}
-        self._registered = 0
+        self._passes = Passes(base.eval().requires_grad_(False), kept)
+        self._quantised = quantised(path)
         self._batch = batch
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
-        """One loss a trial, in order. Raises ValueError for a layout that names a module the model lacks."""
+        """One loss a trial, in order. Raises ValueError for a layout that names a module the model lacks, and for
+        derivatives of a quantised base or of an objective that has none."""
         return finished(self.start(trials))
 
     def start(self, trials: Sequence[Trial]) -> Scoring:
         """The same, a trial at a time."""
-        forwards, out, greedy = self._forwards(trials)
-        return Scoring(forwards, lambda: objectives.losses(trials, out, greedy))
+        forwards, works = self._forwards(trials)
+        return Scoring(forwards, lambda: [_loss(work) for work in works])
 
     def logprobs(self, trials: Sequence[Trial]) -> list[LogProbs]:
         """Natural-log probability of every target, float32, in the shape of the trials' candidates."""
-        forwards, out, _ = self._forwards(trials)
+        forwards, works = self._forwards(trials)
         for forward in forwards:
             forward.act()
-        return out
+        return [work.places for work in works]
 
-    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[LogProbs], list[Greedy | None]]:
+    def _forwards(self, trials: Sequence[Trial]) -> tuple[list[Forward], list[Work]]:
         """A forward for every trial, and what they will have filled."""
-        out, greedy = blank(trials), unseen(trials)
+        if self._quantised and any(trial.differentiated for trial in trials):
+            raise ValueError("a quantised base has no derivatives: train it by losses alone")
+        works = [Work(*each) for each in zip(trials, blank(trials), unseen(trials), strict=True)]
         forwards = [
-            Forward(frozenset((number,)), max(1, trial.tokens), partial(self._fill, trial, places, best))
-            for number, (trial, places, best) in enumerate(zip(trials, out, greedy, strict=True))
+            Forward(frozenset((number,)), max(1, work.trial.tokens), partial(self._fill, work))
+            for number, work in enumerate(works)
         ]
-        return forwards, out, greedy
+        return forwards, works
 
     def close(self) -> None:
-        self._base = self._peft = None
-        self._adapters.clear()
+        self._passes.close()
 
-    @torch.inference_mode()
-    def _fill(self, trial: Trial, places: LogProbs, best: Greedy | None) -> None:
-        flat = [(e, s, ids) for e, ex in enumerate(trial.examples) for s, ids in enumerate(ex.sequences)]
-        for start in range(0, len(flat), self._batch):
-            part = flat[start : start + self._batch]
-            logits = self._logits(trial, [ids for _, _, ids in part])
-            for row, (e, s, _) in zip(logits, part, strict=True):
-                for c, candidate in enumerate(trial.examples[e].candidates):
-                    if candidate.sequence == s:
-                        read = row[torch.tensor(candidate.positions, dtype=torch.long)].float()
-                        targets = torch.tensor(candidate.targets, dtype=torch.long)
-                        chosen = torch.log_softmax(read, dim=-1)
-                        places[e][c] = chosen.gather(1, targets[:, None])[:, 0].numpy()
-                        if best is not None:
-                            best[e][c] = (read.argmax(-1) == targets).numpy()  # of equals the first
+    def _fill(self, work: Work) -> None:
+        trial = work.trial
+        tokens = DIFFERENTIATED if trial.differentiated else TOKENS
+        for part in parts(trial.examples, self._batch, tokens):
+            examples = trial.examples[part.start : part.stop]
 
-    def _logits(self, trial: Trial, sequences: list[NDArray[np.int32]]) -> torch.Tensor:
-        """[sequences, longest, vocab] logits of right-padded sequences; the padding lies behind what is read."""
-        longest = max(len(ids) for ids in sequences)
-        # PEFT looks for the invocation in the padding as well.
-        invocation = () if trial.layout is None else trial.layout.invocation
-        filler = next(i for i in range(len(invocation) + 1) if i not in invocation)
-        ids = torch.full((len(sequences), longest), filler, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
-        if trial.layout is not None and trial.params is not None:
-            self._wear(trial.layout, trial.params)
-            logits: torch.Tensor = self._peft(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        elif self._peft is not None:
-            with self._peft.disable_adapter():
-                logits = self._peft(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        else:
-            logits = self._base(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return logits
+            def slopes(logs: NDArray[np.float32], examples: Sequence[Example] = examples) -> NDArray[np.float64]:
+                return np.concatenate(objectives.slopes(trial, examples, _cut(examples, logs)))
 
-    def _wear(self, layout: Layout, params: NDArray[np.float32]) -> None:
-        """Write a probe's tensors into the PEFT adapter of its layout and make that adapter the active one."""
-        if layout not in self._adapters:
-            self._register(layout)
-        name = self._adapters[layout]
-        self._peft.set_adapter(name)
-        inner = self._peft.base_model.model
-        for module, a, b in layout.pairs(params):
-            layer = inner.get_submodule(module.name)
-            layer.lora_A[name].weight.data.copy_(torch.tensor(a))
-            layer.lora_B[name].weight.data.copy_(torch.tensor(b))
+            result = self._passes.run(trial, examples, slopes)
+            for number, rows in zip(part, _cut(examples, result.logprobs), strict=True):
+                work.places[number] = rows
+            if work.best is not None:
+                for number, hits in zip(part, _cut(examples, result.likeliest), strict=True):
+                    work.best[number] = hits
+            if result.gradient is not None:
+                work.gradient = result.gradient if work.gradient is None else work.gradient + result.gradient
+            if result.slope is not None:
+                work.slope = result.slope + (work.slope or 0.0)
 
-    def _register(self, layout: Layout) -> None:
-        for module in layout.modules:
-            if module.name not in self._linears:
-                raise ValueError(f"the base model has no linear module {module.name!r}")
-        if len(self._adapters) == ADAPTERS:
-            self._peft.delete_adapter(self._adapters.pop(next(iter(self._adapters))))
-        self._registered += 1
-        name = f"layout{self._registered}"
-        config = LoraConfig(
-            r=layout.rank,
-            lora_alpha=layout.alpha,  # not always whole; PEFT only divides it by r
-            target_modules=[m.name for m in layout.modules],
-            lora_dropout=0.0,
-            bias="none",
-            task_type="CAUSAL_LM",
-            alora_invocation_tokens=list(layout.invocation) or None,
-        )
-        if self._peft is None:
-            self._peft = get_peft_model(self._base, config, adapter_name=name).eval()
-        else:
-            self._peft.add_adapter(name, config)
-        self._peft.requires_grad_(False)
-        self._adapters[layout] = name
+
+def quantised(path: str | Path) -> bool:
+    """Whether the weights in this folder are stored quantised."""
+    from transformers import AutoConfig
+
+    return bool(getattr(AutoConfig.from_pretrained(str(path), local_files_only=True), "quantization_config", None))
+
+
+def _cut(examples: Sequence[Example], flat: NDArray[Any]) -> list[list[NDArray[Any]]]:
+    """What was found for every target, over examples and candidates."""
+    out: list[list[NDArray[Any]]] = []
+    at = 0
+    for example in examples:
+        out.append([])
+        for candidate in example.candidates:
+            out[-1].append(flat[at : at + len(candidate.targets)])
+            at += len(candidate.targets)
+    return out
+
+
+def _loss(work: Work) -> Loss:
+    """The trial's loss, with the derivatives of its mean."""
+    loss = objectives.loss(work.trial, work.places, work.best)
+    gradient = None if work.gradient is None else work.gradient / np.float32(loss.count)
+    slope = None if work.slope is None else work.slope / loss.count
+    return replace(loss, gradient=gradient, slope=slope)

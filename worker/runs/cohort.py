@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from db.contract.objectives import OBJECTIVES
+from worker.runs import fingerprint
 from worker.runs.divergence import Rise, rise
 from worker.runs.run import Run
 from worker.scoring.scorer import Scorer
@@ -34,7 +35,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one call of `step` made of a run. `losses` is the journal row of the step taken, None where none was;
+    """What one call of `step` made of a run. `losses` is the journal row of the step taken, None where none was; of a
+    method that does not replay it ends with the hash of what the step led to (`db/contract/journal_row.py`);
     `tokens` are the scored tokens of that row's probes, of all phases, without `evaluation`'s own.
 
     What an adapter of activation `answer` does not act on is paid for once, whatever the engine keeps or has kept: by
@@ -161,7 +163,7 @@ def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:
 
 def _trial(run: Run, probe: Probe, rows: tuple[Example, ...]) -> Trial:
     trial = Trial(run.layout, probe.params, rows, run.spec.objective, run.scope)
-    return replace(trial, tangent=probe.tangent, gradient=probe.gradient)
+    return replace(trial, tangent=probe.tangent, gradient=probe.gradient, since=probe.since)
 
 
 def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
@@ -176,8 +178,9 @@ def _told(run: Run, heard: Sequence[Loss]) -> tuple[Run, StepResult]:
     measured = _measured(losses)
     params, state = run.method.tell(run.params, run.state, measured)
     tokens = sum(loss.tokens for loss in losses) + _first_met(run)
-    result = StepResult(numbers_of(measured), tokens, evaluation)
-    return _judged(replace(after, params=params, state=state), evaluation), result
+    after = _judged(replace(after, params=params, state=state), evaluation)
+    row = numbers_of(measured) + (() if after.method.replays else fingerprint.numbers(after.params))
+    return after, StepResult(row, tokens, evaluation)
 
 
 def _evaluated(run: Run, evaluation: Evaluation) -> Run:

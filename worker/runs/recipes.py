@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from db.contract.methods.base import AdapterSettings, DescentSettings
+from db.contract.methods.base import AdapterSettings, DescentSettings, MethodSettings
+from db.contract.methods.first_order import FirstOrder
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import JobSpec
@@ -11,7 +12,7 @@ from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator
 from worker.zo.method import Method
-from worker.zo.methods import lozo, mezo
+from worker.zo.methods import first_order, lozo, mezo
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
@@ -36,6 +37,8 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _mezo(m, spec, layout)
         case "lozo":
             return _lozo(m, spec, layout)
+        case "first_order":
+            return _first_order(m, spec, layout)
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
@@ -61,6 +64,15 @@ def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
     return _descent(m, spec, space, optimizer)
 
 
+def _first_order(m: FirstOrder, spec: JobSpec, layout: Layout) -> first_order.FirstOrder:
+    adam = Adam(m.momentum, m.beta2)
+    return first_order.FirstOrder(layout, spec.seed, adam, _schedule(m, spec), m.clip, m.weight_decay)
+
+
+def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:
+    return Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps)
+
+
 def _descent(
     m: DescentSettings, spec: JobSpec, space: Space[B], optimizer: Optimizer, shape: Shape = EVEN
 ) -> Descent[B]:
@@ -69,7 +81,7 @@ def _descent(
         space=space,
         estimator=Estimator(m.estimator, m.eps, m.queries),
         optimizer=optimizer,
-        schedule=Schedule(m.learning_rate, m.schedule, m.warmup_steps, spec.steps),
+        schedule=_schedule(m, spec),
         clip=m.clip,
         weight_decay=m.weight_decay,
         shape=shape,

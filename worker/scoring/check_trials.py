@@ -15,9 +15,11 @@ class TrialCheck:
 
     def __call__(self, trials: Sequence[Trial]) -> None:
         """Raises ValueError for a trial that the model cannot take: unknown module or shape, rank too high, sequence
-        too long, token out of range, an adapter that would not start where its example says."""
+        too long, token out of range, an adapter that would not start where its example says, derivatives."""
         seen: set[int] = set()  # the same rows come once a probe
         for trial in trials:
+            if trial.differentiated:
+                raise ValueError("this engine has no autograd: derivatives are the torch scorer's")
             if id(trial.examples) not in seen:
                 for example in trial.examples:
                     self._check_tokens(example)

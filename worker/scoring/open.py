@@ -9,6 +9,7 @@ from db.contract.tokens.base_model import Base
 from db.telemetry.version import VERSION
 from worker import metrics
 from worker.engine import processor
+from worker.engine.prompt_cache import PromptCache
 from worker.quantisation import tolerance
 from worker.scoring.canary import Canary
 from worker.scoring.canary import trial as canary_trial
@@ -29,8 +30,10 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         from worker.oracle.torch_scorer import TorchScorer
 
         processor.require(settings.dtype)
-        oracle = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None)
-        return MeteredScorer(_with_canary(oracle, settings, base, weights), base.name), about
+        kept: PromptCache[Any] = PromptCache(settings.prompt_bytes)
+        plain = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None, kept=kept)
+        metrics.prompt_limit_bytes.labels(base.name).set(kept.budget)
+        return MeteredScorer(_with_canary(plain, settings, base, weights), base.name, kept), about
     from worker.engine.roofline import peak_flops
     from worker.scoring.engine_scorer import EngineScorer
     from worker.scoring.self_check import self_check

@@ -12,12 +12,13 @@ from worker.types import Params
 @dataclass(frozen=True)
 class Probe:
     """Adapter parameters to be scored on the step's minibatch, float32 [P]. With a `tangent`, float32 [P], the loss's
-    derivative along it is wanted too; with `gradient` its derivative by every parameter. Only a scorer with autograd
-    has these."""
+    derivative along it is wanted too; with `gradient` its derivative by every parameter from tensor `since` of the
+    layout on, and 0 before. Only a scorer with autograd has these."""
 
     params: Params
     tangent: Params | None = None
     gradient: bool = False
+    since: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Method(Protocol[S]):
 
     @property
     def most(self) -> int:
-        """Probes of a step at most, over all its phases: what it is priced by."""
+        """Probes of a step at most, over all its phases, in forward passes: what it is priced by. A probe with a
+        gradient counts as `worker.types.GRADIENT` of them, one with a tangent as `TANGENT`."""
         ...
 
     @property

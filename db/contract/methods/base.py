@@ -62,12 +62,14 @@ class MethodSettings(Frozen):
 
     `replay` says what an adapter is rebuilt from: its `journal` of scalars, or `snapshots`, points of the run kept
     whole. `autograd` says that a worker needs derivatives: it runs where a worker with the torch scorer is registered.
+    `numbers` are those of the journal's row for each probe, its loss the first.
     """
 
     presets: ClassVar[tuple[Line, ...]] = ()  # first match wins
     about: ClassVar[About]
     replay: ClassVar[Literal["journal", "snapshots"]] = "journal"
     autograd: ClassVar[bool] = False
+    numbers: ClassVar[int] = 1
     # Narrower than the schema, which must read what earlier releases have accepted: asked at admission, both ends
     # included.
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}

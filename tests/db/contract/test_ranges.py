@@ -24,7 +24,9 @@ HALF = float(np.finfo(np.float16).max)
 
 
 def spec(adapter: dict[str, object] | None = None, steps: int = 1_000_000, **method: object) -> JobSpec:
-    about = {"name": "mezo", "eps": 1e-2, "learning_rate": 1e-3, **method}
+    about = {"name": "mezo", "learning_rate": 1e-3, **method}
+    if "eps" in methods.ARMS[str(about["name"])].model_fields:
+        about = {"eps": 1e-2, **about}
     return JobSpec(
         model="tiny-llama", objective="choice", training_file="file-1",
         steps=steps, batch_size=1, eval_every=10, seed=3,

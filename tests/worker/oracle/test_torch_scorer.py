@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.bases import tiny
 from tests.worker.scoring.cases import crowd, layout, linears, probe, text
-from worker.oracle.torch_scorer import ADAPTERS, TorchScorer
+from worker.oracle.torch_scorer import TorchScorer
+from worker.oracle.worn import ADAPTERS
 from worker.types import Trial
 
 
