@@ -45,6 +45,29 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What the study measured of a method at its own best `preset` for jobs of this kind: the least `seconds` win.
+
+    `model` and `objective` are patterns as a Line's. `seconds` are processor seconds, prompts counted and evaluation
+    not, until the held-out loss first is the `target` (nats a row); `accuracy` and `spread` (standard deviation over
+    seeds of the loss, nats) are those of the run's end. All are means over `seeds` and the study's tasks; `seconds` is
+    None where a run did not get there or was not measured, the other two where nothing was. `autograd` as the method's.
+    """
+
+    model: str
+    objective: str
+    activation: Activation
+    method: str
+    preset: Preset
+    target: float
+    seconds: float | None
+    accuracy: float | None
+    spread: float | None
+    seeds: int
+    autograd: bool
+
+
+@dataclass(frozen=True)
 class About:
     """What a method is, in words for tenants: its `formula`, `forwards` a step (q: queries), `state` beside the
     adapter, what it `needs`, the `use` it is for, and its `source`."""
