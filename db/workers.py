@@ -83,6 +83,12 @@ def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) ->
     return session.scalar(select(func.count()).select_from(fresh.subquery())) or 0
 
 
+def has_autograd(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> bool:
+    """Whether some worker of `model` that starts or is ready takes jobs which need derivatives."""
+    able = _fresh(fresh_seconds).where(Worker.model == model, Worker.takes.in_(("autograd", "all")))
+    return session.scalar(select(able.exists())) or False
+
+
 def rates(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> Rates | None:
     """How fast `model` goes; None where no worker of it that is known has ever scored."""
     of_live = select(func.count(), func.avg(Worker.rate)).where(Worker.id.in_(_fresh(fresh_seconds)))

@@ -11,7 +11,7 @@ from api import errors, missing
 from api.context import Context
 from api.jobs import activation, parents
 from api.jobs.request import JobCreate, asked
-from db import files
+from db import files, workers
 from db.contract import admit
 from db.contract.acting import Readings
 from db.contract.admit import Admitted, Asked, Examples, Facts, Limits
@@ -87,6 +87,7 @@ def _prepared(
         examples(validation, "validation_file") if validation else None,
         Limits(server.max_steps, server.max_batch_size, server.max_rank, server.max_step_tokens),
         seed,
+        _autograd(base.name, tenant, context),
     )
     first = errors.accepted(admit.first(wanted, facts))
     sources = [
@@ -95,6 +96,11 @@ def _prepared(
         if file
     ]
     return Prepared(wanted, facts, sources, first)
+
+
+def _autograd(model: str, tenant: str, context: Context) -> bool:
+    with context.transaction(tenant) as session:
+        return workers.has_autograd(session, model)
 
 
 def stored(file_id: str, param: str, tenant: str, context: Context) -> File:

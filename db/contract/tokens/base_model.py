@@ -58,6 +58,7 @@ class Base:
     special_tokens: Mapping[str, str] = field(repr=False, hash=False)  # bos_token, eos_token, ...: for the template
     special_ids: frozenset[int] = field(repr=False)
     tokenizer: Tokenizer = field(repr=False, hash=False, compare=False)
+    quantised: bool = False  # its weights are stored so: they have no derivatives
 
     @property
     def fingerprint(self) -> str:
@@ -153,6 +154,7 @@ def open_base(name: str, source: str) -> Base:
         special_tokens=special,
         special_ids=frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special),
         tokenizer=tokenizer,
+        quantised=bool(config.get("quantization_config")),
     )
 
 

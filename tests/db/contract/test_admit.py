@@ -208,3 +208,27 @@ def test_what_is_auto_takes_what_fits(facts: Facts):
     epochs = admit.decide(Asked({"n_epochs": 2, "rank": 2}), roomy, Readings((counted(40, 40), counted(40, 40))))
     assert isinstance(epochs, Admitted)
     assert (epochs.spec.batch_size, epochs.spec.steps) == (5, 16)
+
+
+@pytest.mark.parametrize("autograd, method", [(False, "mezo"), (True, "first_order")])
+def test_a_request_that_names_no_method_is_told_which_and_why(facts: Facts, autograd: bool, method: str):
+    chat = Examples("file-t", "training_file", "chat", 4)
+    found = decided(replace(facts, training=chat, validation=None, autograd=autograd), Readings(PLAIN[:1]), eval_rows=0)
+    assert isinstance(found, Admitted)
+    assert found.spec.method.name == method
+    assert found.told["chosen"]["method"] == method
+    assert "not measured" in found.told["chosen"]["why"]
+
+
+def test_a_method_that_was_named_was_not_chosen(facts: Facts):
+    found = decided(facts, method="mezo")
+    assert isinstance(found, Admitted)
+    assert found.chosen is None
+    assert "chosen" not in found.told
+
+
+def test_a_method_that_needs_a_gradient_is_refused_where_none_can_be_had(facts: Facts):
+    assert refusal(facts, method="first_order") == ("onward.method", "invalid_value")
+    able = replace(facts, autograd=True)
+    assert isinstance(decided(able, method="first_order"), Admitted)
+    assert refusal(replace(able, base=replace(able.base, quantised=True)), method="first_order")[0] == "onward.method"
