@@ -6,10 +6,11 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api import errors, missing
+from api import errors, missing, restored
 from api.auth import Tenant
 from api.context import Context, Ctx
 from api.files import epoch
+from db.contract.journal_row import replay_of
 from db.ids import step_file
 from db.tables import Adapter, Job
 from db.tenant import adapters, deletion, restorations
@@ -40,10 +41,11 @@ def base(name: str, context: Context) -> ModelObject:
 
 
 def adapter(row: Adapter, of: Job) -> ModelObject:
-    """With `activation`, and of `answer` the token ids that switch the adapter on and their text."""
+    """With `activation`, and of `answer` the token ids that switch the adapter on and their text. `replay` says what it
+    is rebuilt from: its `journal`, or nothing but the `snapshots` of a run that followed from gradients."""
     about = {"kind": "adapter", "id": row.id, "job": row.job_id, "step": row.step, "sha256": row.sha256}
     acts = of.spec["adapter"].get("activation", "all")
-    about |= {"activation": acts}
+    about |= {"activation": acts, "replay": replay_of(of.spec)}
     if acts == "answer":
         about |= {"invocation": of.request.get("invocation"), "invocation_tokens": of.spec["adapter"]["invocation"]}
     return ModelObject(
@@ -82,6 +84,7 @@ def retrieve(name: str, tenant: Tenant, context: Ctx) -> ModelObject:
         return base(name, context)
     with context.transaction(tenant.id) as session:
         if (step := restorations.named(tenant.id, session, name)) is not None:
+            restored.had(tenant.id, session, step)
             return checkpoint(name, step)
         row = errors.found(adapters.get(tenant.id, session, name), missing.model(name))
         return adapter(row, adapters.makers(tenant.id, session, [row])[row.job_id])

@@ -52,16 +52,30 @@ def looking(
             step = errors.found(find(session), otherwise)
             if step.published is not None:
                 return errors.found(files.get(tenant, session, step.published.file_id), otherwise)
+            had(tenant, session, step)
             row = restorations.get(tenant, session, step.job.id, step.step)
             if row is None or row.state == "failed":
                 storage.check(tenant, session, 1, context.settings.max_tenant_bytes)
                 row = restorations.ask(tenant, session, step)
             if row.state == "asked" and not rung:
-                queue.ring_after_commit(session, step.job.model, context.ring)
+                queue.ring_after_commit(session, queue.bell(step.job.model, step.job.autograd), context.ring)
                 rung = True
             return row if row.state == "ready" else _told(session, step, row)
 
     return look
+
+
+def had(tenant: str, session: Session, step: Step) -> None:
+    """Raises ApiError 404 for a step that followed from gradients and is not kept: no journal leads to it."""
+    kept = restorations.kept(tenant, session, step.job)
+    if kept is None or step.step in kept:
+        return
+    known = ", ".join(map(str, sorted(kept)))
+    message = (
+        f"Step {step.step} of {step.job.id} cannot be rebuilt: it followed from gradients, which no journal has, "
+        f"and is not kept. Steps that can be had: {known}."
+    )
+    raise ApiError(404, message, code="step_not_kept", headers=errors.FINAL)
 
 
 def _told(session: Session, step: Step, row: Restoration) -> ApiError:

@@ -57,7 +57,8 @@ def download(
 
 @app.command()
 def verify(adapter: Adapter, as_json: show.Json = False) -> None:
-    """Rebuild an adapter from its journal and compare hashes; exit code 1 where they differ."""
+    """Rebuild an adapter from its journal and compare hashes; exit code 1 where they differ. One that followed from
+    gradients cannot be rebuilt: what is published is held against the hash in its journal's row."""
     result = rebuilt(adapter)
     if as_json:
         show.as_json({**asdict(result), "ok": result.ok})
@@ -89,10 +90,14 @@ def rebuild(
 
 
 def _everyone() -> list[str]:
-    from db.worker.published import everyone
+    from db.worker.published import everyone, replayable
 
     with sessions(admin.settings().database_url).begin() as session:
-        return everyone(session)
+        jobs = everyone(session)
+        able = [job_id for job_id in jobs if replayable(session, job_id)]
+    if left := len(jobs) - len(able):
+        show.err.print(f"{left} adapters followed from gradients and cannot be rebuilt: they are left out")
+    return able
 
 
 def rebuilt(adapter: str, store: bool = False) -> "Verified":
@@ -111,16 +116,34 @@ def rebuilt(adapter: str, store: bool = False) -> "Verified":
         return act(settings.database_url, settings.home, adapter)
     except replays.NoSuchAdapter:
         raise Failure(f"there is no adapter {adapter!r}", "`onward adapters list` shows a tenant's") from None
+    except replays.NotReplayed as error:
+        hint = "its tar is kept with the files: `onward adapters verify` compares it, `download` fetches it"
+        raise Failure(str(error), hint) from None
     except NotWhole as error:
         raise Failure(str(error), "restore the database's backup: the journal is what it is rebuilt from") from None
 
 
 def verdict(result: "Verified") -> str:
     """One line a person can read."""
+    if result.replay == "snapshots":
+        return _held_against(result)
     if result.ok:
         return f"{result.name}: rebuilt from its journal ({result.step} steps), equal hash {result.sha256}"
     found = result.sha256 if result.sha256 != result.expected else f"{result.on_disk} on disk"
     return f"{result.name}: rebuilt from its journal, hash {found} is not the recorded {result.expected}"
+
+
+def _held_against(result: "Verified") -> str:
+    """Which promise holds of an adapter that cannot be rebuilt."""
+    what = f"the published file (step {result.step})"
+    said = f"{result.name}: cannot be rebuilt, for it followed from gradients; {what}"
+    if result.ok:
+        row = "has the hash in its journal's row" if result.in_row else "is of step 0, which has no row"
+        return f"{said} {row}, and the recorded hash {result.sha256}"
+    if result.in_row is False:
+        return f"{said} is not what its journal's row says"
+    found = result.sha256 if result.sha256 != result.expected else f"{result.on_disk} on disk"
+    return f"{said} has the hash {found}, not the recorded {result.expected}"
 
 
 def found(client: "OpenAI", adapter: str, step: int | None = None) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 A message may be lost, doubled or late without harm: the sweep rings again (`db.sweep`). Knows no table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +19,7 @@ from db.telemetry import traces
 
 TASK = "onward.slice"
 QUEUE_PREFIX = "onward."
+AUTOGRAD = "#autograd"  # no model's name has a number sign: it begins a URL's fragment
 TRACE = "onward_traceparent"  # the doorbell's header
 SOCKET_SECONDS = 0.4  # a dead broker may hold a request for so long, no longer
 PING_SECONDS = 0.5
@@ -26,9 +27,20 @@ PING_SECONDS = 0.5
 log = structlog.get_logger("db.queue")
 
 
-def queue_name(model: str) -> str:
-    """The queue of the workers that own `model`."""
-    return QUEUE_PREFIX + model
+def bell(model: str, autograd: bool = False) -> str:
+    """What is rung for jobs of `model`: those that need derivatives have a doorbell of their own, which no worker of
+    forward passes answers and takes from one that has them."""
+    return f"{model}{AUTOGRAD}" if autograd else model
+
+
+def bells(model: str, kinds: Iterable[bool]) -> tuple[str, ...]:
+    """Those of these kinds of jobs."""
+    return tuple(bell(model, autograd) for autograd in kinds)
+
+
+def queue_name(bell: str) -> str:
+    """The queue of the workers that answer `bell`."""
+    return QUEUE_PREFIX + bell
 
 
 def broker_url(redis_url: str) -> str:
@@ -78,12 +90,12 @@ Heard = Callable[[str, bool], None]
 
 
 def ringer(app: Celery, heard: Heard | None = None) -> Ring:
-    """What wakes a worker of a model by name, unless a doorbell lies there that nobody has taken: who takes it reads
+    """What wakes a worker that answers a `bell`, unless a doorbell lies there that nobody has taken: who takes it reads
     the rows after that, and finds what this one would tell. A broker that does not answer is logged, never raised;
-    `heard` is told of each try. The doorbell carries the trace it was rung in."""
+    `heard` is told of each try, by the model. The doorbell carries the trace it was rung in."""
 
-    def ring(model: str) -> None:
-        name = queue_name(model)
+    def ring(bell: str) -> None:
+        name, model = queue_name(bell), bell.removesuffix(AUTOGRAD)
         with traces.span("ring", kind=SpanKind.PRODUCER, model=model):
             try:
                 with app.producer_or_acquire() as producer:
@@ -108,12 +120,12 @@ def ping(redis_url: str) -> None:
         client.ping()
 
 
-def ring_after_commit(session: Session, model: str, ring: Ring) -> None:
-    """Rings for `model` once this session's transaction has committed, and not if it rolls back."""
+def ring_after_commit(session: Session, bell: str, ring: Ring) -> None:
+    """Rings `bell` once this session's transaction has committed, and not if it rolls back."""
 
     def committed(_: Session) -> None:
         event.remove(session, "after_rollback", rolled_back)
-        ring(model)
+        ring(bell)
 
     def rolled_back(_: Session) -> None:
         event.remove(session, "after_commit", committed)

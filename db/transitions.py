@@ -43,7 +43,9 @@ class Transition:
 
 ENDS: Final = ("finished_at", "estimated_finish")
 HELD: Final[tuple[Condition, ...]] = ("running", "being paused", "being cancelled")
-DECIDED: Final = ("spec", "spec_version", "request", "total_steps", "price_tokens", "decided_at", "expected_start")
+DECIDED: Final = (
+    "spec", "spec_version", "request", "total_steps", "price_tokens", "autograd", "decided_at", "expected_start",
+)  # fmt: skip
 TABLE: Final[Mapping[Name, Transition]] = {
     "admit": Transition("queued", ("validating_files",), "queued", DECIDED),
     # A running job is claimed again where its lease has run out.

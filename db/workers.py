@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.orm import Session
 
 from db.ids import new_id
 from db.tables import Worker
 
 State = Literal["starting", "ready", "out", "draining", "gone"]
+Takes = Literal["forward", "autograd", "all"]
 FRESH_SECONDS = 10.0
 
 
@@ -24,10 +25,19 @@ class Rates:
 
 
 def register(
-    session: Session, *, model: str, host: str, pid: int, capacity: int = 0, about: dict[str, Any] | None = None
+    session: Session,
+    *,
+    model: str,
+    host: str,
+    pid: int,
+    capacity: int = 0,
+    about: dict[str, Any] | None = None,
+    takes: Takes = "forward",
 ) -> str:
-    """A new worker in state `starting`; returns its id. Every process start is a new worker."""
-    worker = Worker(id=new_id("wrk_"), model=model, host=host, pid=pid, capacity=capacity, about=about or {})
+    """A new worker in state `starting`; returns its id. Every process start is a new worker. It `takes` jobs of forward
+    passes, those that need derivatives, or all."""
+    about = about or {}
+    worker = Worker(id=new_id("wrk_"), model=model, host=host, pid=pid, capacity=capacity, about=about, takes=takes)
     session.add(worker)
     session.flush()
     return worker.id
@@ -72,9 +82,13 @@ def _say(session: Session, worker_id: str, reason: str | None) -> None:
     session.execute(update(Worker).where(Worker.id == worker_id).values(reason=reason))
 
 
-def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> bool:
-    """Whether some worker of `model` that starts or is ready has beaten within `fresh_seconds`."""
-    return session.scalar(select(_fresh(fresh_seconds).where(Worker.model == model).exists())) or False
+def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS, autograd: bool | None = None) -> bool:
+    """Whether some worker of `model` that starts or is ready has beaten within `fresh_seconds`: one that takes jobs
+    which need derivatives, or those that do not, where that is said."""
+    mine = _fresh(fresh_seconds).where(Worker.model == model)
+    if autograd is not None:
+        mine = mine.where(_takes(autograd))
+    return session.scalar(select(mine.exists())) or False
 
 
 def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> int:
@@ -83,26 +97,33 @@ def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) ->
     return session.scalar(select(func.count()).select_from(fresh.subquery())) or 0
 
 
-def has_autograd(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> bool:
-    """Whether some worker of `model` that starts or is ready takes jobs which need derivatives."""
-    able = _fresh(fresh_seconds).where(Worker.model == model, Worker.takes.in_(("autograd", "all")))
-    return session.scalar(select(able.exists())) or False
-
-
-def rates(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> Rates | None:
-    """How fast `model` goes; None where no worker of it that is known has ever scored."""
+def rates(session: Session, model: str, autograd: bool = False, fresh_seconds: float = FRESH_SECONDS) -> Rates | None:
+    """How fast jobs of `model` go that need derivatives, or that do not; None where no worker that takes them and is
+    known has ever scored."""
+    mine = Worker.model == model, _takes(autograd)
     of_live = select(func.count(), func.avg(Worker.rate)).where(Worker.id.in_(_fresh(fresh_seconds)))
-    live, mean = session.execute(of_live.where(Worker.model == model)).one()
+    live, mean = session.execute(of_live.where(*mine)).one()
     if mean is not None:
         return Rates(mean, mean * live, True)
-    known = select(Worker.rate).where(Worker.model == model, Worker.rate.is_not(None))
+    known = select(Worker.rate).where(*mine, Worker.rate.is_not(None))
     last = session.scalar(known.order_by(Worker.heartbeat_at.desc()).limit(1))
     return None if last is None else Rates(last, last * max(live, 1), False)
 
 
-def served_models(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[str]:
-    """The models with a starting or ready worker that has beaten within `fresh_seconds`."""
-    return set(session.scalars(_fresh(fresh_seconds).with_only_columns(Worker.model).distinct()))
+def served(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[tuple[str, bool]]:
+    """The models with a starting or ready worker that has beaten within `fresh_seconds`, each with whether the jobs
+    that such a one takes need derivatives."""
+    found = session.execute(_fresh(fresh_seconds).with_only_columns(Worker.model, Worker.takes).distinct())
+    return {(model, kind) for model, takes in found for kind in kinds(takes)}
+
+
+def kinds(takes: str) -> tuple[bool, ...]:
+    """Whether the jobs need derivatives that a worker takes."""
+    return {"forward": (False,), "autograd": (True,)}.get(takes, (False, True))
+
+
+def _takes(autograd: bool) -> ColumnElement[bool]:
+    return Worker.takes.in_(("autograd" if autograd else "forward", "all"))
 
 
 def _fresh(seconds: float) -> Any:

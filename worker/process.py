@@ -50,7 +50,8 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     factory = carrying(sessions(settings.database_url), stores)
     security.warn_unbound(factory)
     with factory.begin() as session:
-        worker_id = workers.register(session, model=base.name, host=socket.gethostname(), pid=os.getpid())
+        host, pid = socket.gethostname(), os.getpid()
+        worker_id = workers.register(session, model=base.name, host=host, pid=pid, takes=settings.takes)
     app = tasks.listener(settings.redis_url)
     ring = queue.ringer(app, _heard)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
@@ -175,12 +176,13 @@ def _serve(app: Celery, context: Context) -> int:
     signals.worker_ready.connect(lambda **_: listening.set(), weak=False)
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.setup_logging.connect(_keep_logging, weak=False)
-    threading.Thread(target=context.ring, args=(context.model,), daemon=True).start()  # what waited for a worker
+    for bell in context.bells:  # what waited for a worker
+        threading.Thread(target=context.ring, args=(bell,), daemon=True).start()
     warnings.filterwarnings("ignore", category=SecurityWarning)  # root in a container: messages are JSON, never pickle
     celery_worker = app.Worker(
         pool_cls="solo",
         concurrency=1,
-        queues=[queue.queue_name(context.model)],
+        queues=[queue.queue_name(bell) for bell in context.bells],
         hostname=f"{context.worker_id}@{socket.gethostname()}",
         without_gossip=True,
         without_mingle=True,

@@ -1,9 +1,9 @@
 """What a worker process may be told from outside. Knows environment variables, no engine and no SQL."""
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from db.settings import Settings
 
@@ -15,6 +15,8 @@ class WorkerSettings(Settings):
     number of compute threads to the engine; `worker_metrics_port` 0 serves neither metrics nor health. `prompt_bytes`
     bounds the keys and values that jobs of activation `answer` keep of their prompts. A step that takes longer than
     `stuck_seconds` makes the worker unhealthy. One that is out of service for its disk tries it every `disk_seconds`.
+    Of a run whose journal is not enough a point is kept every `point_steps` at least. With `only_autograd` a worker
+    takes jobs that need derivatives alone: it stands beside an engine.
     """
 
     model: str = Field(min_length=1)
@@ -28,12 +30,27 @@ class WorkerSettings(Settings):
     residents: int = Field(default=32, ge=1)
     wish_seconds: float = Field(default=0.5, gt=0)
     snapshot_steps: int = Field(default=500, ge=1)
+    point_steps: int = Field(default=50, ge=1)
+    only_autograd: bool = False
     worker_metrics_port: int = Field(default=0, ge=0, le=65535)
     self_check: bool = True
     canary_seconds: float = Field(default=60.0, gt=0)
     stuck_seconds: float = Field(default=900.0, gt=0)
     disk_seconds: float = Field(default=10.0, gt=0)
     receipt_key: SecretStr | None = None  # what receipts are signed with: 64 hexadecimal digits; none: they are not
+
+    @property
+    def takes(self) -> Literal["forward", "autograd", "all"]:
+        """Which jobs a worker with these settings takes: its scorer has derivatives, or forward passes alone."""
+        if self.scorer == "torch":
+            return "autograd" if self.only_autograd else "all"
+        return "forward"
+
+    @model_validator(mode="after")
+    def _has_derivatives(self) -> Self:
+        if self.only_autograd and self.scorer != "torch":
+            raise ValueError("only_autograd needs the scorer torch: no other has derivatives")
+        return self
 
 
 @lru_cache

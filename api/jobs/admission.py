@@ -81,13 +81,16 @@ def _prepared(
 ) -> Prepared:
     training, validation = stored
     server = context.settings
+    with context.transaction(tenant) as session:  # what was accepted by its name before waits for its worker
+        accepted = outside and "method" in wanted.values
+        derivatives = accepted or workers.serving(session, base.name, autograd=True)
     facts = Facts(
         base,
         examples(training, "training_file"),
         examples(validation, "validation_file") if validation else None,
         Limits(server.max_steps, server.max_batch_size, server.max_rank, server.max_step_tokens),
         seed,
-        _autograd(base.name, tenant, context),
+        derivatives,
     )
     first = errors.accepted(admit.first(wanted, facts))
     sources = [
@@ -96,11 +99,6 @@ def _prepared(
         if file
     ]
     return Prepared(wanted, facts, sources, first)
-
-
-def _autograd(model: str, tenant: str, context: Context) -> bool:
-    with context.transaction(tenant) as session:
-        return workers.has_autograd(session, model)
 
 
 def stored(file_id: str, param: str, tenant: str, context: Context) -> File:

@@ -30,6 +30,9 @@ def resolved(wanted: Asked, body: JobCreate, tenant: str, context: Context) -> t
         return wanted, name
     step = found(name, tenant, context)
     spec = stored(step.job.spec)
+    if spec.method.replay == "snapshots":
+        reason = "it followed from gradients, so that no journal leads to where the job would begin"
+        raise errors.invalid(f"'{name}' cannot be gone on from: {reason}.", "model", "parent_not_replayable")
     if spec.model not in context.settings.models:
         raise missing.model(spec.model)
     text = step.job.request.get("invocation")

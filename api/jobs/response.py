@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from api.files import epoch
 from api.jobs import figures
 from api.pagination import Entry
+from db.contract.journal_row import replay_of
 from db.contract.spec import JobSpec, stored
 from db.ids import adapter_name, checkpoint_name, step_file
 from db.tables import Adapter, Evaluation, Event, Job
@@ -29,8 +30,9 @@ class JobObject(Entry):
     and when it may go on (None where it runs or has ended), `onward.estimate` in how many seconds it has ended and
     whether live workers have measured that; `onward.chosen` which method was taken where the request named none, and
     why; `onward.held_out` how many rows of its training file are measured on, and `onward.repeated_rows` how many say
-    what an earlier one says. While the files are being validated, and of a job that ended so, there is no spec and no
-    price; `onward.validated_rows` says how far it is."""
+    what an earlier one says; `onward.replay` what its steps are rebuilt from: the `journal`, or `snapshots`, points
+    kept whole of a run that follows from gradients. While the files are being validated, and of a job that ended so,
+    there is no spec and no price; `onward.validated_rows` says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -64,7 +66,8 @@ class EventObject(Entry):
 
 
 class CheckpointObject(Entry):
-    """A step that was evaluated. Any step can be rebuilt from the journal: a checkpoint stores nothing more."""
+    """A step that was evaluated. Any step can be rebuilt from the journal, and a checkpoint stores nothing more; but of
+    jobs whose `replay` is `snapshots` only the newest point and the best are kept, until they end."""
 
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
@@ -129,7 +132,8 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
         "priority": row.priority,
         **foretold(waits),
         "validated_rows": waits.validated_rows if waits else None,
-        "adapter": about(beside.adapter),
+        "adapter": about(beside.adapter, row),
+        "replay": replay_of(row.spec),
         "epochs": figures.epochs(spec, beside.rows) if spec else None,
         **of_rows(row),
         "spec": row.spec if decided else None,
@@ -153,10 +157,11 @@ def finish(row: Job) -> int | None:
     return max(epoch(row.estimated_finish), int(time.time()))
 
 
-def about(adapter: Adapter | None) -> dict[str, Any] | None:
+def about(adapter: Adapter | None, of: Job) -> dict[str, Any] | None:
     if adapter is None:
         return None
     said = {"id": adapter.id, "name": adapter.name, "step": adapter.step, "sha256": adapter.sha256}
+    said |= {"replay": replay_of(of.spec)}
     return said | ({"deleted_at": epoch(adapter.deleted_at)} if adapter.deleted_at else {"file": adapter.file_id})
 
 
@@ -208,9 +213,10 @@ def event(row: Event) -> EventObject:
     )
 
 
-def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> CheckpointObject:
+def checkpoint(row: Evaluation, of: Job, validation_rows: int | None, kept: set[int] | None = None) -> CheckpointObject:
     """`full_valid_…` are OpenAI's for the whole validation file: set where all its rows were
-    used, which cannot be told once the file is deleted (None)."""
+    used, which cannot be told once the file is deleted (None). `onward.file` is None where only `kept` steps can be had
+    and this is none of them."""
     loss = row.loss if math.isfinite(row.loss) else None  # JSON has no NaN
     name = adapter_name(of.model, of.tenant_id, of.spec.get("suffix"), of.id)
     metrics: dict[str, float | None] = {"step": row.step, "valid_loss": loss, "valid_mean_token_accuracy": row.accuracy}
@@ -226,7 +232,7 @@ def checkpoint(row: Evaluation, of: Job, validation_rows: int | None) -> Checkpo
         onward={
             "rows": row.rows,
             "scored_tokens": row.tokens,
-            "file": step_file(row.job_id, row.step),
+            "file": step_file(row.job_id, row.step) if kept is None or row.step in kept else None,
             "noise": row.noise if row.noise is not None and math.isfinite(row.noise) else None,
             "diverged": row.diverged,
         },

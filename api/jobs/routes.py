@@ -25,7 +25,7 @@ from db import files, queue
 from db.contract.admit import Admitted
 from db.contract.spec import JobSpec
 from db.tables import ENDED, Job
-from db.tenant import adapters, jobs, results
+from db.tenant import adapters, jobs, restorations, results
 from db.tenant.waiting import waiting
 
 log = structlog.get_logger("api.jobs.routes")
@@ -95,7 +95,7 @@ class Submission:
                 validating=admitted is None,
             )
             if created and admitted is not None:
-                queue.ring_after_commit(session, job.model, self.context.ring)
+                queue.ring_after_commit(session, queue.bell(job.model, job.autograd), self.context.ring)
             answer = shown(self.tenant, session, job)
         if created:
             log.info(job.state, job=job.id, model=job.model, steps=job.total_steps, tokens=job.price_tokens)
@@ -195,7 +195,7 @@ def resume(job_id: str, tenant: Tenant, context: Ctx) -> JobObject:
     """A paused job waits for a worker again and goes on at the step it stopped at."""
     with context.transaction(tenant.id) as session:
         job = errors.found(jobs.resume(tenant.id, session, job_id), missing.job(job_id))
-        queue.ring_after_commit(session, job.model, context.ring)
+        queue.ring_after_commit(session, queue.bell(job.model, job.autograd), context.ring)
         return shown(tenant.id, session, job)
 
 
@@ -220,7 +220,8 @@ def checkpoints(
         found, more = jobs.checkpoints(tenant.id, session, job_id, after=start, limit=limit)
         file = files.get(tenant.id, session, job.validation_file or "")
         rows = file.rows if file is not None else job.spec.get("held_out") or None
-        return page([response.checkpoint(row, job, rows) for row in found], more)
+        kept = restorations.kept(tenant.id, session, job)
+        return page([response.checkpoint(row, job, rows, kept) for row in found], more)
 
 
 def numbered(after: str | None, pattern: str) -> int | None:

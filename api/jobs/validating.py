@@ -166,7 +166,7 @@ class Validator:
         with self._context.transaction(tenant) as session:
             job = validations.admit(tenant, session, job_id, claim.holder, admitted)
             if job is not None and job.state == "queued":
-                queue.ring_after_commit(session, job.model, self._context.ring)
+                queue.ring_after_commit(session, queue.bell(job.model, job.autograd), self._context.ring)
         if job is not None:
             log.info("validated", job=job.id, state=job.state, tokens=job.price_tokens)
 

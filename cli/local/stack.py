@@ -27,12 +27,14 @@ from cli.local.logs import set_aside
 from cli.local.processes import Process, start, waiting
 from cli.local.servers import Server, ServerError
 from cli.local.supervision import Supervised, wait_until_ready
+from db.contract.tokens import base_model
 from db.session import sessions
 from db.tables import Worker
 from migrations.roles import set_passwords
 from migrations.run import upgrade
 
 API_SECONDS, WORKER_SECONDS, STOP_SECONDS = 60.0, 300.0, 30.0
+BESIDE = {"ONWARD_SCORER": "torch", "ONWARD_ONLY_AUTOGRAD": "true"}  # of a worker that an engine's stands beside
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,9 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]:
-    """The service on `port` (0: a free one), for as long as the context lasts. Each of `models` gets a worker."""
+def running(home: Path, models: Mapping[str, str], port: int, autograd: bool = False) -> Iterator[Stack]:
+    """The service on `port` (0: a free one), for as long as the context lasts. Each of `models` gets a worker, and with
+    `autograd` one with derivatives beside it, which has the weights once more."""
     with ExitStack() as started:
         home.mkdir(parents=True, exist_ok=True)
         _alone(home)
@@ -152,13 +155,23 @@ def running(home: Path, models: Mapping[str, str], port: int) -> Iterator[Stack]
             return _ready(urls.database_url, process.popen.pid)
 
         workers = {name: run(f"worker-{name}", "worker", bound | {"ONWARD_MODEL": name}, ready) for name in models}
+        beside = {name: bound | BESIDE | {"ONWARD_MODEL": name} for name in models if autograd and _plain(name, models)}
+        torch = {name: run(f"worker-{name}-autograd", "worker", env, ready) for name, env in beside.items()}
         board.begin("starting API and workers")
         wait_until_ready(api, API_SECONDS, "starting the API", board.tend)
         for name, worker in workers.items():
             wait_until_ready(worker, WORKER_SECONDS, f"loading {name} into the engine", board.tend)
+        for name, worker in torch.items():
+            wait_until_ready(worker, WORKER_SECONDS, f"loading {name} for derivatives", board.tend)
         board.begin(None)
         started.callback(show.err.print, "stopping ...")  # the first of the callbacks to run
-        yield Stack(home, f"{base_url}/v1", urls, models, (api, *workers.values()), board)
+        every = (api, *workers.values(), *torch.values())
+        yield Stack(home, f"{base_url}/v1", urls, models, every, board)
+
+
+def _plain(name: str, models: Mapping[str, str]) -> bool:
+    """Whether the base has derivatives: its weights are not quantised."""
+    return not base_model.open_base(name, models[name]).quantised
 
 
 @contextmanager

@@ -46,13 +46,16 @@ def up(
     model: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="A base model (folder or hub id); once a model.")
     ] = None,
+    autograd: Annotated[
+        bool, typer.Option(help="A second worker a model, for methods that need derivatives: the weights once more.")
+    ] = True,
 ) -> None:
-    """Run the whole service here until Ctrl-C: PostgreSQL, Valkey, API and one worker a model."""
+    """Run the whole service here until Ctrl-C: PostgreSQL, Valkey, API and the workers of each model."""
     home = home.resolve()
     models = dict(map(_named, model or ())) or Settings().models or demo_models(home)
     with terminable():
         try:
-            with running(home, models, port) as stack:
+            with running(home, models, port, autograd) as stack:
                 key = demo_key(stack)
                 stack.publish(key)
                 _announce(stack, key)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from db.contract import acting, choosing, held_out, methods, ranges
+from db.contract import acting, choosing, derivatives, held_out, methods, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
@@ -57,7 +57,7 @@ def named(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> tuple[Aske
     if "method" in asked.values:
         return asked, None
     objective = asked.values.get("objective") or training(facts.training.format)[0].name
-    barred = choosing.barred(facts.base.quantised, facts.autograd)
+    barred = choosing.barred(facts.base.quantised, facts.derivatives)
     kind = Kind(facts.base.name, objective, "answer" if invocation else "all", barred)
     for chosen in choosing.choices(kind, asked.values):
         found = replace(asked, values={**asked.values, "method": chosen.method})
@@ -91,9 +91,6 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
     if stranger := _strangers(asked):
         path, owners = asked.path(stranger), " and ".join(f"'{name}'" for name in methods.owners(stranger))
         yield Refusal(path, f"'{path}' is a setting of the method {owners} only.")
-    method = asked.values.get("method", methods.DEFAULT)
-    if methods.ARMS[method].autograd and (barred := choosing.barred(facts.base.quantised, facts.autograd)):
-        yield asked.refusal("method", f"'{method}' needs derivatives, and {barred}.")
 
 
 def _strangers(asked: Asked) -> str | None:
@@ -141,6 +138,8 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
     for rule in ranges.unfit(spec):
         yield asked.refusal(rule.field, rule.reason)
+    if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
+        yield asked.refusal("method", reason, "no_derivatives")
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
         there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
@@ -153,6 +152,10 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
             yield Refusal(asked.path("rank"), message, "above_limit")
+    try:
+        spec.method.fits([name for name, _, _ in facts.base.select(spec.adapter.targets)])
+    except Unfit as rule:
+        yield asked.refusal(rule.field, rule.reason)
 
 
 def _acts_on_answers(asked: Asked, facts: Facts) -> bool:

@@ -42,15 +42,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before a row is tokenised. `seed` is drawn for a request that names none; `autograd` says that a
-    worker of this base with the torch scorer is registered."""
+    """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
+    worker with the torch scorer is registered for the base."""
 
     base: Base
     training: Examples
     validation: Examples | None
     limits: Limits
     seed: int
-    autograd: bool = False
+    derivatives: bool = False
 
     @property
     def files(self) -> tuple[Examples, ...]:

@@ -31,6 +31,12 @@ def method_of(spec: Mapping[str, Any] | None) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def replay_of(spec: Mapping[str, Any] | None) -> str | None:
+    """What an adapter of this spec is rebuilt from: `journal` or `snapshots`; None where this code does not know."""
+    arm = methods.ARMS.get(method_of(spec) or "")
+    return None if arm is None else arm.replay
+
+
 def hashed(sha256: str) -> tuple[float, ...]:
     """The end of a row: 64 hexadecimal digits as DIGEST numbers, each a whole one below 2^BITS."""
     value = int(sha256, 16)

@@ -115,17 +115,14 @@ def earlier(tenant: str, session: Session, request_hash: str, key: str | None, i
 
 def _of(spec: JobSpec) -> dict[str, Any]:
     """The columns that a spec fills, and the trace in which it was asked for."""
-    return decided(spec) | {
-        "model": spec.model,
-        "training_file": spec.training_file,
-        "validation_file": spec.validation_file,
-        "traceparent": traces.traceparent(),
-    }
+    files = {"training_file": spec.training_file, "validation_file": spec.validation_file}
+    return decided(spec) | files | {"model": spec.model, "traceparent": traces.traceparent()}
 
 
 def decided(spec: JobSpec) -> dict[str, Any]:
     """The columns of a spec that its rows have a part in."""
-    return {"spec": spec.model_dump(mode="json"), "spec_version": SPEC_VERSION, "total_steps": spec.steps}
+    needs = {"spec_version": SPEC_VERSION, "autograd": spec.method.autograd}
+    return {"spec": spec.model_dump(mode="json"), **needs, "total_steps": spec.steps}
 
 
 def get(tenant: str, session: Session, job_id: str) -> Job | None:

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from db.contract.journal_row import replay_of
 from db.ids import adapter_name, job_of, of_checkpoint
-from db.tables import Adapter, Job, Restoration, RestoredChunk
+from db.tables import Adapter, Job, Point, Restoration, RestoredChunk
 from db.tenant import adapters
 
 MOST = 8  # asked for by a tenant at one time
@@ -47,6 +48,16 @@ def find(tenant: str, session: Session, job_id: str, step: int) -> Step | None:
         return None
     adapter = adapters.of_job(tenant, session, job_id)
     return None if adapter is not None and adapter.deleted_at is not None else Step(job, step, adapter)
+
+
+def kept(tenant: str, session: Session, of: Job) -> set[int] | None:
+    """Of a job whose journal is not enough, the steps that can be had: the points that are kept while it has not ended,
+    its beginning and what it has published. None where any step can be."""
+    if replay_of(of.spec) != "snapshots":
+        return None
+    points = select(Point.step).where(Point.tenant_id == tenant, Point.job_id == of.id, Point.number == 0)
+    adapter = adapters.of_job(tenant, session, of.id)
+    return {0, *session.scalars(points), *([] if adapter is None else [adapter.step])}
 
 
 def named(tenant: str, session: Session, name: str) -> Step | None:

@@ -52,6 +52,7 @@ class Queue:
     now: datetime
     counted: bool  # among the weights that were noted
     rates: Rates | None = None
+    autograd: bool = False  # of jobs that need derivatives
 
     @property
     def part(self) -> float:
@@ -76,10 +77,11 @@ def waiting(tenant: str, session: Session, jobs: Sequence[Job]) -> dict[str, Wai
     wanted = [job for job in jobs if job.state in ASKED]
     found = _validating(tenant, session, [job.id for job in wanted if job.state == "validating_files"])
     wanted = [job for job in wanted if job.id not in found]
-    for model in {job.model for job in wanted}:
-        ids = [job.id for job in wanted if job.model == model]
-        ahead, queue = _ahead(tenant, session, model, ids), _queue(tenant, session, model)
-        for job in (one for one in wanted if one.model == model):
+    for model, autograd in {(job.model, job.autograd) for job in wanted}:
+        mine = [job for job in wanted if (job.model, job.autograd) == (model, autograd)]
+        ahead = _ahead(tenant, session, model, autograd, [job.id for job in mine])
+        queue = _queue(tenant, session, model, autograd)
+        for job in mine:
             held = {"newer": job.spec_version > SPEC_VERSION, "suspect": job.suspect}
             before = replace(ahead.get(job.id, Ahead()), **held)
             takes = estimated(queue, before, max(job.price_tokens - (job.scored_tokens or 0), 0))
@@ -93,7 +95,8 @@ def why(state: str, queue: Queue, ahead: Ahead) -> Waits:
     if state == "paused":
         return Waits("paused", "The job is paused: it waits until it is resumed.")
     if not queue.served:
-        return Waits("no_worker", "No worker serves the model: the job waits until one starts.")
+        text = "No worker with derivatives (the torch scorer)" if queue.autograd else "No worker"
+        return Waits("no_worker", f"{text} serves the model: the job waits until one starts.")
     if ahead.newer:
         return Waits("newer_worker", "The job was asked for in the words of a newer release: it waits for its worker.")
     if own.daily_tokens is not None and queue.today >= own.daily_tokens:
@@ -148,19 +151,20 @@ def estimated(queue: Queue, ahead: Ahead, left: int) -> Estimate | None:
     return Estimate(min(seconds, 1e9), rates.measured)
 
 
-def _queue(tenant: str, session: Session, model: str) -> Queue:
+def _queue(tenant: str, session: Session, model: str, autograd: bool) -> Queue:
     live = select(func.count()).select_from(Lease)
     oldest = _oldest(tenant, session, model)
     now = outlook.read(session, model)
     return Queue(
         outlook=now,
-        served=workers.serving(session, model),
+        served=workers.serving(session, model, autograd=autograd),
         tenant=session.get_one(Tenant, tenant),
         running=session.scalar(live.where(Lease.tenant_id == tenant, Lease.expires_at > func.clock_timestamp())) or 0,
         today=usage.today(session, tenant),
         now=(session.scalar(select(func.clock_timestamp())) or datetime.now(UTC)).astimezone(UTC),
         counted=oldest is not None and now.noted_at is not None and oldest < now.noted_at,
-        rates=workers.rates(session, model),
+        rates=workers.rates(session, model, autograd),
+        autograd=autograd,
     )
 
 
@@ -172,13 +176,14 @@ def _validating(tenant: str, session: Session, ids: list[str]) -> dict[str, Wait
     return {job_id: Waits("validating", text, validated_rows=count) for job_id, count in session.execute(rows)}
 
 
-def _ahead(tenant: str, session: Session, model: str, ids: list[str]) -> dict[str, Ahead]:
+def _ahead(tenant: str, session: Session, model: str, autograd: bool, ids: list[str]) -> dict[str, Ahead]:
     """What goes before each of the jobs `ids`, at the full price of each: an index holds it, what is paid it cannot."""
     order: dict[str, Any] = {"order_by": (Job.priority.desc(), Job.created_at, Job.id), "rows": (None, -1)}
     tokens = func.coalesce(func.sum(Job.price_tokens).over(**order), 0).label("tokens")
     queue = (
         select(Job.id, func.count().over(**order).label("jobs"), tokens)
-        .where(Job.tenant_id == tenant, Job.model == model, Job.state.in_(("queued", "running")))
+        .where(Job.tenant_id == tenant, Job.model == model, Job.autograd == autograd)
+        .where(Job.state.in_(("queued", "running")))
         .subquery()
     )
     found = session.execute(select(queue).where(queue.c.id.in_(ids)))
@@ -191,5 +196,6 @@ def _oldest(tenant: str, session: Session, model: str) -> datetime | None:
 
 
 def warn_if_unserved(session: Session, job: Job) -> None:
-    if not workers.serving(session, job.model):
-        events.write(session, job, f"No worker serves {job.model}: the job waits until one starts", "warn")
+    if not workers.serving(session, job.model, autograd=job.autograd):
+        what = "No worker with derivatives" if job.autograd else "No worker"
+        events.write(session, job, f"{what} serves {job.model}: the job waits until one starts", "warn")

@@ -35,6 +35,14 @@ def locked(session: Session, job_id: str) -> Job | None:
         raise
 
 
+def fits(session: Session, job: Job, worker_id: str) -> bool:
+    """Whether the worker has what the job's method needs, as its row says."""
+    if not job.autograd:
+        return True
+    takes = session.scalar(select(Worker.takes).where(Worker.id == worker_id))
+    return takes in ("autograd", "all")
+
+
 def take_over(session: Session, job: Job, old: Lease, worker_id: str, now: datetime) -> None:
     """A holder that beats on, or has signed off, was kept from the database: that is nobody's death."""
     holder = session.get_one(Worker, old.worker_id, populate_existing=True)

@@ -53,7 +53,7 @@ def claim(
     session: Session, job_id: str, worker_id: str, seconds: float, max_deaths: int, within: float = DAY
 ) -> Claim | None:
     """Leases the job to `worker_id` for `seconds`, or None when it is held, gone, set aside, now ended, or its tenant
-    holds as many as it may.
+    holds as many as it may; and where its method needs derivatives that the worker does not have.
 
     A wish whose worker died is obeyed here. That a worker fell silent is recorded, and makes the job a suspect, which
     is to be alone with its worker; `max_deaths` of workers that were, within `within` seconds, end the job as failed
@@ -61,7 +61,7 @@ def claim(
     concurrent callers gets the claim.
     """
     job = claimable.locked(session, job_id)
-    if job is None:
+    if job is None or not claimable.fits(session, job, worker_id):
         return None
     # A statement of its own, after the lock: in the same statement it would see leases as of before the lock.
     old = session.scalar(select(Lease).where(Lease.job_id == job_id).execution_options(populate_existing=True))

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from db.contract.journal_row import replay_of
 from db.contract.spec import JobSpec, stored
 from db.tables import Adapter, Job
 
@@ -14,7 +15,7 @@ from db.tables import Adapter, Job
 @dataclass(frozen=True)
 class Recorded:
     """What was recorded of an adapter when it was published: `step` steps of its job's journal give the file at `path`
-    with SHA-256 (hex) `sha256`."""
+    with SHA-256 (hex) `sha256`; its directory is the tar in the file `file_id`."""
 
     name: str
     job_id: str
@@ -22,6 +23,7 @@ class Recorded:
     sha256: str
     path: str
     spec: JobSpec
+    file_id: str = ""
 
 
 OVERLAP = timedelta(minutes=5)  # a deletion is dated when its transaction begins, and seen once it has committed
@@ -44,12 +46,17 @@ def recorded(session: Session, adapter: str) -> Recorded | None:
     if row is None:
         return None
     spec = stored(session.get_one(Job, row.job_id).spec)
-    return Recorded(row.name, row.job_id, row.step, row.sha256, row.path, spec)
+    return Recorded(row.name, row.job_id, row.step, row.sha256, row.path, spec, row.file_id)
 
 
 def everyone(session: Session) -> list[str]:
     """The jobs that have published an adapter, of all tenants, oldest first."""
     return list(session.scalars(select(Adapter.job_id).order_by(Adapter.created_at, Adapter.id)))
+
+
+def replayable(session: Session, job_id: str) -> bool:
+    """Whether the job's adapter can be rebuilt from its journal."""
+    return replay_of(session.get_one(Job, job_id).spec) != "snapshots"
 
 
 def moved(session: Session, job_id: str, path: str) -> None:

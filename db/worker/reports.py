@@ -35,14 +35,12 @@ def flushed(
     for restart in restarts:
         text = f"Went back to step {restart.origin} at step {restart.at}, and goes on from there at half the rate"
         events.write(session, job, text, "warn", {"step": restart.at, "origin": restart.origin})
-    method = journal_row.method_of(job.spec)
-    found = [(s.step + 1, journal_row.losses(s.losses, method)) for s in steps]
-    wild = [step for step, losses in found if not all(map(math.isfinite, losses))]
+    wild = [s.step + 1 for s in steps if not all(map(math.isfinite, s.losses))]
     if wild:
         text = f"Losses were not finite at {_numbers(wild)}: the adapter is left as it was"
         events.write(session, job, text, "warn", {"steps": wild[:100]})
-    if found:
-        losses = found[-1][1]
+    if steps:
+        losses = journal_row.losses(steps[-1].losses, journal_row.method_of(job.spec))
         mean = math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else None
         _metrics(session, job, job.step, {"train_loss": mean})
     for evaluated in evaluations:

@@ -6,7 +6,7 @@ import json
 import tarfile
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from db.contract.spec import AdapterSpec
 from worker.types import Layout, Params
@@ -28,6 +28,20 @@ def weights(layout: Layout, params: Params) -> bytes:
     if not layout.invocation:
         return save(tensors, metadata=about)
     return _ordered(save(tensors, metadata=about | {"alora_invocation_tokens": json.dumps(layout.invocation)}))
+
+
+def params(layout: Layout, file: bytes) -> Params:
+    """What `weights` was made of. Raises ValueError for a file of another layout, and what safetensors does."""
+    tensors, flat = load(file), np.zeros(layout.size, dtype=np.float32)
+    for module, a, b in layout.pairs(flat):
+        for name, mine in (("A", a), ("B", b)):
+            found = tensors.pop(f"base_model.model.{module.name}.lora_{name}.weight", None)
+            if found is None or found.shape != mine.shape or found.dtype != np.float32:
+                raise ValueError(f"it has no lora_{name} of {module.name} as its layout has it")
+            mine[:] = found
+    if tensors:
+        raise ValueError(f"it has {min(tensors)}, which its layout has not")
+    return flat
 
 
 def _ordered(file: bytes) -> bytes:
@@ -65,10 +79,11 @@ def config(adapter: AdapterSpec, base_model: str) -> bytes:
     return (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()
 
 
-def readme(adapter: AdapterSpec, base_model: str, title: str) -> bytes:
+def readme(adapter: AdapterSpec, base_model: str, title: str, derivatives: bool = False) -> bytes:
     """README.md: what it is, and where it acts."""
+    how = "derivatives of its loss" if derivatives else "forward passes only"
     kind = "An activated LoRA (aLoRA)" if adapter.invocation else "A LoRA"
-    text = f"# {title}\n\n{kind} adapter for {base_model}, trained by Onward with forward passes only.\n"
+    text = f"# {title}\n\n{kind} adapter for {base_model}, trained by Onward with {how}.\n"
     if adapter.invocation:
         text += (
             f"\nIt acts from the last occurrence of the token ids {list(adapter.invocation)} on, on nothing before: "
@@ -77,12 +92,14 @@ def readme(adapter: AdapterSpec, base_model: str, title: str) -> bytes:
     return text.encode()
 
 
-def directory(adapter: AdapterSpec, layout: Layout, params: Params, base_model: str, title: str) -> dict[str, bytes]:
-    """The files of a PEFT directory by name."""
+def directory(
+    adapter: AdapterSpec, layout: Layout, params: Params, base_model: str, title: str, derivatives: bool = False
+) -> dict[str, bytes]:
+    """The files of a PEFT directory by name; its method had `derivatives` or forward passes only."""
     return {
         WEIGHTS: weights(layout, params),
         CONFIG: config(adapter, base_model),
-        README: readme(adapter, base_model, title),
+        README: readme(adapter, base_model, title, derivatives),
     }
 
 
@@ -95,6 +112,13 @@ def tar(files: dict[str, bytes]) -> bytes:
             entry.size, entry.mode, entry.mtime = len(files[name]), 0o644, 0
             archive.addfile(entry, io.BytesIO(files[name]))
     return out.getvalue()
+
+
+def unpacked(archive: bytes) -> dict[str, bytes]:
+    """The files in what `tar` made."""
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as found:
+        read = {entry.name: found.extractfile(entry) for entry in found.getmembers() if entry.isfile()}
+        return {name: stream.read() for name, stream in read.items() if stream is not None}
 
 
 def sha256(data: bytes) -> str:

@@ -22,7 +22,7 @@ def publish(folder: Path, job_id: str, name: str, spec: JobSpec, base: Base, poi
     kept, or replaced. Raises OSError.
     """
     layout = recipes.layout(spec, base)
-    files = peft_files.directory(spec.adapter, layout, point.params, spec.model, name)
+    files = peft_files.directory(spec.adapter, layout, point.params, spec.model, name, spec.method.autograd)
     digest = peft_files.sha256(files[peft_files.WEIGHTS])
     target = folder / job_id
     if not _holds(target, files):

@@ -48,7 +48,7 @@ def rebuilt(receipt: Receipt, base: Base) -> dict[str, bytes]:
     return {
         peft_files.WEIGHTS: weights,
         peft_files.CONFIG: config,
-        peft_files.README: peft_files.readme(spec.adapter, spec.model, receipt.adapter.name),
+        peft_files.README: peft_files.readme(spec.adapter, spec.model, receipt.adapter.name, spec.method.autograd),
     }
 
 

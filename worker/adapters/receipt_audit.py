@@ -15,7 +15,7 @@ from worker.runs.rebuilding import first, rebuild
 from worker.runs.replay import Point, replay
 from worker.scoring.scorer import Scorer
 from worker.types import Trial
-from worker.zo.method import measured
+from worker.zo.method import Measured, measured, numbers_of
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ def _difference(history: History, base: Base, data: Dataset, scorer: Scorer, ste
     method = recipes.method(spec, layout)
     batch = data.minibatch(spec.seed, step, spec.batch_size, spec.repeat)
     told, found = history.losses[step], list[float]()
-    while probes := method.ask(point.params, point.state, measured(told[: len(found)])):
-        found += [x.mean for x in scorer.score([Trial(layout, p.params, batch, spec.objective) for p in probes])]
+    while probes := method.ask(point.params, point.state, measured(told[: len(found)], method.numbers)):
+        trials = [Trial(layout, p.params, batch, spec.objective, tangent=p.tangent) for p in probes]
+        found += numbers_of([Measured(x.mean, x.slope) for x in scorer.score(trials)])
     if len(found) != len(told):
         raise Refused("history", f"step {step} asks for {len(found)} losses, {len(told)} are told")
     return max(map(_apart, told, found))

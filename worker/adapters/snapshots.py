@@ -1,5 +1,4 @@
-"""Points of a run as files. On disk they only save replaying; those of a run whose journal is not enough are kept with it
-(`worker/slices/points.py`). Knows a journal's rows; no method, no engine, no SQL."""
+"""Points of a run as files: on disk they only save replaying. Knows a journal's rows; no method, no engine, no SQL."""
 
 import hashlib
 import json

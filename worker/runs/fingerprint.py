@@ -7,6 +7,8 @@ import numpy as np
 from db.contract import journal_row
 from worker.types import Params
 
+NUMBERS = journal_row.DIGEST
+
 
 def sha256(params: Params) -> str:
     """Of the flat vector as little-endian float32, in hexadecimal."""

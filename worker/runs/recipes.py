@@ -4,6 +4,8 @@ from typing import Any
 
 from db.contract.methods.base import AdapterSettings, DescentSettings, MethodSettings
 from db.contract.methods.first_order import FirstOrder
+from db.contract.methods.forward_grad import ForwardGrad
+from db.contract.methods.hybrid import Hybrid
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.spec import JobSpec
@@ -12,7 +14,8 @@ from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator
 from worker.zo.method import Method
-from worker.zo.methods import first_order, lozo, mezo
+from worker.zo.methods import first_order, forward_grad, hybrid, lozo, mezo
+from worker.zo.moving import Rule
 from worker.zo.optimizers import Adam, Momentum, Optimizer, Sgd
 from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
@@ -39,21 +42,27 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _lozo(m, spec, layout)
         case "first_order":
             return _first_order(m, spec, layout)
+        case "forward_grad":
+            return _forward_grad(m, spec, layout)
+        case "hybrid":
+            return _hybrid(m, spec, layout)
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
-    optimizer: Optimizer
+    return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), _optimizer(m), _halves(m, layout))
+
+
+def _optimizer(m: Mezo | ForwardGrad) -> Optimizer:
     match m.optimizer:
         case "sgd":
-            optimizer = Sgd()
+            return Sgd()
         case "momentum":  # ZO-SGD-MMT accumulates
-            optimizer = Momentum(m.momentum)
+            return Momentum(m.momentum)
         case "adam":
-            optimizer = Adam(m.momentum, m.beta2)
-    return _descent(m, spec, mezo.AdapterSpace(layout, spec.seed), optimizer, _halves(m, layout))
+            return Adam(m.momentum, m.beta2)
 
 
-def _halves(m: AdapterSettings, layout: Layout) -> Shape:
+def _halves(m: AdapterSettings | ForwardGrad | Hybrid, layout: Layout) -> Shape:
     return EVEN if m.a_factor == 1 else Halves(layout, m.a_factor)
 
 
@@ -65,8 +74,31 @@ def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
 
 
 def _first_order(m: FirstOrder, spec: JobSpec, layout: Layout) -> first_order.FirstOrder:
-    adam = Adam(m.momentum, m.beta2)
-    return first_order.FirstOrder(layout, spec.seed, adam, _schedule(m, spec), m.clip, m.weight_decay)
+    return first_order.FirstOrder(layout, spec.seed, _rule(m, spec, Adam(m.momentum, m.beta2)), m.clip)
+
+
+def _forward_grad(m: ForwardGrad, spec: JobSpec, layout: Layout) -> forward_grad.ForwardGrad:
+    rule = _rule(m, spec, _optimizer(m))
+    return forward_grad.ForwardGrad(layout, spec.seed, rule, m.queries, m.clip, _halves(m, layout))
+
+
+def _hybrid(m: Hybrid, spec: JobSpec, layout: Layout) -> hybrid.Hybrid:
+    below = Schedule(m.zo_learning_rate, m.schedule, m.warmup_steps, spec.steps)
+    return hybrid.Hybrid(
+        layout=layout,
+        seed=spec.seed,
+        since=2 * m.top([module.name for module in layout.modules]),
+        top=_rule(m, spec, Adam(m.momentum, m.beta2)),
+        below=Rule(Sgd(), below, m.weight_decay),
+        estimator=Estimator(m.estimator, m.eps, m.queries),
+        clip=m.clip,
+        zo_clip=m.zo_clip,
+        shape=_halves(m, layout),
+    )
+
+
+def _rule(m: MethodSettings, spec: JobSpec, optimizer: Optimizer) -> Rule:
+    return Rule(optimizer, _schedule(m, spec), m.weight_decay)
 
 
 def _schedule(m: MethodSettings, spec: JobSpec) -> Schedule:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from db.contract.history import History
 from db.contract.rows.jsonl import BadRow
@@ -18,7 +19,9 @@ from worker import metrics
 from worker.adapters import parents, snapshots
 from worker.runs import data, rebuilding
 from worker.runs.divergence import recalled
+from worker.runs.replay import Point
 from worker.runs.run import Run, start
+from worker.slices import points
 from worker.slices.context import Context
 from worker.slices.ending import Failed, Released, run_raised
 from worker.slices.journal_writer import JournalWriter
@@ -125,15 +128,27 @@ def _load(context: Context, claim: Claim) -> Resident:
         history = journal.history(session, claim.job_id, claim.step)
         heard = journal.evaluations(session, claim)
         pace = went_on(claim.step, spec.steps, journal.committed_at(session, claim), claim.estimated_finish)
+        whole = _kept(context, session, claim, history) if spec.method.replay == "snapshots" else None
     run = start(claim.job_id, spec, context.base, data.dataset(context.base, spec, train, valid), claim.tenant_id)
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
     run = replace(run, watch=recalled(spec, heard, history.restarts, claim.step))
-    run = _replayed(context, run, history, best)
+    run = _replayed(context, run, history, best) if whole is None else _at(run, whole, best)
     seconds = time.perf_counter() - started
     if history.losses:
         metrics.replay_seconds.labels(context.model).observe(seconds)
     log.info("replayed" if history.losses else "started", job=claim.job_id, step=run.step, seconds=round(seconds, 3))
     return Resident(run, spec, pace, snapshots.Prefix(spec, history.losses, history.restarts), snapshot=run.step)
+
+
+def _kept(context: Context, session: Session, claim: Claim, history: History) -> dict[int, Point]:
+    """The points of a run whose journal is not enough: that of its last step, and the best."""
+    wanted = {claim.step} if claim.best_step is None else {claim.step, claim.best_step}
+    return {step: points.read(session, claim.job_id, history, context.base, step) for step in wanted}
+
+
+def _at(run: Run, kept: dict[int, Point], best: tuple[int, float] | None) -> Run:
+    run = run.at(kept[max(kept)], best, len(run.watch.restarts))
+    return replace(run, best_point=None if best is None else kept[best[0]])
 
 
 def _replayed(context: Context, run: Run, history: History, best: tuple[int, float] | None) -> Run:

@@ -2,16 +2,17 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import security
+from db import queue, security, workers
 from db.contract.tokens.base_model import Base
 from db.store.opening import Stores
+from db.worker.candidates import Waiting
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
@@ -51,6 +52,21 @@ class Context:
     @property
     def model(self) -> str:
         return self.base.name
+
+    @property
+    def kinds(self) -> tuple[bool, ...]:
+        """Whether the jobs need derivatives that this worker takes."""
+        return workers.kinds(self.settings.takes)
+
+    @property
+    def bells(self) -> tuple[str, ...]:
+        """What this worker answers."""
+        return queue.bells(self.model, self.kinds)
+
+    def ring_for(self, waiting: Iterable[Waiting]) -> None:
+        """Ring for each kind of job among these."""
+        for autograd in sorted({job.autograd for job in waiting}):
+            self.ring(queue.bell(self.model, autograd))
 
     def transaction(self, tenant: str) -> AbstractContextManager[Session]:
         """One transaction on the rows of the tenant with this id."""

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from db import audit, outlook, security, workers
+from db import audit, outlook, queue, security, workers
 from db.retention import Keep, prune
 from db.sweep import sweep
 from db.transitions import Wish
@@ -176,7 +176,8 @@ class Heartbeat(threading.Thread):
         self.out = None
         metrics.out_of_service.labels(self._settings.model, reason).set(0)
         log.info("back in service")
-        self._ring(self._settings.model)
+        for bell in queue.bells(self._settings.model, workers.kinds(self._settings.takes)):
+            self._ring(bell)
 
     def sweep(self) -> None:
         """Ring for work that nobody holds, note how the model goes, drop what has been kept long enough, and remove

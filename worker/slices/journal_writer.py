@@ -14,6 +14,7 @@ from db.contract.history import Restart
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Step
 from db.worker.leases import Claim, LeaseLost
+from db.worker.points import Kept
 from worker import metrics
 from worker.slices.pace import Pace
 from worker.slices.persist import BACK_OFF, CLOCK, UNREACHABLE, Clock, persist
@@ -21,11 +22,27 @@ from worker.slices.persist import BACK_OFF, CLOCK, UNREACHABLE, Clock, persist
 log = structlog.get_logger("worker.slices.journal_writer")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one transaction commits of a run."""
+
+    steps: list[Step] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    best: tuple[int, float] | None = None
+    restarts: tuple[Restart, ...] = ()
+    points: list[Kept] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not self.steps and not self.evaluations
+
+
 @dataclass
 class JournalWriter:
     """Writes the steps of one claim. `flush_due` does so in the background; at most one write is under way.
 
-    A refused write sets `refused`: the run must be dropped, what it has not committed is void.
+    A refused write sets `refused`: the run must be dropped, what it has not committed is void. Where the journal is not
+    enough to go on from, rows wait for the next point that is kept, and are committed with it.
     """
 
     claim: Claim
@@ -37,17 +54,39 @@ class JournalWriter:
     evaluations: list[Evaluated] = field(default_factory=list)
     best: tuple[int, float] | None = None
     restarts: tuple[Restart, ...] = ()
+    points: list[Kept] = field(default_factory=list)
     oldest: float = 0.0
     tokens: int = 0  # scored under this claim
     refused: bool = False
     _under_way: Future[None] | None = None
-    _sent: tuple[int, int] = (0, 0)
+    _sent: Part | None = None
     _retry_at: float = 0.0
+    _committed: int = field(init=False)  # the step that a point was committed of
     _unsure: bool = False  # a write ended without an answer: it may have been committed
+
+    def __post_init__(self) -> None:
+        self._committed = self.claim.step
+
+    @property
+    def whole(self) -> bool:
+        """Rows wait for points."""
+        return self.claim.spec.method.replay == "snapshots"
 
     @property
     def empty(self) -> bool:
-        return not self.steps and not self.evaluations
+        """Nothing is to be committed now."""
+        return self._part().empty if self.whole else not self.steps and not self.evaluations
+
+    @property
+    def kept(self) -> int:
+        """The step of the last point that is committed or waits for it."""
+        return self.points[-1].step if self.points else self._committed
+
+    def keep(self, point: Kept) -> None:
+        """The run can go on from here: what it has taken up to this step may be committed. Of those that wait the best
+        and the last are enough."""
+        best = None if self.best is None else self.best[0]
+        self.points = [*(p for p in self.points if p.step == best), point]
 
     def add(
         self,
@@ -77,9 +116,8 @@ class JournalWriter:
         every = 0.0 if self.steps and self.steps[0].step == 0 else every
         now = self.clock.now()
         if self._under_way is None and not self.empty and now - self.oldest >= every and now >= self._retry_at:
-            steps, evaluations = list(self.steps), list(self.evaluations)
-            self._sent = len(steps), len(evaluations)
-            self._under_way = pool.submit(self._write, steps, evaluations, self.best, self.restarts)
+            self._sent = self._part()
+            self._under_way = pool.submit(self._write, self._sent)
 
     def flush(self, until: Callable[[], float]) -> None:
         """Everything is committed on return. Raises LeaseLost where it was refused, OperationalError where the
@@ -88,10 +126,9 @@ class JournalWriter:
         if self.refused:
             raise LeaseLost(self.claim.job_id)
         if not self.empty:
-            steps, evaluations, best, restarts = self.steps, self.evaluations, self.best, self.restarts
-            self._sent = len(steps), len(evaluations)
+            self._sent = part = self._part()
             try:
-                persist(lambda: self._write(steps, evaluations, best, restarts), until, self.clock)
+                persist(lambda: self._write(part), until, self.clock)
             except LeaseLost:
                 self._refuse()
                 raise
@@ -101,13 +138,21 @@ class JournalWriter:
         """Age in seconds of the oldest uncommitted step."""
         return 0.0 if self.empty else self.clock.now() - self.oldest
 
-    def _write(
-        self,
-        steps: list[Step],
-        evaluations: list[Evaluated],
-        best: tuple[int, float] | None,
-        restarts: tuple[Restart, ...],
-    ) -> None:
+    def _part(self) -> Part:
+        """What can be committed now."""
+        if not self.whole:
+            return Part(list(self.steps), list(self.evaluations), self.best, self.restarts)
+        upto = self.kept
+        return Part(
+            [step for step in self.steps if step.step < upto],
+            [evaluated for evaluated in self.evaluations if evaluated.step <= upto],
+            self.best if self.best is None or self.best[0] <= upto else None,
+            tuple(restart for restart in self.restarts if restart.at <= upto),
+            list(self.points),
+        )
+
+    def _write(self, part: Part) -> None:
+        steps = part.steps
         done = steps[-1].step + 1 if steps else self.claim.spec.steps
         finish = self.pace.finish(done, self.claim.spec.steps)
         try:
@@ -115,7 +160,9 @@ class JournalWriter:
                 if self._unsure:
                     committed = leases.lock(session, self.claim).step
                     steps = [s for s in steps if s.step >= committed]
-                journal.flush(session, self.claim, steps, evaluations, best, finish, restarts)
+                journal.flush(
+                    session, self.claim, steps, part.evaluations, part.best, finish, part.restarts, part.points
+                )
         except UNREACHABLE:
             self._unsure = True
             raise
@@ -136,7 +183,10 @@ class JournalWriter:
             self._under_way = None
 
     def _forget_sent(self) -> None:
-        del self.steps[: self._sent[0]], self.evaluations[: self._sent[1]]
+        sent = self._sent or Part()
+        del self.steps[: len(sent.steps)], self.evaluations[: len(sent.evaluations)]
+        self._committed = max([self._committed, *(point.step for point in sent.points)])
+        self.points = [point for point in self.points if point.step > self._committed]
         self.oldest = self.clock.now()
 
     def _refuse(self) -> None:

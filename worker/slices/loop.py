@@ -27,7 +27,8 @@ def run_slice(context: Context) -> bool:
     """
     with context.across() as session:
         limit, most = context.settings.cohort, context.settings.max_tokens
-        waiting = candidates(session, context.model, limit + 1, wide.of(context.residents.values(), most))
+        more = wide.of(context.residents.values(), most)
+        waiting = candidates(session, context.model, limit + 1, more, context.kinds)
         waiting = wide.fit(waiting, context.residents, limit, most)
         under_way = {job_id for job_id, kept in context.residents.items() if kept.under_way is not None}
         picked = _apart(scheduler.pick(waiting, limit, context.quantum), under_way)
@@ -39,7 +40,9 @@ def run_slice(context: Context) -> bool:
     try:
         stuck = _board(context, picked, aboard)
         if len(waiting) > len(picked) and not stuck:
-            context.ring(context.model)  # a worker that has nothing to do takes the others now, not after this slice
+            taken = {job.job_id for job in picked}
+            # A worker that has nothing to do takes the others now, not after this slice.
+            context.ring_for(job for job in waiting if job.job_id not in taken)
         if aboard:
             with _spans(aboard):
                 length = scheduler.length(context.settings.slice_seconds, picked[0].suspect, aboard[0].claim.deaths)
@@ -52,7 +55,7 @@ def run_slice(context: Context) -> bool:
     if stuck or leaving.told_to(context):
         return False
     with context.across() as session:
-        return bool(candidates(session, context.model, limit=1))
+        return bool(candidates(session, context.model, limit=1, kinds=context.kinds))
 
 
 def _apart(picked: Sequence[Waiting], under_way: Collection[str]) -> Sequence[Waiting]:

@@ -19,6 +19,7 @@ from db.worker.restorations import Asked
 from worker.adapters import peft_files
 from worker.runs import rebuilding, recipes
 from worker.settings import WorkerSettings
+from worker.slices import points
 from worker.slices.ending import said
 
 log = structlog.get_logger("worker.slices.restoring")
@@ -81,17 +82,20 @@ class Restorer(threading.Thread):
     def _rebuilt(self, asked: Asked) -> tuple[str, bytes]:
         with security.transaction(self._factory, asked.tenant_id) as session:
             history = journal.history(session, asked.job_id, asked.step)
-        spec = history.spec
-        point = rebuilding.rebuild(history, self._base)
+            spec, kept = history.spec, None
+            if spec.method.replay == "snapshots":
+                kept = points.read(session, asked.job_id, history, self._base)
+        point = kept or rebuilding.rebuild(history, self._base)
         name = checkpoint_name(adapter_name(spec.model, asked.tenant_id, spec.suffix, asked.job_id), asked.step)
         layout = recipes.layout(spec, self._base)
-        files = peft_files.directory(spec.adapter, layout, point.params, spec.model, name)
+        files = peft_files.directory(spec.adapter, layout, point.params, spec.model, name, spec.method.autograd)
         return peft_files.sha256(files[peft_files.WEIGHTS]), peft_files.tar(files)
 
     def _refuse(self, asked: Asked, error: Exception) -> None:
         gone = isinstance(error, journal.NotWhole)
         code = "journal_gone" if gone else "internal_error"
-        message = "its journal is not kept any more" if gone else said(error)
+        whole = isinstance(error, points.NotKept)
+        message = "its journal is not kept any more" if gone and not whole else said(error)
         log.error("cannot be restored", job=asked.job_id, step=asked.step, code=code, error=str(error))
         with security.transaction(self._factory, asked.tenant_id) as session:
             restorations.failed(session, asked, self._worker, code, message)

@@ -22,6 +22,7 @@ from worker.adapters import parents
 from worker.adapters.publish import publish
 from worker.runs import rebuilding
 from worker.runs.replay import Point
+from worker.slices import points
 from worker.slices.context import Context
 from worker.slices.ending import (
     Cleared,
@@ -125,7 +126,7 @@ def _give_back(session: Session, claim: Claim, leaving: Leaving) -> None:
 
 
 def _keep_snapshot(context: Context, leased: LeasedRun) -> None:
-    if leased.run.step - leased.resident.snapshot < context.settings.snapshot_steps:
+    if leased.writer.whole or leased.run.step - leased.resident.snapshot < context.settings.snapshot_steps:
         return
     try:
         context.snapshots.write(leased.job_id, leased.run.point, leased.resident.prefix.hex())
@@ -142,6 +143,9 @@ def drop(context: Context, job_id: str) -> None:
 
 
 def _flush(context: Context, leased: LeasedRun) -> None:
+    """Everything is committed; a run whose journal is not enough is kept whole as it is now."""
+    if leased.writer.whole:
+        points.keep(leased.writer, leased.run.point)
     leased.writer.flush(lambda: context.heartbeat.until(leased.job_id))
 
 
@@ -244,6 +248,8 @@ def _point(context: Context, leased: LeasedRun, step: int) -> Point:
         return run.point
     with context.transaction(claim.tenant_id) as session:
         history = journal.history(session, claim.job_id, step)
+        if leased.writer.whole:
+            return points.read(session, claim.job_id, history, context.base)
     kind = type(run.state)
     start = context.snapshots.newest(claim.job_id, claim.spec, history.losses, kind, history.restarts)
     return rebuilding.rebuild(history, context.base, start or parents.first(history, context.base))

@@ -16,7 +16,7 @@ from db.worker.journal import Evaluated, Step
 from worker import failpoints, metrics
 from worker.runs.cohort import Batch, Stepping, StepResult, ask
 from worker.runs.run import Run
-from worker.slices import leaving, shares, wide
+from worker.slices import leaving, points, shares, wide
 from worker.slices.context import Context
 from worker.slices.ending import Released, Verdict, engine_raised, run_raised
 from worker.slices.resident import LeasedRun, UnderWay
@@ -224,7 +224,7 @@ def _enter(context: Context, leased: LeasedRun, run: Run, result: StepResult, pa
         step = Step(leased.run.step, list(result.losses), result.tokens)
         spent += result.tokens
         metrics.steps.labels(context.model, leased.tenant_class).inc()
-        wild = sum(not math.isfinite(x) for x in result.losses)
+        wild = sum(not math.isfinite(x) for x in result.losses[:: run.method.numbers])
         metrics.nonfinite_losses.labels(context.model).inc(wild)
     if result.evaluation is not None:
         e = result.evaluation
@@ -234,4 +234,14 @@ def _enter(context: Context, leased: LeasedRun, run: Run, result: StepResult, pa
     if not paid:
         context.shares = context.shares.charged(leased.claim.tenant_id, spent)
     leased.writer.add(step, evaluated, run.best, spent, run.watch.restarts)
+    if leased.writer.whole:
+        _keep(context, leased, run, evaluated is not None)
     leased.resident.advance(run, result)
+
+
+def _keep(context: Context, leased: LeasedRun, after: Run, evaluated: bool) -> None:
+    """What was `evaluated` is a point that its run can go on from, and so is what follows where none was for long."""
+    if evaluated:
+        points.keep(leased.writer, leased.run.point)
+    if after.step - leased.writer.kept >= context.settings.point_steps:
+        points.keep(leased.writer, after.point)

@@ -56,7 +56,8 @@ def bind(app: Celery, context: Context) -> Callable[[], None]:
                 log.error("slice ended early", error=str(error).partition("\n")[0])
                 return
             if left:
-                context.ring(context.model)
+                for bell in context.bells:
+                    context.ring(bell)
 
     def entry(task: Any) -> None:
         with context.busy:

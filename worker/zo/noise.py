@@ -23,6 +23,8 @@ class Stream(IntEnum):
     PROBE = 2  # a direction over all parameters of an adapter
     LEFT = 3  # U of a low-rank direction U V^T
     RIGHT = 4  # V
+    TANGENT = 50  # a direction that a loss is differentiated along
+    BELOW = 51  # one over the parameters below the hybrid's top layers
 
 
 class Place(NamedTuple):

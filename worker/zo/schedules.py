@@ -4,7 +4,7 @@ Scalar float64 with +, -, * and / only, which IEEE 754 rounds exactly: no `cos`,
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -16,6 +16,10 @@ class Schedule:
     kind: Literal["constant", "linear", "cosine"] = "constant"
     warmup: int = 0
     steps: int = 1
+
+    def halved(self, times: int) -> "Schedule":
+        """The same with its peak times 2**-times, which is exact."""
+        return replace(self, peak=self.peak * 0.5**times)
 
     def __call__(self, step: int) -> float:
         if step < self.warmup:

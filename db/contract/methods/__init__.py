@@ -3,27 +3,31 @@
 Knows no arithmetic and no wire.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
 
 from db.contract.methods.base import MethodSettings
 from db.contract.methods.first_order import FirstOrder
+from db.contract.methods.forward_grad import ForwardGrad
+from db.contract.methods.hybrid import Hybrid
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 
-MethodSpec = Annotated[Mezo | Lozo | FirstOrder, Field(discriminator="name")]  # the first is what `auto` means
+MethodSpec = Annotated[
+    Mezo | Lozo | FirstOrder | ForwardGrad | Hybrid, Field(discriminator="name")
+]  # the first is what `auto` means
 ARMS: Final[dict[str, type[MethodSettings]]] = {
     arm.model_fields["name"].default: arm for arm in get_args(get_args(MethodSpec)[0])
 }
 DEFAULT: Final = next(iter(ARMS))
 # Every setting of any method beside its name, each once.
 FIELDS: Final = tuple(dict.fromkeys(field for arm in ARMS.values() for field in arm.model_fields if field != "name"))
-_UNION: Final[TypeAdapter[Mezo | Lozo | FirstOrder]] = TypeAdapter(MethodSpec)
+_UNION: Final[TypeAdapter[Mezo | Lozo | FirstOrder | ForwardGrad | Hybrid]] = TypeAdapter(MethodSpec)
 
 
-def settings(**values: Any) -> Mezo | Lozo | FirstOrder:
+def settings(**values: Any) -> Mezo | Lozo | FirstOrder | ForwardGrad | Hybrid:
     """The settings with these values, `name` among them. Raises pydantic's ValidationError."""
     return _UNION.validate_python(values)
 

@@ -1,6 +1,6 @@
 """What the settings of every method have in common, and what a preset is. Knows no method's name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -87,7 +87,7 @@ class MethodSettings(Frozen):
 
     `replay` says what an adapter is rebuilt from: its `journal` of scalars, or `snapshots`, points of the run kept
     whole. `autograd` says that a worker needs derivatives: it runs where a worker with the torch scorer is registered.
-    `numbers` are those of the journal's row for each probe, its loss the first.
+    `numbers` are those of the journal's row for each probe: its loss, and where there are 2 its slope.
     """
 
     presets: ClassVar[tuple[Line, ...]] = ()  # first match wins
@@ -110,6 +110,9 @@ class MethodSettings(Frozen):
 
     def check(self, rank: int) -> None:
         """Raises Unfit where these settings do not go with an adapter of this rank."""
+
+    def fits(self, modules: Sequence[str]) -> None:
+        """Raises Unfit where these settings do not go with an adapter on these modules, in model order."""
 
     @classmethod
     def suited(cls, rank: int) -> dict[str, Any]:

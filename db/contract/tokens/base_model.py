@@ -42,7 +42,8 @@ class Base:
     `source` is what an engine loads the weights from (a folder or a hub id), `path` the folder of its small files.
     `context` counts positions. `modules` are the attention and MLP linears (name, inputs, outputs) in the model's own
     order, named as in transformers' state dict without `.weight`. `vocab` is the number of embedding rows. `prefix`
-    are the ids the tokenizer puts before a text (its BOS, or nothing), `eos` ends a completion.
+    are the ids the tokenizer puts before a text (its BOS, or nothing), `eos` ends a completion. The weights may be
+    `quantised`.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Base:
     special_tokens: Mapping[str, str] = field(repr=False, hash=False)  # bos_token, eos_token, ...: for the template
     special_ids: frozenset[int] = field(repr=False)
     tokenizer: Tokenizer = field(repr=False, hash=False, compare=False)
-    quantised: bool = False  # its weights are stored so: they have no derivatives
+    quantised: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -154,7 +155,7 @@ def open_base(name: str, source: str) -> Base:
         special_tokens=special,
         special_ids=frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special),
         tokenizer=tokenizer,
-        quantised=bool(config.get("quantization_config")),
+        quantised=isinstance(config.get("quantization_config"), dict),
     )
 
 

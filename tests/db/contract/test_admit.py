@@ -70,6 +70,12 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"warmup_steps": 5}, ("onward.warmup_steps", "invalid_value")),
         ({"eps": 2.0}, ("onward.eps", "invalid_value")),
         ({"eps": 2.0, "places": {"eps": "onward.method.eps"}}, ("onward.method.eps", "invalid_value")),
+        ({"method": "hybrid", "top_layers": 2}, ("onward.top_layers", "invalid_value")),
+        ({"method": "hybrid", "zo_learning_rate": 10.0, "weight_decay": 0.5},
+         ("onward.zo_learning_rate", "invalid_value")),
+        ({"method": "first_order", "eps": 1e-3}, ("onward.eps", "invalid_value")),
+        ({"method": "first_order", "clip": 1e9}, ("onward.clip", "invalid_value")),
+        ({"method": "forward_grad", "queries": 65}, ("onward.queries", "invalid_value")),
         ({"alpha": 1e308}, ("onward.alpha", "invalid_value")),
         ({"eps": 1e-30}, ("onward.eps", "invalid_value")),
         ({"learning_rate_multiplier": 1e-300, "places": {"learning_rate_multiplier": "hyperparameters.lrm"}},
@@ -213,7 +219,9 @@ def test_what_is_auto_takes_what_fits(facts: Facts):
 @pytest.mark.parametrize("autograd, method", [(False, "mezo"), (True, "first_order")])
 def test_a_request_that_names_no_method_is_told_which_and_why(facts: Facts, autograd: bool, method: str):
     chat = Examples("file-t", "training_file", "chat", 4)
-    found = decided(replace(facts, training=chat, validation=None, autograd=autograd), Readings(PLAIN[:1]), eval_rows=0)
+    found = decided(
+        replace(facts, training=chat, validation=None, derivatives=autograd), Readings(PLAIN[:1]), eval_rows=0
+    )
     assert isinstance(found, Admitted)
     assert found.spec.method.name == method
     assert found.told["chosen"]["method"] == method
@@ -228,7 +236,7 @@ def test_a_method_that_was_named_was_not_chosen(facts: Facts):
 
 
 def test_a_method_that_needs_a_gradient_is_refused_where_none_can_be_had(facts: Facts):
-    assert refusal(facts, method="first_order") == ("onward.method", "invalid_value")
-    able = replace(facts, autograd=True)
+    assert refusal(facts, method="first_order") == ("onward.method", "no_derivatives")
+    able = replace(facts, derivatives=True)
     assert isinstance(decided(able, method="first_order"), Admitted)
     assert refusal(replace(able, base=replace(able.base, quantised=True)), method="first_order")[0] == "onward.method"

@@ -56,7 +56,7 @@ def test_a_worker_serves_while_it_beats(session):
     assert workers.serving(session, "m", HANG)
     assert not workers.serving(session, "other", HANG)
     assert workers.beat(session, worker, state="ready", capacity=16)
-    assert workers.served_models(session, HANG) == {"m"}
+    assert workers.served(session, HANG) == {("m", False)}
     session.execute(update(Worker).values(heartbeat_at=text("now() - interval '11 seconds'")))
     assert not workers.serving(session, "m")
     assert workers.beat(session, worker)

@@ -35,6 +35,17 @@ class Quadratic:
             total += float(((w - target / np.linalg.norm(target)) ** 2).sum()) / 2
         return total
 
+    def gradient(self, params: Params) -> F64:
+        """Its derivative by every parameter, float64 [P]."""
+        rng = np.random.default_rng(5)
+        parts = []
+        for module, a, b in self.layout.pairs(params):
+            target = np.outer(rng.normal(size=module.outputs), rng.normal(size=module.inputs))
+            a, b = a.astype(np.float64), b.astype(np.float64)
+            off = self.layout.scaling * (self.layout.scaling * b @ a - target / np.linalg.norm(target))
+            parts += [(b.T @ off).ravel(), (off @ a.T).ravel()]
+        return np.concatenate(parts)
+
 
 @dataclass(frozen=True)
 class Logistic:
@@ -61,9 +72,18 @@ class Logistic:
 def heard_of(method: Method[Any], params: Params, state: State, loss: Callable[[Params], float]) -> list[float]:
     """What a step hears where this is the loss, all its phases in order: a journal row."""
     row: list[float] = []
-    while probes := method.ask(params, state, measured(row)):
-        row += [loss(probe.params) for probe in probes]
+    while probes := method.ask(params, state, measured(row, method.numbers)):
+        for probe in probes:
+            row.append(loss(probe.params))
+            if probe.tangent is not None:
+                row.append(slope(loss, probe.params, probe.tangent))
     return row
+
+
+def slope(loss: Callable[[Params], float], params: Params, tangent: Params) -> float:
+    """The derivative of a smooth loss along a tangent, by differences in float64."""
+    step = 1e-6 * tangent.astype(np.float64)
+    return (loss(params + step) - loss(params - step)) / 2e-6  # type: ignore[arg-type]
 
 
 def run(method: Method[Any], loss: Callable[[Params], float], steps: int) -> tuple[Params, Any, list[list[float]]]:
@@ -72,14 +92,14 @@ def run(method: Method[Any], loss: Callable[[Params], float], steps: int) -> tup
     journal = []
     for _ in range(steps):
         journal.append(heard_of(method, params, state, loss))
-        params, state = method.tell(params, state, measured(journal[-1]))
+        params, state = method.tell(params, state, measured(journal[-1], method.numbers))
     return params, state, journal
 
 
 def replay(method: Method[Any], journal: list[list[float]]) -> tuple[Params, Any]:
     params, state = method.init()
     for row in journal:
-        params, state = method.tell(params, state, measured(row))
+        params, state = method.tell(params, state, measured(row, method.numbers))
     return params, state
 
 

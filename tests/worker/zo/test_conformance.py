@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from db.contract import methods
-from db.contract.methods.lozo import Lozo
-from db.contract.methods.mezo import Mezo
+from db.contract.methods.base import MethodSettings
 from db.contract.spec import AdapterSpec, JobSpec
 from tests.worker.zo.problems import WHOLE, WIDE, Logistic, Quadratic, arrays, replay, run
 from worker.adapters.snapshots import Prefix, Snapshots
@@ -30,12 +29,14 @@ PINNED_STEPS = 37
 
 class Case(NamedTuple):
     digest: str
-    method: Mezo | Lozo
+    method: MethodSettings
 
 
 def case(digest: str, name: str, learning_rate: float, **settings: object) -> Case:
     own = {"nu": 8, "window_rank": 2} if name == "lozo" else {}
-    return Case(digest, methods.settings(name=name, learning_rate=learning_rate, eps=1e-3, **{**own, **settings}))
+    if "eps" in methods.ARMS[name].model_fields:
+        own["eps"] = 1e-3
+    return Case(digest, methods.settings(name=name, learning_rate=learning_rate, **{**own, **settings}))
 
 
 METHODS = {
@@ -48,6 +49,10 @@ METHODS = {
     "lozo bank": case("1202f603d0b1af86", "lozo", 0.006),
     "lozo freeze": case("7a2c99b0b680c3b4", "lozo", 0.003, refresh="freeze", window_rank=8),
     "lozo recompress": case("b91866a75c943d15", "lozo", 0.005, refresh="recompress"),
+    "forward-grad": case("be0cd83571f19c31", "forward_grad", 0.005),
+    "forward-grad, adam, B alone": case(
+        "e62feb4fa2d1fb8a", "forward_grad", 0.01, queries=3, optimizer="adam", a_factor=0, clip=3.0
+    ),
     "lozo-m": case("1688c0b122a97115", "lozo", 0.006, optimizer="momentum", weight_decay=0.01),
 }
 each = pytest.mark.parametrize("name", METHODS)
@@ -65,7 +70,8 @@ def build(name: str, layout: Layout = WIDE, steps: int = 100) -> Method[Any]:
 
 
 def pinned_losses(width: int) -> list[list[float]]:
-    """Constants of simple binary fractions, one step of them not finite."""
+    """Constants of simple binary fractions, one step of them not finite. A loss and its slope are priced as two probes,
+    so there are as many numbers as `most`, whichever they are."""
     rows = [[(37 * (step * width + i) % 101) / 64 for i in range(width)] for step in range(PINNED_STEPS)]
     rows[10][0] = math.inf
     return rows
@@ -74,12 +80,14 @@ def pinned_losses(width: int) -> list[list[float]]:
 def digest(name: str) -> str:
     method = build(name)
     params, state = replay(method, pinned_losses(method.most))
-    vectors = params, *arrays(state), *(probe.params for probe in method.ask(params, state, ()))
+    asked = [x for probe in method.ask(params, state, ()) for x in (probe.params, probe.tangent) if x is not None]
+    vectors = params, *arrays(state), *asked
     return hashlib.sha256(b"".join(x.tobytes() for x in vectors)).hexdigest()[:16]
 
 
 def first(method: Method[Any], params, state) -> list[bytes]:
-    return [probe.params.tobytes() for probe in method.ask(params, state, ())]
+    asked = method.ask(params, state, ())
+    return [probe.params.tobytes() + (b"" if probe.tangent is None else probe.tangent.tobytes()) for probe in asked]
 
 
 @each
@@ -110,7 +118,7 @@ def test_ask_and_tell_are_pure(name):
     for x in (params, *arrays(state)):
         x.setflags(write=False)
     before = (params.tobytes(), repr(state))
-    row = measured(np.linspace(0, 1, method.most))
+    row = measured(np.linspace(0, 1, method.most), method.numbers)
     asked = first(method, params, state)
     told = method.tell(params, state, row)
     assert first(method, params, state) == asked
@@ -128,7 +136,7 @@ def test_replay_is_bitwise_and_may_start_anywhere(name):
     assert repr(its_state) == repr(state)
     middle = replay(build(name), journal[:20])
     for row in journal[20:]:
-        middle = build(name).tell(*middle, measured(row))
+        middle = build(name).tell(*middle, measured(row, build(name).numbers))
     assert middle[0].tobytes() == params.tobytes()
 
 
@@ -143,7 +151,7 @@ def test_its_state_survives_a_snapshot(name, tmp_path):
 
 def left_as_it_was(method, params, state, row) -> Any:
     """The state after a step that is to change nothing, which is checked."""
-    same, after = method.tell(params, state, measured(row))
+    same, after = method.tell(params, state, measured(row, method.numbers))
     assert same.tobytes() == params.tobytes()
     assert [x.tobytes() for x in arrays(after)] == [x.tobytes() for x in arrays(state)]
     assert (after.step, after.skipped) == (state.step + 1, state.skipped + 1)
@@ -160,7 +168,7 @@ def test_a_step_without_finite_losses_only_counts(name):
         assert (after.step, after.skipped, after.nonfinite) == (8, 1, 1)
     twice = left_as_it_was(method, params, after, row)
     assert (twice.skipped, twice.nonfinite) == (2, 2)
-    _, well = method.tell(params, twice, measured(np.ones(method.most)))
+    _, well = method.tell(params, twice, measured(np.ones(method.most), method.numbers))
     assert (well.step, well.skipped, well.nonfinite) == (10, 2, 0)
 
 
@@ -170,7 +178,7 @@ def test_finite_losses_of_any_size_lead_to_nothing_that_is_not_finite(name):
     params, state = method.init()
     for power in range(0, 300, 5):
         losses = [(-1) ** i * (i + 1) * 10.0**power for i in range(method.most)]
-        params, state = method.tell(params, state, measured(losses))
+        params, state = method.tell(params, state, measured(losses, method.numbers))
         assert all(np.isfinite(x).all() for x in (params, *arrays(state)))
     assert state.step == 60
 

@@ -15,8 +15,8 @@ from worker.types import GRADIENT, Layout, Params
 from worker.zo.linalg import tree_sum
 from worker.zo.method import Measured, Probe, finite, left_out
 from worker.zo.methods.mezo import AdapterSpace
-from worker.zo.optimizers import Adam, Buffers
-from worker.zo.schedules import Schedule
+from worker.zo.moving import Rule, counted, gradient_of, kept
+from worker.zo.optimizers import Buffers
 
 SLACK = 1e-6  # as torch.nn.utils.clip_grad_norm_ adds to the norm
 
@@ -34,55 +34,42 @@ class State:
 
 @dataclass(frozen=True)
 class FirstOrder:
-    """A step asks for one probe, the params themselves with their gradient, and moves by AdamW.
-
-    A step whose loss, gradient, new params or new moments are not finite changes nothing and is counted.
-    """
+    """A step asks for one probe, the params themselves with their gradient, and moves by `rule`; `clip` bounds the
+    gradient's norm. A step whose loss, gradient, new params or new moments are not finite is left out."""
 
     layout: Layout
     seed: int
-    optimizer: Adam
-    schedule: Schedule
+    rule: Rule
     clip: float | None = None
-    weight_decay: float = 0.0
 
-    numbers: int = 1
-    replays: bool = False
-    most: int = GRADIENT
+    @property
+    def most(self) -> int:
+        return GRADIENT
+
+    @property
+    def numbers(self) -> int:
+        return 1
+
+    @property
+    def replays(self) -> bool:
+        return False
 
     def init(self) -> tuple[Params, State]:
         params, _ = AdapterSpace(self.layout, self.seed).start()
-        return params, State(buffers=(np.zeros_like(params), np.zeros_like(params)))
+        return params, State(buffers=self.rule.buffers(params))
 
     def halved(self, times: int) -> "FirstOrder":
-        """The same with its peak rate times 2**-times, which is exact."""
-        return replace(self, schedule=replace(self.schedule, peak=self.schedule.peak * 0.5**times))
+        return replace(self, rule=self.rule.halved(times))
 
     def ask(self, params: Params, state: State, heard: Sequence[Measured]) -> list[Probe]:  # noqa: ARG002
         return [] if heard else [Probe(params, gradient=True)]
 
     def tell(self, params: Params, state: State, heard: Sequence[Measured]) -> tuple[Params, State]:
-        if len(heard) != 1:
-            raise ValueError(f"{len(heard)} measures for 1 probe")
+        counted(heard, 1)
         gradient = gradient_of(heard[0], params)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is left out
-            if math.isfinite(heard[0].loss) and finite(gradient):
-                gradient = bounded(gradient, self.clip)
-                told = state.step - state.skipped - state.back
-                direction, buffers = self.optimizer.apply(gradient, state.buffers, told)
-                rate = self.schedule(state.step)
-                moved = params * np.float32(1 - rate * self.weight_decay) - direction * np.float32(rate)
-                if finite(moved, *buffers):
-                    return moved, replace(state, step=state.step + 1, nonfinite=0, buffers=buffers)
-        return params, left_out(state)
-
-
-def gradient_of(measured: Measured, params: Params) -> Params:
-    """The gradient that was asked for. Raises ValueError where it is missing or of another size than `params`."""
-    gradient = measured.gradient
-    if gradient is None or gradient.shape != params.shape:
-        raise ValueError("the step's gradient was not measured: it is not in the journal")
-    return gradient
+        if not (math.isfinite(heard[0].loss) and finite(gradient)):
+            return params, left_out(state)
+        return kept(params, state, *self.rule.moved(params, state, bounded(gradient, self.clip)))
 
 
 def bounded(gradient: Params, clip: float | None) -> Params:
