@@ -36,11 +36,11 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     batch_size, repeat, eval_every, eval_rows, held_out, seed, token_budget, suffix, parent, on_divergence ("stop" where
     something is evaluated), max_restarts, patience, and OpenAI's n_epochs (visits of a row, `repeat` times each) and
     learning_rate_multiplier. A field that is missing, None or "auto" takes the preset, with no more rows a batch than
-    are trained on, and no more steps than visit each of them as often as the preset lets; `activation` is then "all", for what
-    "answer" needs (the ids `invocation`) is in the rows, which are not read here. `rows` and `valid_rows` count the
-    files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for, also one
-    that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where asked
-    for.
+    are trained on, and no more steps than visit each of them as often as the preset lets; `activation` is then "all",
+    for what "answer" needs (the ids `invocation`) is in the rows, which are not read here. `rows` and `valid_rows`
+    count the files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for,
+    also one that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where
+    asked for.
     Raises ValueError for an unknown field or method, and for an objective that the file's format cannot train.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}

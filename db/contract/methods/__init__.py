@@ -3,7 +3,7 @@
 Knows no arithmetic and no wire.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
