@@ -81,8 +81,9 @@ def _prepared(
 ) -> Prepared:
     training, validation = stored
     server = context.settings
-    with context.transaction(tenant) as session:  # what was accepted before waits for its worker
-        derivatives = outside or workers.serving(session, base.name, autograd=True)
+    with context.transaction(tenant) as session:  # what was accepted by its name before waits for its worker
+        accepted = outside and "method" in wanted.values
+        derivatives = accepted or workers.serving(session, base.name, autograd=True)
     facts = Facts(
         base,
         examples(training, "training_file"),

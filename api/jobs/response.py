@@ -28,11 +28,11 @@ class JobObject(Entry):
     """OpenAI's FineTuningJob. `onward` holds the whole spec, the price and the progress in scored tokens and steps, and
     the text of the tokens that switch the adapter on (None where it acts on all). `onward.waiting` says why a job waits
     and when it may go on (None where it runs or has ended), `onward.estimate` in how many seconds it has ended and
-    whether live workers have measured that; `onward.held_out` how many rows of its training file are measured on, and
-    `onward.repeated_rows` how many say what an earlier one says; `onward.replay` what its steps are rebuilt from: the
-    `journal`, or `snapshots`, points kept whole of a run that follows from gradients. While
-    the files are being validated, and of a job that ended so, there is no spec and no price; `onward.validated_rows`
-    says how far it is."""
+    whether live workers have measured that; `onward.chosen` which method was taken where the request named none, and
+    why; `onward.held_out` how many rows of its training file are measured on, and `onward.repeated_rows` how many say
+    what an earlier one says; `onward.replay` what its steps are rebuilt from: the `journal`, or `snapshots`, points
+    kept whole of a run that follows from gradients. While the files are being validated, and of a job that ended so,
+    there is no spec and no price; `onward.validated_rows` says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -123,6 +123,7 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
     return {
         "price_tokens": row.price_tokens if decided else None,
         "price": row.request.get("price"),
+        "chosen": row.request.get("chosen"),
         "scored_tokens": row.scored_tokens,
         "step": row.step,
         "total_steps": row.total_steps if decided else None,

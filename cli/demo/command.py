@@ -11,7 +11,7 @@ import typer
 from cli import show, watch
 from cli.adapters import fetch, found, rebuilt, verdict
 from cli.client import Failure
-from cli.demo import datasets
+from cli.demo import datasets, talk
 from cli.demo.curves import draw
 from cli.demo.peft_loss import Held, held_out
 from cli.local.demo_model import DEMO_MODEL
@@ -61,6 +61,7 @@ def demo(
     home: Home = Path(".onward"),
     steps: Annotated[int | None, typer.Option(help="Fewer or more steps than the presets'.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service up at the end, until Ctrl-C.")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="A third job: ten conversations, asked of its adapter.")] = False,
 ) -> None:
     """The main job end to end: train two tenants' adapters at once and prove what came out. About a quarter hour."""
     home, begun = home.resolve(), time.monotonic()
@@ -71,15 +72,18 @@ def demo(
         try:
             models = demo_models(home)
             data = datasets.write(home / "demo" / "data")
-            with running(home, models, port=0) as stack:
+            with running(home, models, port=0, autograd=chat) as stack:
                 stack.publish()
                 show.err.print(f"set-up took {show.span(time.monotonic() - begun)}")
                 entries = [submit(stack, task, data, steps) for task in TASKS]
+                talks = [talk.submit(connected(stack, talk.TENANT), home / "demo" / "data")] if chat else []
                 trained = time.monotonic()
-                watch.follow([entry.followed for entry in entries], alive=stack.insist)
+                watch.follow([one.followed for one in (*entries, *talks)], alive=stack.insist)
                 show.out.print(f"training took {show.span(time.monotonic() - trained)}")
                 for entry in entries:
                     examine(stack, entry, folder)
+                for one in talks:
+                    talk.examine(one, stack.models[DEMO_MODEL], folder)
                 report(entries, folder, presets=steps is None)
                 while keep:
                     stack.tend()
@@ -87,18 +91,24 @@ def demo(
         except KeyboardInterrupt:
             raise Failure("interrupted: everything was stopped") from None
     problems = [f"{entry.task.name}: {problem}" for entry in entries for problem in entry.problems]
+    problems += [f"{talk.NAME}: {problem}" for one in talks for problem in one.problems]
     if problems:
         raise Failure("the demo did not hold: " + "; ".join(problems), f"logs are in {home / 'logs'}")
 
 
-def submit(stack: Stack, task: Task, data: dict[str, Path], steps: int | None) -> Entry:
-    """A tenant and its key, then what any program with an openai client would do."""
+def connected(stack: Stack, name: str) -> "OpenAI":
+    """The tenant of this name and a key of its own, as a client."""
     with stack.sessions.begin() as session:
-        tenant = keys.find(session, task.tenant) or keys.create(session, task.tenant)
+        tenant = keys.find(session, name) or keys.create(session, name)
         key = keys.create_key(session, tenant.id)[1]
     from openai import OpenAI
 
-    client = OpenAI(base_url=stack.base_url, api_key=key)
+    return OpenAI(base_url=stack.base_url, api_key=key)
+
+
+def submit(stack: Stack, task: Task, data: dict[str, Path], steps: int | None) -> Entry:
+    """What any program with an openai client would do."""
+    client = connected(stack, task.tenant)
     training, valid = data[f"{task.name}_train"], data[f"{task.name}_valid"]
     with training.open("rb") as rows, valid.open("rb") as held:
         training_file = client.files.create(file=rows, purpose="fine-tune")

@@ -4,82 +4,33 @@ Gather, decide, translate: the caller reads rows and counts tokens (`Facts`, `Re
 caller says a Refusal in its own protocol. Fields are named by their path in the request. Knows no SQL and no HTTP.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 from pydantic import ValidationError
 
-from db.contract import acting, derivatives, held_out, methods, ranges
+from db.contract import acting, choosing, derivatives, held_out, methods, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
+from db.contract.asked import Asked as Asked
+from db.contract.asked import Facts as Facts
+from db.contract.asked import Limits as Limits
+from db.contract.choosing import Chosen, Kind
 from db.contract.objectives import training
 from db.contract.presets import resolve
 from db.contract.pricing import Counts, price, steps_within
 from db.contract.refusal import Refusal, Unfit
 from db.contract.spec import JobSpec
 from db.contract.step_limit import Excess, excesses
-from db.contract.tokens.base_model import Base
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a tenant fixed, flat as `presets.resolve` takes it; `places` has the path of a field that was not given
-    directly under `onward`. `activation` and `text`, of the invocation, wait for what the rows say."""
-
-    values: Mapping[str, Any]
-    places: Mapping[str, str] = field(default_factory=dict)
-    activation: str = "all"
-    text: str | None = None
-
-    def path(self, name: str) -> str:
-        """Where the request has, or would have, this field; a rate that is a preset's times a multiplier, there."""
-        if name not in self.values and f"{name}_multiplier" in self.values:
-            name = f"{name}_multiplier"
-        return self.places.get(name, f"onward.{name}")
-
-    def refusal(self, name: str, reason: str, code: str = "invalid_value") -> Refusal:
-        """That the value of field `name` cannot be."""
-        return Refusal(self.path(name), f"Invalid value for '{self.path(name)}': {reason}", code)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that this server takes; `step_tokens` are scored tokens of one step, and of one evaluation."""
-
-    steps: int
-    batch_size: int
-    rank: int
-    step_tokens: int
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
-    worker with the torch scorer is registered for the base."""
-
-    base: Base
-    training: Examples
-    validation: Examples | None
-    limits: Limits
-    seed: int
-    derivatives: bool = False
-
-    @property
-    def files(self) -> tuple[Examples, ...]:
-        """The training file first."""
-        return (self.training,) if self.validation is None else (self.training, self.validation)
-
-    @property
-    def valid_rows(self) -> int:
-        return 0 if self.validation is None else self.validation.rows
 
 
 def first(asked: Asked, facts: Facts) -> JobSpec | Refusal:
     """What can be said before a row is tokenised: the spec but for what rows have a part in, or what refuses it."""
     placeholder = (0,) if asked.activation == "answer" else ()
-    return acting.early(asked.activation, asked.text) or contract(asked, facts, placeholder)
+    return acting.early(asked.activation, asked.text) or contract(
+        named(asked, facts, placeholder)[0], facts, placeholder
+    )
 
 
 def early(asked: Asked, facts: Facts) -> Refusal | None:
@@ -96,8 +47,23 @@ def decide(asked: Asked, facts: Facts, readings: Readings) -> Admitted | Refusal
     acts = acting.settled(asked.activation, asked.text, able, facts.base, readings)
     if isinstance(acts, Refusal):
         return acts
+    asked, chosen = named(asked, facts, acts.invocation)
     spec = _within(asked, facts, acts)
-    return spec if isinstance(spec, Refusal) else _priced(spec, acts, facts)
+    return spec if isinstance(spec, Refusal) else _priced(spec, acts, facts, chosen)
+
+
+def named(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> tuple[Asked, Chosen | None]:
+    """The request with a method: where it names none, the best that makes a contract of it, and why."""
+    if "method" in asked.values:
+        return asked, None
+    objective = asked.values.get("objective") or training(facts.training.format)[0].name
+    barred = choosing.barred(facts.base.quantised, facts.derivatives)
+    kind = Kind(facts.base.name, objective, "answer" if invocation else "all", barred)
+    for chosen in choosing.choices(kind, asked.values):
+        found = replace(asked, values={**asked.values, "method": chosen.method})
+        if isinstance(contract(found, facts, invocation), JobSpec):
+            break
+    return found, chosen
 
 
 def contract(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec | Refusal:
@@ -122,8 +88,8 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(file.param, message, "objective_mismatch")
     for rule in held_out.unfit(asked.values, facts.training.rows, facts.valid_rows):
         yield asked.refusal(rule.field, rule.reason)
-    if method := _strangers(asked):
-        path, owners = asked.path(method), " and ".join(f"'{name}'" for name in methods.owners(method))
+    if stranger := _strangers(asked):
+        path, owners = asked.path(stranger), " and ".join(f"'{name}'" for name in methods.owners(stranger))
         yield Refusal(path, f"'{path}' is a setting of the method {owners} only.")
 
 
@@ -229,11 +195,11 @@ def _both(acts: Activation) -> tuple[Counts, Counts]:
     return train, valid
 
 
-def _priced(spec: JobSpec, acts: Activation, facts: Facts) -> Admitted | Refusal:
+def _priced(spec: JobSpec, acts: Activation, facts: Facts, chosen: Chosen | None) -> Admitted | Refusal:
     train, valid = _both(acts)
     cost = price(spec, train, valid)
     if spec.token_budget is None or cost.total <= spec.token_budget:
-        return Admitted(spec, cost, acts.text, facts.training)
+        return Admitted(spec, cost, acts.text, facts.training, chosen)
     fits = steps_within(spec.token_budget, spec, train, valid)
     message = (
         f"The job costs {cost.total} scored tokens, more than the budget of {spec.token_budget}: "

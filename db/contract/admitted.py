@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from db.contract import held_out
+from db.contract.choosing import Chosen
 from db.contract.pricing import Price
 from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
@@ -22,18 +23,21 @@ class Examples:
 
 @dataclass(frozen=True)
 class Admitted:
-    """`invocation` is the text that `spec.adapter.invocation` spells, None for activation `all`."""
+    """`invocation` is the text that `spec.adapter.invocation` spells, None for activation `all`; `chosen` says why this
+    method, where the request named none."""
 
     spec: JobSpec
     price: Price
     invocation: str | None
     training: Examples
+    chosen: Chosen | None = None
 
     @property
     def told(self) -> dict[str, Any]:
         """What the job's answers say beside its spec."""
         rows = {"rows": self.training.rows, "repeated_rows": self.training.repeated}
-        return {"price": asdict(self.price), "invocation": self.invocation, **rows}
+        chosen = {"chosen": asdict(self.chosen)} if self.chosen is not None else {}
+        return {"price": asdict(self.price), "invocation": self.invocation, **rows, **chosen}
 
     @property
     def remarks(self) -> tuple[held_out.Remark, ...]:

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from db.contract.refusal import Unfit
 from db.contract.spec import JobSpec
 
-PART, MOST = 10, 200  # by default every tenth row, at most so many: none of fewer than ten
+# By default every tenth row, at most so many; of fewer than LEAST rows none: four rows or less tell no rise from noise
+# (docs/divergence.md), and would be missing where every row counts.
+PART, MOST, LEAST = 10, 200, 50
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,9 @@ def count(asked: Mapping[str, Any], rows: int, valid_rows: int) -> int:
     and none where no row is to be evaluated."""
     if (wanted := asked.get("held_out")) not in (None, "auto"):
         return int(wanted)
-    return 0 if valid_rows or asked.get("eval_rows") == 0 else min(rows // PART, MOST)
+    if valid_rows or rows < LEAST or asked.get("eval_rows") == 0:
+        return 0
+    return min(rows // PART, MOST)
 
 
 def unfit(asked: Mapping[str, Any], rows: int, valid_rows: int) -> Iterator[Unfit]:

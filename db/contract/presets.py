@@ -16,8 +16,6 @@ from db.contract.tokens.base_model import Base
 ADAPTER: Final = tuple(AdapterSpec.model_fields)
 ACTING: Final = ("activation", "invocation")  # of them, those that no preset has
 SHAPE: Final = ("steps", "batch_size", "repeat", "eval_every", "eval_rows")  # fields of a run that presets have
-# Visits of a row at most where neither steps nor n_epochs were asked for: a small file, fewer steps.
-EPOCHS: Final = 100
 # and those that only a tenant can give
 OWN: Final = ("token_budget", "suffix", "seed", "parent", "on_divergence", "max_restarts", "patience")
 MULTIPLIERS: Final = ("n_epochs", "learning_rate_multiplier")  # OpenAI's: in terms of the rows and of the preset
@@ -46,11 +44,11 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     batch_size, repeat, eval_every, eval_rows, held_out, seed, token_budget, suffix, parent, on_divergence ("stop" where
     something is evaluated), max_restarts, patience, and OpenAI's n_epochs (visits of a row, `repeat` times each) and
     learning_rate_multiplier. A field that is missing, None or "auto" takes the preset, with no more rows a batch than
-    are trained on, and no more steps than visit each of them EPOCHS times; `activation` is then "all", for what
-    "answer" needs (the ids `invocation`) is in the rows, which are not read here. `rows` and `valid_rows` count the
-    files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for, also one
-    that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where asked
-    for.
+    are trained on, and no more steps than visit each of them as often as the preset lets; `activation` is then "all",
+    for what "answer" needs (the ids `invocation`) is in the rows, which are not read here. `rows` and `valid_rows`
+    count the files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for,
+    also one that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where
+    asked for.
     Raises ValueError for an unknown field or method, and for an objective that the file's format cannot train.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
@@ -96,7 +94,7 @@ def _shaped(found: Preset, given: Mapping[str, Any], rows: int) -> Preset:
     if "rank" in given and "alpha" not in given:  # the same scaling whatever the rank: rates carry over
         found = replace(found, alpha=SCALING * found.rank)
     if "steps" not in given:
-        epochs = -(-int(given.get("n_epochs", EPOCHS)) * rows // found.batch_size) * found.repeat
+        epochs = -(-int(given.get("n_epochs", found.epochs)) * rows // found.batch_size) * found.repeat
         found = replace(found, steps=epochs if "n_epochs" in given else min(found.steps, epochs))
     return found
 

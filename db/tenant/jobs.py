@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from db import audit, transitions
+from db.contract.choosing import said
 from db.contract.held_out import Remark
 from db.contract.spec import SPEC_VERSION, JobSpec
 from db.events import write as write_event
@@ -71,9 +72,8 @@ def create(
     check_tokens(owner, session, max(price_tokens, 1))
     _check_files(owner.id, session, spec)
     parents.check(owner.id, session, spec)
-    asked: dict[str, Any] = {"request": request, "request_hash": request_hash, "idempotency_key": idempotency_key}
-    asked |= {"price_tokens": price_tokens, "priority": priority}
-    job = Job(id=new_id("ftjob-"), tenant_id=owner.id, **_of(spec), **asked)
+    asked: dict[str, Any] = {"price_tokens": price_tokens, "priority": priority, "idempotency_key": idempotency_key}
+    job = Job(id=new_id("ftjob-"), tenant_id=owner.id, request=request, request_hash=request_hash, **_of(spec), **asked)
     if validating:
         transitions.validate(job)
     session.add(job)
@@ -90,7 +90,7 @@ def _tell(session: Session, job: Job, spec: JobSpec, validating: bool, remarks: 
         write_event(session, job, f"Job created: {' and '.join(sorted(_files(spec)))} are being validated")
     else:
         job.expected_start = waiting(job.tenant_id, session, [job])[job.id].estimated_start
-        write_event(session, job, f"Job created: {spec.steps} steps, {job.price_tokens} scored tokens")
+        write_event(session, job, f"Job created: {said(spec.steps, job.price_tokens, job.request)}")
         about |= {"steps": job.total_steps, "price_tokens": job.price_tokens}
     for remark in remarks:
         write_event(session, job, remark.message, remark.level)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, transitions
 from db.contract.admitted import Admitted
+from db.contract.choosing import said
 from db.contract.refusal import Refusal
 from db.events import write as write_event
 from db.ids import new_id
@@ -76,7 +77,7 @@ def admit(tenant: str, session: Session, job_id: str, holder: str, admitted: Adm
     transitions.admit(session, job, came_to)
     session.flush()
     job.expected_start = waiting(tenant, session, [job])[job.id].estimated_start
-    write_event(session, job, f"Files validated, job queued: {spec.steps} steps, {price_tokens} scored tokens")
+    write_event(session, job, f"Files validated, job queued: {said(spec.steps, price_tokens, admitted.told)}")
     for remark in admitted.remarks:
         write_event(session, job, remark.message, remark.level)
     audit.write(session, tenant, "job.queue", job.id, {"steps": spec.steps, "price_tokens": price_tokens})

@@ -24,7 +24,8 @@ class Frozen(BaseModel):
 
 @dataclass(frozen=True)
 class Preset:
-    """Values for one kind of job. `settings` are fields of the method's settings beside its name."""
+    """Values for one kind of job. `settings` are fields of the method's settings beside its name; `epochs` are visits
+    of a row at most where neither steps nor n_epochs were asked for: a small file, fewer steps."""
 
     steps: int
     batch_size: int = 16
@@ -35,6 +36,7 @@ class Preset:
     alpha: float = 8 * SCALING
     targets: tuple[str, ...] = ATTENTION
     settings: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 100
 
 
 @dataclass(frozen=True)

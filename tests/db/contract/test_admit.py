@@ -323,3 +323,22 @@ def test_a_method_that_needs_derivatives_is_refused_where_none_are(facts: Facts)
         assert isinstance(decided(there, **method), Admitted)
         quantised = replace(there, base=replace(facts.base, quantised=True))
         assert refusal(quantised, **method) == ("onward.method", "no_derivatives")
+
+
+@pytest.mark.parametrize("autograd, method", [(False, "mezo"), (True, "first_order")])
+def test_a_request_that_names_no_method_is_told_which_and_why(facts: Facts, autograd: bool, method: str):
+    chat = Examples("file-t", "training_file", "chat", 4)
+    found = decided(
+        replace(facts, training=chat, validation=None, derivatives=autograd), Readings(PLAIN[:1]), eval_rows=0
+    )
+    assert isinstance(found, Admitted)
+    assert found.spec.method.name == method
+    assert found.told["chosen"]["method"] == method
+    assert "not measured" in found.told["chosen"]["why"]
+
+
+def test_a_method_that_was_named_was_not_chosen(facts: Facts):
+    found = decided(facts, method="mezo")
+    assert isinstance(found, Admitted)
+    assert found.chosen is None
+    assert "chosen" not in found.told

@@ -134,7 +134,7 @@ def test_a_tenth_of_the_rows_is_held_out_where_there_is_no_validation_file(llama
         found = resolve(asked, llama, "choice", rows, valid_rows)
         return found["held_out"], found["eval_rows"]
 
-    assert [held(rows)[0] for rows in (1, 9, 10, 19, 20, 1999, 2000, 10**6)] == [0, 0, 1, 1, 2, 199, 200, 200]
+    assert [held(rows)[0] for rows in (1, 10, 49, 50, 59, 60, 1999, 2000, 10**6)] == [0, 0, 0, 5, 5, 6, 199, 200, 200]
     assert held(100, valid_rows=7) == (0, 7)
     assert held(100, eval_rows=0) == held(100, held_out=0) == (0, 0)
     assert held(100, eval_rows=4) == (10, 4)
@@ -144,11 +144,13 @@ def test_a_tenth_of_the_rows_is_held_out_where_there_is_no_validation_file(llama
 
 @pytest.mark.parametrize("method", methods.ARMS)
 @pytest.mark.parametrize("rows", [1, 9, 10, 40, 99, 5000])
-def test_defaults_of_a_small_file_are_no_wider_than_its_rows_and_visit_each_a_hundred_times(llama, method, rows):
+def test_defaults_of_a_small_file_are_no_wider_than_its_rows_and_visit_each_as_often_as_the_preset_lets(
+    llama, method, rows
+):
     found = resolve({"method": method}, llama, "chat", rows)
     trained, preset = rows - found["held_out"], presets.preset(llama.name, "lm", method)
     assert found["batch_size"] == min(preset.batch_size, trained)
-    assert found["steps"] == min(preset.steps, -(-100 * trained // found["batch_size"]))
+    assert found["steps"] == min(preset.steps, -(-preset.epochs * trained // found["batch_size"]))
     asked = resolve({"method": method, "batch_size": 64, "steps": 7000}, llama, "chat", rows)
     assert (asked["batch_size"], asked["steps"]) == (64, 7000)  # said, so meant
 
