@@ -107,18 +107,7 @@ METHODS = {
         "b6dc4332cb2a8bac", "mezo", 0.01, optimizer="scalar", queries=2, schedule="linear", weight_decay=0.01
     ),
     "adamezo": case("3d60703cefd15ee9", "adamezo", 0.01, window=7, schedule="linear"),
-    "adamezo one-sided, decay": case(
-        "1798e071b031a006",
-        "adamezo",
-        0.01,
-        window=3,
-        estimator="one_sided",
-        queries=2,
-        schedule="linear",
-        weight_decay=0.01,
-    ),
     "cons": case("ca04ae444bf06058", "cons", 0.01),
-    "cons queries, decay": case("218e52b928c8191a", "cons", 0.01, queries=3, weight_decay=0.01, clip=3.0),
     "hizoo": case("47f5503bfc88afd7", "hizoo", 0.005, smoothing=1e-4),
     "guided": case("ea1a804373be450a", "guided", 0.005, pool=4),
     "guided best, B more": case(
