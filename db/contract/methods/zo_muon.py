@@ -10,8 +10,8 @@ from db.contract.methods.windowed import WindowedSettings
 
 # First match wins. Not measured.
 PRESETS = (
-    Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 5e-3})),
-    Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 1e-2})),
+    Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 2e-2, "schedule": "linear"})),
+    Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 5e-2, "schedule": "linear"})),
 )
 
 
