@@ -50,8 +50,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     factory = carrying(sessions(settings.database_url), stores)
     security.warn_unbound(factory)
     with factory.begin() as session:
-        host, pid = socket.gethostname(), os.getpid()
-        worker_id = workers.register(session, model=base.name, host=host, pid=pid, takes=settings.takes)
+        worker_id = _registered(session, base.name, settings)
     app = tasks.listener(settings.redis_url)
     ring = queue.ringer(app, _heard)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
@@ -84,6 +83,10 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _registered(session: Session, model: str, settings: WorkerSettings) -> str:
+    return workers.register(session, model=model, host=socket.gethostname(), pid=os.getpid(), takes=settings.takes)
 
 
 def _begun(settings: WorkerSettings, factory: sessionmaker[Session], model: str) -> Progress:

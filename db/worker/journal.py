@@ -81,11 +81,7 @@ def flush(
     of it, or rows are ahead of what the run can go on from.
     """
     job = lock(session, claim)
-    after = job.step + len(steps)
-    if [s.step for s in steps] != list(range(job.step, after)):
-        raise ValueError(f"{job.id} is at step {job.step}: it cannot take steps {[s.step for s in steps]}")
-    if any(e.step > after for e in evaluations) or any(r.at > after for r in restarts):
-        raise ValueError(f"{job.id}: an evaluation or a restart is ahead of step {after}")
+    after = _follows(job, steps, [*(e.step for e in evaluations), *(r.at for r in restarts)])
     if steps and claim.spec.method.replay == "snapshots" and after not in [point.step for point in kept]:
         raise ValueError(f"{job.id}: step {after} is no point that it can go on from")
     mark = {"job_id": job.id, "tenant_id": job.tenant_id, "token": claim.token}
@@ -107,6 +103,16 @@ def flush(
     reports.flushed(session, job, steps, [new[step] for step in sorted(new)], again)
     session.flush()
     usage.charge(session, job.model, job.tenant_id, spent)
+
+
+def _follows(job: Job, steps: Sequence[Step], beside: Sequence[int]) -> int:
+    """The job's step after these; `beside` are those of what is told with them."""
+    after = job.step + len(steps)
+    if [s.step for s in steps] != list(range(job.step, after)):
+        raise ValueError(f"{job.id} is at step {job.step}: it cannot take steps {[s.step for s in steps]}")
+    if any(step > after for step in beside):
+        raise ValueError(f"{job.id}: an evaluation or a restart is ahead of step {after}")
+    return after
 
 
 def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None) -> list[list[float]]:

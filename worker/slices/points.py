@@ -28,6 +28,12 @@ def keep(writer: JournalWriter, point: Point) -> None:
         writer.keep(Kept(step, snapshots.encoded(point, _prefix(writer.claim.job_id, step))))
 
 
+def left(writer: JournalWriter, point: Point) -> None:
+    """The run leaves its worker at this point: it is kept whole there, where its journal is not enough."""
+    if writer.whole:
+        keep(writer, point)
+
+
 def read(session: Session, job_id: str, history: History, base: Base, step: int | None = None) -> Point:
     """The job's point after `step` steps of its history, after all of them where that is None. Raises NotKept where it
     is not there, or is not what the row of its step says."""

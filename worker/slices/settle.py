@@ -130,10 +130,9 @@ def _keep_snapshot(context: Context, leased: LeasedRun) -> None:
         return
     try:
         context.snapshots.write(leased.job_id, leased.run.point, leased.resident.prefix.hex())
+        leased.resident.snapshot = leased.run.step
     except OSError as error:
         context.leave_service(Out("disk", str(error)))
-    else:
-        leased.resident.snapshot = leased.run.step
 
 
 def drop(context: Context, job_id: str) -> None:
@@ -143,9 +142,7 @@ def drop(context: Context, job_id: str) -> None:
 
 
 def _flush(context: Context, leased: LeasedRun) -> None:
-    """Everything is committed; a run whose journal is not enough is kept whole as it is now."""
-    if leased.writer.whole:
-        points.keep(leased.writer, leased.run.point)
+    points.left(leased.writer, leased.run.point)
     leased.writer.flush(lambda: context.heartbeat.until(leased.job_id))
 
 
@@ -169,10 +166,9 @@ def _finish(context: Context, leased: LeasedRun) -> None:
     published = _publish(context, leased, run.best[0] if run.best else run.step)
     failpoints.point("before_finish")
     with _deposited(context, leased, published) as lies:
+        made, claim = lies, leased.claim
         succeeded = _write(
-            context,
-            leased,
-            lambda s: journal.finish(s, leased.claim, _receipted(context, leased, s, lies), run.stopped),
+            context, leased, lambda s: journal.finish(s, claim, _receipted(context, leased, s, made), run.stopped)
         )
     if not succeeded:
         shutil.rmtree(published.path, ignore_errors=True)
@@ -193,10 +189,9 @@ def _fail(context: Context, leased: LeasedRun, code: str, message: str) -> None:
         _write(context, leased, lambda session: journal.fail(session, leased.claim, code, message))
     else:
         with _deposited(context, leased, published) as lies:
+            made, claim = lies, leased.claim
             _write(
-                context,
-                leased,
-                lambda s: journal.fail(s, leased.claim, code, message, _receipted(context, leased, s, lies)),
+                context, leased, lambda s: journal.fail(s, claim, code, message, _receipted(context, leased, s, made))
             )
     context.snapshots.forget(leased.job_id)
     metrics.jobs_ended.labels(context.model, code).inc()

@@ -139,8 +139,7 @@ def open_base(name: str, source: str) -> Base:
     tokenizer.no_padding()
     special = _special_tokens(settings)
     prefix = _prefix(tokenizer, settings, special)
-    # From here on only ids and whole offsets are wanted: the tokenizer's own post-processor would trim the offsets.
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)  # from here on whole offsets are wanted
     return Base(
         name=name,
         source=source,
