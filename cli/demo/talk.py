@@ -57,8 +57,8 @@ def examine(talk: Talk, model_folder: str, folder: Path) -> None:
     show.table(columns, rows, empty="nothing was asked")
     equal = sum(row[-1] == "yes" for row in rows)
     show.out.print(
-        f"{equal} of {len(rows)} answers are its rows' to the letter; loss {before.loss:.3f} -> {after.loss:.3f} nats a "
-        f"token; asked in {show.span(time.monotonic() - begun)}",
+        f"{equal} of {len(rows)} answers are its rows' to the letter; loss {before.loss:.3f} -> {after.loss:.3f} nats "
+        f"a token; asked in {show.span(time.monotonic() - begun)}",
         soft_wrap=True,
     )
     if equal < LEARNED:
