@@ -8,7 +8,6 @@ import pytest
 
 from db.contract.history import History, Restart
 from tests.worker.linear import BASE, LinearScorer, dataset, spec
-from tests.worker.zo.problems import arrays
 from worker.adapters.snapshots import Prefix, Snapshots
 from worker.runs import cohort, rebuilding
 from worker.runs.divergence import recalled
@@ -22,6 +21,8 @@ METHODS = [
     {"name": "lozo", "window_rank": 2, "nu": 20, "learning_rate": 10.0, "eps": 1.0, "optimizer": "momentum"},
     {"name": "subzero", "window_rank": 2, "nu": 7, "learning_rate": 10.0, "eps": 0.5},
     {"name": "zo_muon", "window_rank": 2, "nu": 7, "learning_rate": 10.0, "eps": 1.0, "queries": 1},
+    {"name": "sparse_mezo", "density": 0.5, "mask_every": 7, "learning_rate": 6.0, "eps": 0.1},
+    {"name": "dizo", "project_every": 4, "project_pairs": 1, "learning_rate": 6.0, "eps": 0.1},
 ]
 
 
@@ -44,14 +45,13 @@ def finish(run: Run, scorer: LinearScorer) -> tuple[list[Run], History, list[coh
 
 def same(found, wanted) -> bool:
     """Equal to the bit, adapter and state."""
-    vectors = zip((found.params, *arrays(found.state)), (wanted.params, *arrays(wanted.state)), strict=True)
-    return numbers(found.state) == numbers(wanted.state) and all(a.tobytes() == b.tobytes() for a, b in vectors)
+    return found.params.tobytes() == wanted.params.tobytes() and bits(found.state) == bits(wanted.state)
 
 
-def numbers(state) -> dict[str, object]:
-    """What of a state is no vector."""
-    kept = {field.name: getattr(state, field.name) for field in fields(state)}
-    return {name: x for name, x in kept.items() if not (isinstance(x, tuple) and any(hasattr(y, "shape") for y in x))}
+def bits(state) -> list[object]:
+    """Every field, its arrays as their bytes."""
+    kept = [getattr(state, field.name) for field in fields(state)]
+    return [[getattr(x, "tobytes", lambda x=x: x)() for x in v] if isinstance(v, tuple) else v for v in kept]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values())))
