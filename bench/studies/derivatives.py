@@ -1,8 +1,7 @@
 """`python -m bench.studies.derivatives [THREADS]`: processor seconds of a loss, a slope and a gradient.
 
-On the demo's model: eight rows of each of the demo's tasks and of ten short chats, on the torch scorer, the adapter
-on v and o with rank 8; of activation `answer` prompts are kept, and what computing them takes once is apart. One JSON
-line each.
+On the demo's model: eight rows of each of the demo's tasks and of ten short chats, on the torch scorer, the adapter on
+v and o with rank 8. Of activation `answer` prompts are kept, and `first` computes them. One JSON line each.
 """
 
 import json
