@@ -78,7 +78,8 @@ def demo(
                 entries = [submit(stack, task, data, steps) for task in TASKS]
                 talks = [talk.submit(connected(stack, talk.TENANT), home / "demo" / "data")] if chat else []
                 trained = time.monotonic()
-                watch.follow([*(e.followed for e in entries), *(t.followed for t in talks)], alive=stack.insist)
+                followed = [entry.followed for entry in entries] + [one.followed for one in talks]
+                watch.follow(followed, alive=stack.insist)
                 show.out.print(f"training took {show.span(time.monotonic() - trained)}")
                 for entry in entries:
                     examine(stack, entry, folder)

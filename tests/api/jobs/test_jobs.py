@@ -63,19 +63,19 @@ def lines_of(job, who) -> list[tuple[str, str]]:
 
 
 def test_a_tenth_of_the_rows_is_held_out_and_the_job_says_so(anna, settings):
-    rows = choices(20)
+    rows = choices(50)
     training = upload(anna, *rows)
     job = submit(anna, training, {"steps": 3, "batch_size": 4, "eval_every": 2}, seed=11)
     ours, counts = job.model_extra["onward"], scored(settings, rows)
-    trained, kept = split(11, 20, 2)
-    walked = sum(counts[trained[row]] for step in range(3) for row in minibatch(11, step, 18, 4))
+    trained, kept = split(11, 50, 5)
+    walked = sum(counts[trained[row]] for step in range(3) for row in minibatch(11, step, 45, 4))
     assert ours["price"] == {"training": 2 * walked, "evaluation": 3 * sum(counts[row] for row in kept)}
-    assert ours["held_out"] == {"rows": 2, "of": 20}
-    assert (ours["spec"]["held_out"], ours["spec"]["eval_rows"], ours["repeated_rows"]) == (2, 2, 17)
+    assert ours["held_out"] == {"rows": 5, "of": 50}
+    assert (ours["spec"]["held_out"], ours["spec"]["eval_rows"], ours["repeated_rows"]) == (5, 5, 47)
     said = lines_of(job, anna)
-    assert any(level == "info" and message.startswith("2 of 20 rows are held out") for level, message in said)
-    assert any(level == "warn" and message.startswith("17 of 20 rows repeat") for level, message in said)
-    assert anna.openai.files.retrieve(training).model_extra["onward"]["repeated_rows"] == 17
+    assert any(level == "info" and message.startswith("5 of 50 rows are held out") for level, message in said)
+    assert any(level == "warn" and message.startswith("47 of 50 rows repeat") for level, message in said)
+    assert anna.openai.files.retrieve(training).model_extra["onward"]["repeated_rows"] == 47
     told_not_to = submit(anna, training, {"held_out": 0}).model_extra["onward"]
     assert (told_not_to["held_out"], told_not_to["spec"]["eval_rows"]) == (None, 0)
     assert not any("held out" in message for _, message in lines_of(submit(anna, upload(anna, *rows[:3])), anna))
@@ -93,7 +93,7 @@ def test_a_ten_row_chat_file_has_a_hundred_epochs_at_most(anna):
     spec = anna.openai.fine_tuning.jobs.create(model="tiny", training_file=upload(anna, *[CHAT] * 10)).model_extra[
         "onward"
     ]["spec"]
-    assert (spec["held_out"], spec["batch_size"], spec["steps"]) == (1, 9, 100)
+    assert (spec["held_out"], spec["batch_size"], spec["steps"]) == (0, 10, 100)
 
 
 def test_the_answer_says_in_how_many_seconds_it_ends(anna, factory):

@@ -118,7 +118,7 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_its_field(facts: Facts, asked, expected):
-    assert refusal(facts, **asked) == expected
+    assert refusal(replace(facts, derivatives=True), **asked) == expected
 
 
 WIDE = {"method": "lozo", "refresh": "freeze", "rank": 128, "window_rank": 128}
@@ -219,7 +219,8 @@ def test_eval_rows_need_a_file_or_rows_held_out(facts: Facts):
 
 
 def test_what_is_held_out_or_repeated_is_told(facts: Facts):
-    said = decided(replace(facts, training=replace(facts.training, rows=40, repeated=3), validation=None), LONG)
+    alone = replace(facts, training=replace(facts.training, rows=40, repeated=3), validation=None)
+    said = decided(alone, LONG, held_out=4)
     assert isinstance(said, Admitted)
     assert said.spec.held_out == 4
     assert (said.told["rows"], said.told["repeated_rows"]) == (40, 3)
@@ -240,11 +241,11 @@ def test_limits_take_any_rows_for_those_held_out_so_that_no_seed_decides(facts: 
         limits=replace(facts.limits, step_tokens=99),
     )
     for seed in range(30):  # in some the long row is trained on, in others it is measured on
-        found = admit.decide(Asked({**SMALL, "seed": seed}), alone, long)
+        found = admit.decide(Asked({**SMALL, "held_out": 4, "seed": seed}), alone, long)
         assert isinstance(found, Refusal)
         assert "line 40 takes most" in found.message
     wide = replace(alone, limits=replace(alone.limits, step_tokens=190))
-    asked = {"steps": 4, "rank": 2, "batch_size": 1}
+    asked = {"steps": 4, "rank": 2, "batch_size": 1, "held_out": 4}
     kept = {admit.decide(Asked({**asked, "seed": s}), wide, long).spec.eval_rows for s in range(30)}
     assert kept == {4}
 
