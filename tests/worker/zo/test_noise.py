@@ -34,7 +34,9 @@ def test_words_are_philox_of_the_place(seed, stream, step, probe, tensor, count)
 
 def test_streams_keep_their_numbers():
     """Recorded journals were measured with these; a newcomer takes the next number."""
-    assert {stream.name: stream.value for stream in Stream} == {"START": 1, "PROBE": 2, "LEFT": 3, "RIGHT": 4}
+    assert {stream.name: stream.value for stream in Stream} == {
+        "START": 1, "PROBE": 2, "LEFT": 3, "RIGHT": 4, "ENTRIES": 30, "LAYERS": 31, "RATIO": 32,
+    }  # fmt: skip
     named = noise.normal(Place(3, Stream.LEFT, 7), 100)
     assert named.tobytes() == noise.normal(Place(3, 3, 7), 100).tobytes()
     assert named.tobytes() != noise.normal(Place(3, Stream.RIGHT, 7), 100).tobytes()
