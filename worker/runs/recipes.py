@@ -4,6 +4,8 @@ from typing import Any
 
 from db.contract.methods.adamezo import Adamezo
 from db.contract.methods.base import ProbedSettings
+from db.contract.methods.blockwise import Blockwise
+from db.contract.methods.dizo import Dizo
 from db.contract.methods.eggroll import Eggroll
 from db.contract.methods.es import Es
 from db.contract.methods.fzoo import Fzoo
@@ -14,6 +16,7 @@ from db.contract.methods.mezo import Mezo
 from db.contract.methods.probing import ProbingSettings
 from db.contract.methods.random_search import RandomSearch
 from db.contract.methods.sign import Sign
+from db.contract.methods.sparse_mezo import SparseMezo
 from db.contract.methods.subzero import SubZero
 from db.contract.methods.tezo import Tezo
 from db.contract.methods.zo_muon import ZoMuon
@@ -68,19 +71,8 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return _mezo(m, spec, layout)
         case "lozo":
             return _lozo(m, spec, layout)
-        case "blockwise":
-            shape = _then(parts.halves(m, layout), blockwise.Blocks(layout, m.blocks))
-            return _descent(m, spec, entries, Sgd(), shape)
-        case "lezo":
-            return _descent(m, spec, entries, Sgd(), _then(parts.halves(m, layout), _random(m, spec.seed, layout)))
-        case "sparse_mezo":
-            small = sparse_mezo.SmallSpace(entries, m.density, m.mask_every)
-            return _descent(m, spec, small, Sgd(), parts.halves(m, layout))
-        case "dizo":
-            started = dizo.StartedSpace(entries)
-            descent = _descent(m, spec, started, parts.optimizer(m), parts.halves(m, layout))
-            by = dizo.Projection(m.project_every, m.project_pairs, m.project_eps, m.project_rate, m.tau)
-            return dizo.Dizo(descent, layout, spec.seed, by)
+        case "blockwise" | "lezo" | "sparse_mezo" | "dizo":
+            return _shaped(m, spec, layout)
         case "subzero":
             return _subzero(m, spec, layout)
         case "tezo":
@@ -88,9 +80,7 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
         case "zo_muon":
             return _zo_muon(m, spec, layout)
         case "sign" | "fzoo" | "es" | "kerzoo":
-            draws = fzoo.SignSpace(layout, spec.seed) if m.name == "fzoo" else entries
-            weighing = _weighing(m, spec.seed)
-            return _descent(m, spec, draws, parts.optimizer(m), parts.halves(m, layout), weighing)
+            return _weighed(m, spec, layout)
         case "eggroll":
             window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
             weighing = eggroll.weighing(m.eps, m.queries, m.window_rank)
@@ -111,6 +101,29 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return differentiated.forward(m, spec, layout)
         case "hybrid":
             return differentiated.mixed(m, spec, layout)
+
+
+def _shaped(m: Blockwise | Lezo | SparseMezo | Dizo, spec: JobSpec, layout: Layout) -> Method[Any]:
+    entries = mezo.AdapterSpace(layout, spec.seed)
+    match m.name:
+        case "blockwise":
+            shape = _then(parts.halves(m, layout), blockwise.Blocks(layout, m.blocks))
+            return _descent(m, spec, entries, Sgd(), shape)
+        case "lezo":
+            return _descent(m, spec, entries, Sgd(), _then(parts.halves(m, layout), _random(m, spec.seed, layout)))
+        case "sparse_mezo":
+            small = sparse_mezo.SmallSpace(entries, m.density, m.mask_every)
+            return _descent(m, spec, small, Sgd(), parts.halves(m, layout))
+        case "dizo":
+            started = dizo.StartedSpace(entries)
+            descent = _descent(m, spec, started, parts.optimizer(m), parts.halves(m, layout))
+            by = dizo.Projection(m.project_every, m.project_pairs, m.project_eps, m.project_rate, m.tau)
+            return dizo.Dizo(descent, layout, spec.seed, by)
+
+
+def _weighed(m: Sign | Fzoo | Es | Kerzoo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:
+    draws = (fzoo.SignSpace if m.name == "fzoo" else mezo.AdapterSpace)(layout, spec.seed)
+    return _descent(m, spec, draws, parts.optimizer(m), parts.halves(m, layout), _weighing(m, spec.seed))
 
 
 def _mezo(m: Mezo, spec: JobSpec, layout: Layout) -> Descent[mezo.State]:

@@ -32,7 +32,7 @@ from db.contract.methods.subzero import SubZero
 from db.contract.methods.tezo import Tezo
 from db.contract.methods.zo_muon import ZoMuon
 
-# The first is what `auto` means where nothing was measured.
+# The first is what a preset means where no method is named.
 MethodSpec = Annotated[
     Mezo
     | Lozo
