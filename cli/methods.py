@@ -14,7 +14,7 @@ from db.contract.methods.base import Line, MethodSettings
 from db.contract.objectives import OBJECTIVES
 
 REFERENCE = "first_order"
-NOT_MEASURED = "not measured"
+NOT_MEASURED, NOT_REACHED = "not measured", "not reached"
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -46,7 +46,8 @@ def methods(
 
 
 def about(name: str, kind: Kind) -> dict[str, Any]:
-    """What `onward methods` says of a method; `seconds` are None where nothing was measured."""
+    """What `onward methods` says of a method; `seconds` are None where nothing was measured (`seeds` None
+    too), or where a seed did not come to the target."""
     arm, mine = contract.ARMS[name], line(name, kind)
     reference = line(REFERENCE, kind)
     needs = [arm.about.needs] if arm.about.needs != "-" else []
@@ -112,7 +113,7 @@ def _one(name: str, kind: Kind, as_json: bool) -> None:
     if as_json:
         return show.as_json({**said, "settings": settings(arm), "presets": presets(arm.presets)})
     words = ("name", "formula", "forwards", "state", "replay", "needs", "use", "source")
-    time = _time(said["seconds"]) + ("" if said["target"] is None else f", {_of(kind, said['target'])}")
+    time = _time(said) + ("" if said["target"] is None else f", {_of(kind, said['target'])}")
     show.pairs([*((key, show.text(str(said[key]))) for key in words), ("time", time)])
     rows = (
         (one["setting"], "the preset's" if one["required"] else str(one["default"]), show.text(one["bounds"]))
@@ -133,10 +134,14 @@ def _one(name: str, kind: Kind, as_json: bool) -> None:
 
 def _row(said: dict[str, Any]) -> tuple[str, ...]:
     kept = ("name", "formula", "forwards", "state", "replay", "needs", "use")
-    return (*(said[key] for key in kept), _time(said["seconds"]), _time(said["reference_seconds"]))
+    return (*(said[key] for key in kept), _time(said), _seconds(said["reference_seconds"]))
 
 
-def _time(seconds: float | None) -> str:
+def _time(said: dict[str, Any]) -> str:
+    return NOT_REACHED if said["seeds"] and said["seconds"] is None else _seconds(said["seconds"])
+
+
+def _seconds(seconds: float | None) -> str:
     return NOT_MEASURED if seconds is None else f"{seconds:.3g} s"
 
 

@@ -70,7 +70,7 @@ def test_bounds_are_said():
     said = {one["setting"]: one for one in page.settings(methods.ARMS["mezo"])}
     assert said["eps"] == {"setting": "eps", "default": None, "required": True, "bounds": "float, 1e-06 to 1"}
     assert said["queries"]["bounds"] == "int, >= 1, <= 64"
-    assert said["optimizer"]["bounds"] == "sgd | momentum | adam"
+    assert said["optimizer"]["bounds"] == "sgd | momentum | adam | amsgrad | scalar"
 
 
 def test_an_unknown_method_is_told_of_those_there_are():
