@@ -87,7 +87,7 @@ class Job(Base):
         Index(
             "ix_jobs_turn",
             *("model", "tenant_id", text("priority DESC"), "created_at", "id"),
-            postgresql_include=["price_tokens"],
+            postgresql_include=["price_tokens", "autograd"],
             postgresql_where=WAITING,
         ),
         # No column of an index changes at a step, so that committing one touches no index.

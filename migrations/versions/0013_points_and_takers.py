@@ -51,12 +51,22 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("autograd", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("workers", sa.Column("takes", sa.String(), server_default="forward", nullable=False))
     op.create_check_constraint(op.f("ck_workers_takes"), "workers", "takes IN ('forward', 'autograd', 'all')")
+    _turn(["price_tokens", "autograd"])
     op.execute(GRANTS)
     op.execute(ACCEPTED.format(", autograd"))
 
 
+def _turn(include: list[str]) -> None:
+    """What goes before a job is read off its index alone."""
+    op.drop_index("ix_jobs_turn", "jobs")
+    turn = ["model", "tenant_id", sa.text("priority DESC"), "created_at", "id"]
+    waiting = sa.text("state IN ('queued', 'running')")
+    op.create_index("ix_jobs_turn", "jobs", turn, postgresql_include=include, postgresql_where=waiting)
+
+
 def downgrade() -> None:
     op.execute(ACCEPTED.format(""))
+    _turn(["price_tokens"])
     op.drop_constraint(op.f("ck_workers_takes"), "workers")
     op.drop_column("workers", "takes")
     op.drop_column("jobs", "autograd")

@@ -18,6 +18,7 @@ from tests.db.inserted import a_job, a_tenant, a_worker
 
 COMES_TO = {
     "spec": {"steps": 3}, "spec_version": 1, "request": {"price": 7}, "total_steps": 3, "price_tokens": 7,
+    "autograd": True,
     "expected_start": datetime(2026, 1, 1, tzinfo=UTC),
 }  # fmt: skip
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)

@@ -135,7 +135,7 @@ def test_workers_are_found_by_the_name_they_carry(parts: dict[str, Any]) -> None
         for name, part in everyone.items()
         if "workers" in ((part["networks"].get("scrape") or {}).get("aliases") or [])
     }
-    assert named == {"worker", "worker-gpu"}
+    assert named == {"worker", "worker-autograd", "worker-gpu"}
     assert jobs["onward-api"]["static_configs"] == [{"targets": ["api:9100"]}]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from db.contract import methods
+from db.contract import journal_row, methods
 from db.contract.pricing import Counts, price
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import open_base
@@ -71,7 +71,7 @@ def test_first_order_is_peft_and_torchs_adamw_on_the_same_rows(arch, objective, 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reference.tensors, 1.0)
         optimizer.step()
-        assert result.losses == (pytest.approx(loss.item(), abs=1e-4),)
+        assert journal_row.losses(result.losses, "first_order") == [pytest.approx(loss.item(), abs=1e-4)]
         np.testing.assert_allclose(after.params, reference.params, rtol=0, atol=1e-4)
     assert np.abs(runs[-1].params - runs[0].params).max() > 5e-3
 
@@ -99,7 +99,7 @@ def test_forward_gradients_replay_to_the_bit_from_losses_and_slopes(tmp_path_fac
     assert again.params.tobytes() == runs[-1].params.tobytes()
     for run, row in zip(runs, journal, strict=False):
         loss, gradient = Reference(path, run.layout, run.params).gradient(run.minibatch(), "lm")
-        assert methods.losses(run.spec.model_dump(), row) == pytest.approx([loss, loss], abs=1e-4)
+        assert journal_row.losses(row, run.spec.method.name) == pytest.approx([loss, loss], abs=1e-4)
         for query, slope in enumerate(row[1::2]):
             v = run.method.direction(run.params, run.state, query).astype(float)
             assert abs(slope - gradient @ v) < 1e-5 * np.linalg.norm(gradient) * np.linalg.norm(v)
