@@ -31,7 +31,8 @@ SMOLLM2: Final = {"targets": ("v_proj", "o_proj"), "eps": 1e-2}
 
 @dataclass(frozen=True)
 class Line:
-    """`fields` are what `presets.resolve` takes, beside the method; `points` are the steps that are evaluated after."""
+    """`fields` are what `presets.resolve` takes, beside the method: all that decides the line, for presets follow from
+    what is measured here. `points` are the steps that are evaluated after."""
 
     name: str
     family: str
@@ -67,14 +68,15 @@ class Cell:
 
 def _pair(name: str, rate: float, *points: int, **fields: Any) -> Line:
     """MeZO's one two-sided pair on 8 rows that serve 4 steps."""
-    own = {"learning_rate": rate, "schedule": "linear", "clip": 5.0, "batch_size": 8, "repeat": 4}
+    own = {"estimator": "two_point", "queries": 1, "a_factor": 1.0, "learning_rate": rate, "schedule": "linear"}
+    own |= {"clip": 5.0, "batch_size": 8, "repeat": 4}
     return Line(name, "mezo, pair", "mezo", {**SMOLLM2, **own, **fields}, points)
 
 
 def _population(name: str, rate: float, *points: int, **fields: Any) -> Line:
     """MeZO with 16 one-sided probes, their mean as baseline, on 2 rows, A left alone."""
     own = {"estimator": "population", "queries": 16, "a_factor": 0.0, "learning_rate": rate, "schedule": "linear"}
-    shape = {"batch_size": 2, "repeat": 1}
+    shape = {"clip": 5.0, "batch_size": 2, "repeat": 1}
     return Line(name, "mezo, population, B alone", "mezo", {**SMOLLM2, **own, **shape, **fields}, points)
 
 
