@@ -5,7 +5,11 @@ import pytest
 from tests.chaos.cases import CASES, played
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.number}-{case.name.replace(' ', '-')}")
+LONG = (4, 8, 9, 12, 13)  # a minute or half of it each: `make test-all` plays them, and `make chaos`
+PLAYED = [pytest.param(case, marks=pytest.mark.slow) if case.number in LONG else case for case in CASES]
+
+
+@pytest.mark.parametrize("case", PLAYED, ids=lambda case: f"{case.number}-{case.name.replace(' ', '-')}")
 def test_an_adversary_gains_nothing(case, ground):
     held = played(case, ground)
     if held.not_played is not None:
