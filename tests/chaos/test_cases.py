@@ -4,7 +4,6 @@ import pytest
 
 from tests.chaos.cases import CASES, played
 
-
 LONG = (4, 8, 9, 12, 13)  # a minute or half of it each: `make test-all` plays them, and `make chaos`
 PLAYED = [pytest.param(case, marks=pytest.mark.slow) if case.number in LONG else case for case in CASES]
 
