@@ -1,6 +1,8 @@
 """The vLLM scorer against the oracle, on every architecture."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -43,14 +45,25 @@ def test_losses_come_in_order_and_equal_the_oracles(pair: Pair) -> None:
 def likely(pair: Pair, trial: Trial, rng: np.random.Generator) -> Trial:
     """The trial, asking, with half of its targets replaced by what transformers and PEFT find likeliest there."""
 
-    def told(example: Example, e: int) -> Example:
-        logits = pair.oracle._logits(trial, [trial.examples[e].sequences[0]])[0]
-        (one,) = example.candidates
-        first = logits[torch.tensor(one.positions, dtype=torch.long)].argmax(-1).numpy().astype(np.int32)
+    def told(example: Example) -> Example:
+        seen: list[torch.Tensor] = []  # logits at the one candidate's positions, in their order
+        with heard(pair, lambda _module, _args, logits: seen.append(logits)):
+            pair.oracle.logprobs([replace(trial, examples=(example,))])
+        (one,), (logits,) = example.candidates, seen
+        first = logits.argmax(-1).numpy().astype(np.int32)
         return replace(example, candidates=(replace(one, targets=np.where(rng.random(len(first)) < 0.5, first, 7)),))
 
-    with torch.inference_mode():
-        return replace(trial, examples=tuple(told(x, e) for e, x in enumerate(trial.examples)), greedy=True)
+    return replace(trial, examples=tuple(told(example) for example in trial.examples), greedy=True)
+
+
+@contextmanager
+def heard(pair: Pair, hook: Callable[..., torch.Tensor | None]) -> Iterator[None]:
+    """A hook on what the oracle's model says last."""
+    handle = pair.oracle._passes._wardrobe.model.get_output_embeddings().register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def test_hits_are_the_oracles_and_asking_changes_no_bit_of_a_loss(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,10 +91,10 @@ def test_of_equally_likely_tokens_the_first_is_the_hit(pair: Pair, monkeypatch: 
     logits[:, 2] = logits[:, 6] = 1.0
     logits[2, 0] = torch.nan
     monkeypatch.setattr(pair.vllm.engine, "logits", lambda *_: logits.clone())
-    monkeypatch.setattr(pair.oracle, "_logits", lambda *_: logits.clone()[None])
-    for scorer in (pair.vllm, pair.oracle):
-        (loss,) = scorer.score([Trial(None, None, (one,), "lm", greedy=True)])
-        assert loss.hits == 1
+    with heard(pair, lambda *_: logits.clone()):
+        for scorer in (pair.vllm, pair.oracle):
+            (loss,) = scorer.score([Trial(None, None, (one,), "lm", greedy=True)])
+            assert loss.hits == 1
 
 
 def test_a_trial_does_not_depend_on_its_company(pair: Pair) -> None:
