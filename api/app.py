@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from api import audit, connections, errors, expiry, files, models, receipts, uploads
+from api.console import jobs as console_jobs
+from api.console import pages as console_pages
 from api.context import Context
 from api.description import described
 from api.flights import Flights
@@ -60,6 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for room in (files, uploads, routes, models, audit, receipts, health):
         app.include_router(room.router)
     app.include_router(pages)
+    app.include_router(console_pages.router)
+    app.include_router(console_jobs.router)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)
     app.openapi = lambda: described(app)  # type: ignore[method-assign]

@@ -127,6 +127,13 @@ def authenticate(session: Session, secret: str) -> Known | None:
     return Known(found[1], cast(Scope, found[2]), found[3])
 
 
+def described(session: Session, secret: str) -> ApiKey | None:
+    """The row of a good key, for who has it; None for any other."""
+    digest = _hash(secret)
+    security.present(session, digest)
+    return session.scalar(select(ApiKey).where(ApiKey.hash == digest, _live()))
+
+
 def mark_used(session: Session, key_id: str) -> None:
     """The key was used just now; nothing is written where that is known to a minute. Waits for no lock for long."""
     session.execute(text("SET LOCAL lock_timeout = '1s'"))
