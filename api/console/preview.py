@@ -72,7 +72,8 @@ def _line(base: Base, row: Row, invocation: tuple[int, ...], number: int) -> Lin
 def _sequences(base: Base, row: Encoded) -> Iterator[tuple[Token, ...]]:
     for index, ids in enumerate(row.sequences):
         learned: dict[int, int] = {}
-        for sequence, positions, targets in row.candidates:
+        # Choices of one token share their sequence: the right one is shown.
+        for sequence, positions, targets in (*row.candidates, row.candidates[row.label]):
             if sequence == index:
                 learned |= {position + 1: target for position, target in zip(positions, targets, strict=True)}
         whole = [*ids, *(target for at, target in sorted(learned.items()) if at >= len(ids))]
