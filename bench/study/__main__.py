@@ -7,9 +7,10 @@ docs/methods/study.md; `--presets` writes db/contract/evidence.py.
 import argparse
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from bench.study import lines, presets, store, tables
+from bench.study import grid, lines, presets, store, tables
 
 PAGE = Path("docs/methods/study.md")
 PRESETS = Path("db/contract/evidence.py")
@@ -25,7 +26,7 @@ def main() -> None:
         _run(arguments)
     study = store.load(arguments.out)
     if arguments.list:
-        for cell in lines.cells((), lines.TASKS, lines.SEEDS):
+        for cell in grid.cells(()):
             print(f"{'measured' if cell.key in study.cells else 'not measured':<14}{cell.key}")
         return
     print(tables.page(study))
@@ -41,20 +42,18 @@ def _run(arguments: argparse.Namespace) -> None:
     from bench.study.train import opened
 
     study = store.load(arguments.out)
-    names = arguments.lines or (list(lines.QUICK) if arguments.quick else [])
+    names = arguments.lines or (list(grid.QUICK) if arguments.quick else [])
     seeds = arguments.seeds or (lines.SEEDS[:1] if arguments.quick else lines.SEEDS)
-    wanted = left(study, lines.cells(names, arguments.tasks, seeds), again=arguments.again)
+    wanted = left(study, grid.cells(names, arguments.tasks, seeds), again=arguments.again)
     if not wanted:
         return
     number = store.machine_number(study, {**machine(), "threads": arguments.threads or None})
     bench, begun = opened(arguments.home, number), time.monotonic()
     for cell in wanted:
         measured = bench.run(cell, lambda line: print(f"{time.monotonic() - begun:6.0f} s  {line}", flush=True))
-        # What another process has measured meanwhile stays.
-        study = store.load(arguments.out)
-        number = store.machine_number(study, {**machine(), "threads": arguments.threads or None})
-        study.cells[cell.key] = measured
-        store.save(study, arguments.out)
+        with store.held(arguments.out) as study:  # what another process has measured meanwhile stays
+            number = store.machine_number(study, {**machine(), "threads": arguments.threads or None})
+            study.cells[cell.key] = replace(measured, machine=number)
     bench.close()
 
 
@@ -67,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make study", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two lines and first-order, one seed: ten minutes")
     parser.add_argument("--lines", nargs="+", default=(), metavar="LINE", help="only these: see --list")
-    parser.add_argument("--tasks", nargs="+", choices=lines.TASKS, default=lines.TASKS)
+    parser.add_argument(
+        "--tasks", nargs="+", choices=[task for own in lines.TASKS.values() for task in own], default=()
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=())
     parser.add_argument("--again", action="store_true", help="also cells that the JSON has")
     parser.add_argument("--threads", type=int, default=0, help="of the engine; 0: as many as there are")

@@ -2,14 +2,16 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, Final
 
 from bench.study.figures import all_seconds, chosen, grouped, mean
-from bench.study.lines import DROPS, LINES, TASKS
+from bench.study.grid import LINES
+from bench.study.lines import DROPS, SEEDS, TASKS, objective_of
 from bench.study.store import Measured, Study
 from db.contract.methods.base import Activation, Evidence, Preset
 
-MODEL, OBJECTIVE = "smollm2*", "choice"
+MODEL: Final = "smollm2*"
 ACTIVATIONS: Final[tuple[Activation, ...]] = ("answer", "all")
 SHAPE = ("steps", "batch_size", "repeat", "eval_every")
 HEAD = '''"""What the study measured of each method; `python -m bench.study --presets` writes it from the JSON."""
@@ -25,17 +27,26 @@ EVIDENCE: Final[tuple[Evidence, ...]] = ('''
 
 
 def evidence(study: Study) -> list[Evidence]:
-    """The best line of every method that was measured on all tasks, of each activation soonest first. The target is the
-    late drop where a method without autograd has reached it on every task and seed, else the early one."""
+    """The best line of every method that was measured on all tasks of an objective, of each activation soonest first.
+    The target is the late drop where a method without autograd has reached it on every task under every seed of the
+    study, else the early one: one lucky seed makes no line of three look as if it did not get there."""
     found, best = grouped(study), chosen(study, "method")
     every: list[Evidence] = []
-    for activation in ACTIVATIONS:
-        own = {method: found[key] for (method, of), key in best.items() if of == activation}
-        forward = [by_task for by_task in own.values() if not by_task[TASKS[0]][0].autograd]
-        name = "late" if any(all_seconds(by_task, "late") is not None for by_task in forward) else "early"
+    for objective, activation in product(TASKS, ACTIVATIONS):
+        own = {method: found[key] for (method, *of), key in best.items() if of == [objective, activation]}
+        forward = [by_task for by_task in own.values() if _forward(by_task)]
+        name = "late" if any(_whole(by_task) and all_seconds(by_task, "late") for by_task in forward) else "early"
         made = [_evidence(method, activation, by_task, name) for method, by_task in own.items()]
         every += sorted(made, key=lambda e: (e.seconds is None, e.seconds or 0.0, -(e.accuracy or 0.0)))
     return every
+
+
+def _forward(by_task: Mapping[str, Sequence[Measured]]) -> bool:
+    return not next(iter(by_task.values()))[0].autograd
+
+
+def _whole(by_task: Mapping[str, Sequence[Measured]]) -> bool:
+    return all(len(cells) >= len(SEEDS) for cells in by_task.values())
 
 
 def source(study: Study) -> str:
@@ -49,16 +60,17 @@ def source(study: Study) -> str:
 def _evidence(method: str, activation: Activation, by_task: Mapping[str, Sequence[Measured]], name: str) -> Evidence:
     cells = [cell for own in by_task.values() for cell in own]
     seconds = all_seconds(by_task, name)
+    objective = objective_of(cells[0].task)
     spreads = [
         s for s in (mean(c.points[-1].report[0] for c in own).spread for own in by_task.values()) if s is not None
     ]
     return Evidence(
         model=MODEL,
-        objective=OBJECTIVE,
+        objective=objective,
         activation=activation,
         method=method,
         preset=_preset(cells[0]),
-        target=round(statistics.fmean(by_task[t][0].points[0].report[0] - DROPS[name][t] for t in TASKS), 3),
+        target=round(statistics.fmean(by_task[t][0].points[0].report[0] - DROPS[name][t] for t in by_task), 3),
         seconds=None if seconds is None else round(seconds, 1),
         accuracy=round(statistics.fmean(c.points[-1].report[1] for c in cells), 3),
         spread=round(statistics.fmean(spreads), 3) if spreads else None,

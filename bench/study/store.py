@@ -1,8 +1,11 @@
 """The study's JSON: cells by name, written one by one, read again by whoever goes on. Knows no engine."""
 
+import fcntl
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +72,17 @@ def load(path: Path = COMMITTED) -> Study:
     raw = json.loads(path.read_text(encoding="utf-8"))
     found = {cell["key"]: Measured(**{**cell, "points": [_point(p) for p in cell["points"]]}) for cell in raw["cells"]}
     return Study(raw["machines"], raw["about"], found)
+
+
+@contextmanager
+def held(path: Path = COMMITTED) -> Iterator[Study]:
+    """The study in a file, saved at the end: no other process reads it to change it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        study = load(path)
+        yield study
+        save(study, path)
 
 
 def save(study: Study, path: Path = COMMITTED) -> None:

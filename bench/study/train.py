@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from bench.study.lines import Cell
-from bench.study.rows import rows
+from bench.study.lines import Cell, objective_of
+from bench.study.rows import FEWER, rows
 from bench.study.store import Measured, Point
 from bench.workloads import invocation_of
 from db.contract import methods
+from db.contract.objectives import OBJECTIVES
 from db.contract.presets import resolve
+from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.engine.prompt_cache import PromptCache
@@ -31,6 +33,7 @@ from worker.types import Example, Loss, Trial
 SCOPE = "study"
 PROMPT_BYTES = 6 << 30
 MIB = 1 << 20
+FORMATS: Final[Mapping[str, Format]] = {"choice": "choice", "lm": "chat"}
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,9 @@ class Bench:
     def _started(self, cell: Cell, sets: Sets) -> tuple[Run, dict[str, Any]]:
         line = cell.line
         given = {**line.asked, "activation": line.activation, "invocation": sets.invocation, "seed": cell.seed}
-        whole = resolve({**given, "eval_every": line.steps}, self.base, "choice", len(sets.train))
+        whole = resolve(
+            {**given, "eval_every": line.steps}, self.base, FORMATS[objective_of(cell.task)], len(sets.train)
+        )
         spec = JobSpec(model=self.base.name, training_file=cell.task, **whole)
         asked = spec.model_dump(mode="json", include={"adapter", "method", "steps", "batch_size", "repeat"})
         return start(cell.key, spec, self.base, Dataset(sets.train), SCOPE), asked
@@ -202,11 +207,11 @@ class Bench:
         return self._starts[key]
 
     def _evaluated(self, run: Run, sets: Sets) -> tuple[tuple[float, float], tuple[float, float]]:
-        trials = [
-            Trial(run.layout, run.params, part, run.spec.objective, "held out", True)
-            for part in (sets.dev, sets.report)
-        ]
-        dev, report = self.engine.score(trials)
+        parts = (sets.dev,) if sets.dev == sets.report else (sets.dev, sets.report)
+        greedy = OBJECTIVES[run.spec.objective].greedy
+        trials = [Trial(run.layout, run.params, part, run.spec.objective, "held out", greedy) for part in parts]
+        found = self.engine.score(trials)
+        dev, report = found[0], found[-1]
         return (dev.mean, dev.accuracy or 0.0), (report.mean, report.accuracy or 0.0)
 
     def _point(self, step: int, spent: _Spent, held_out: tuple[tuple[float, float], tuple[float, float]]) -> Point:
@@ -220,6 +225,8 @@ class Bench:
             made = rows(cell.task)
             ids = invocation_of(self.base, made.train) if cell.line.activation == "answer" else ()
             train, dev, report = (examples(self.base, raw, None, ids) for raw in (made.train, made.dev, made.report))
+            if cell.line.activation == "all":
+                dev, report = dev[: FEWER[0]], report[: FEWER[1]]
             self._sets[key] = Sets(train, dev, report, ids)
         return self._sets[key]
 
