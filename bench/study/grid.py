@@ -1,9 +1,11 @@
 """The lines that are compared: every method's grid, of each kind of job. Data; no engine."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from bench.study.lines import SEEDS, TASKS, Cell, Line, Task
+from bench.study.store import Measured
 
 SMOLLM2: Final = {"targets": ("v_proj", "o_proj"), "eps": 1e-2}
 
@@ -51,6 +53,7 @@ WINDOW: Final = {"eps": 1e-3}
 CLIP: Final = {"clip": 5.0}
 # Of each method: its settings, and the rate whose first move is as large as the strategy's at 0.3.
 METHODS: Final[Mapping[str, tuple[float, Mapping[str, Any]]]] = {
+    "mezo": (0.15, {**POPULATION, **B, **CLIP}),
     "sign": (0.2, {"queries": 8, **B}),
     "fzoo": (0.3, {"queries": 15, **B}),
     "kerzoo": (0.045, {"queries": 8, **B, "eps": 2e-2}),
@@ -169,3 +172,11 @@ def cells(names: Sequence[str], tasks: Sequence[Task] = (), seeds: Sequence[int]
             for task in TASKS[line.objective]:
                 if not tasks or task in tasks:
                     yield Cell(line, task, seed)
+
+
+def same(measured: Measured, line: Line) -> bool:
+    """Whether a cell is a run of this line as it is now: what it was asked for beside what its spec came to."""
+    of = (line.family, line.method, line.activation)
+    flat = {**measured.asked, **measured.asked["adapter"], **measured.asked["method"], "method": line.method}
+    said = json.loads(json.dumps(line.asked))
+    return of == (measured.family, measured.method, measured.activation) and said.items() <= flat.items()

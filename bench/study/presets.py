@@ -9,9 +9,12 @@ from bench.study.figures import all_seconds, chosen, grouped, mean
 from bench.study.grid import LINES
 from bench.study.lines import DROPS, SEEDS, TASKS, objective_of
 from bench.study.store import Measured, Study
+from cli.demo import chat
+from db.contract import methods
 from db.contract.methods.base import Activation, Evidence, Preset
 
 MODEL: Final = "smollm2*"
+EPOCHS: Final = Preset.epochs  # where nothing is said
 ACTIVATIONS: Final[tuple[Activation, ...]] = ("answer", "all")
 SHAPE = ("steps", "batch_size", "repeat", "eval_every")
 HEAD = '''"""What the study measured of each method; `python -m bench.study --presets` writes it from the JSON."""
@@ -84,9 +87,11 @@ def _preset(cell: Measured) -> Preset:
     asked = cell.asked
     first = next((line.points[0] for line in LINES if line.name == cell.line), cell.points[1].step)
     settings = {k: v for k, v in asked["method"].items() if k != "name" and v is not None and v != _default(cell, k)}
-    adapter = asked["adapter"]
+    adapter, steps, epochs = asked["adapter"], asked["steps"], EPOCHS
+    if objective_of(cell.task) == "lm":  # ten rows were visited so often: of more rows, as many visits, not steps
+        steps, epochs = _own(cell), -(-steps * asked["batch_size"] // (asked["repeat"] * len(chat.rows())))
     return Preset(
-        steps=asked["steps"],
+        steps=steps,
         batch_size=asked["batch_size"],
         repeat=asked["repeat"],
         eval_every=first,
@@ -94,12 +99,17 @@ def _preset(cell: Measured) -> Preset:
         alpha=adapter["alpha"],
         targets=tuple(adapter["targets"]),
         settings=settings,
+        epochs=epochs,
     )
 
 
-def _default(cell: Measured, field: str) -> Any:
-    from db.contract import methods
+def _own(cell: Measured) -> int:
+    """The most steps that the method's own preset for any model has: what a line of a small file says nothing of."""
+    lines = methods.ARMS[cell.method].presets
+    return next(one.preset.steps for one in lines if one.model == "*" and one.activation == cell.activation)
 
+
+def _default(cell: Measured, field: str) -> Any:
     return methods.ARMS[cell.method].model_fields[field].default
 
 
@@ -125,6 +135,8 @@ def _preset_written(preset: Preset) -> Iterator[str]:
     for key, value in preset.settings.items():
         yield f'                "{key}": {_literal(value)},'
     yield "            },"
+    if preset.epochs != EPOCHS:
+        yield f"            epochs={preset.epochs!r},"
     yield "        ),"
 
 

@@ -36,8 +36,8 @@ WORDS: Final[Mapping[str, str]] = {"choice": "Classification", "lm": "Chat"}
 Own = Mapping[Key, Mapping[str, Sequence[Measured]]]  # of one objective and activation
 
 
-def page(study: Study) -> str:
-    """The whole page."""
+def page(study: Study, *, whole: bool = True) -> str:
+    """The page, with all that is not measured unless it is not to be the `whole`."""
     found = grouped(study)
     rows = {"dev": DEV, "report": REPORT, "few_dev": FEWER[0], "few": FEWER[1], "noise": 2 * NOISE}
     seconds = {"choice": CHOICE["choice", "answer"], "later": CHOICE["lm", "all"]}
@@ -51,7 +51,7 @@ def page(study: Study) -> str:
             continue
         tasks = [task for task in _tasks(objective) if any(task in by_task for by_task in own.values())]
         parts += [*_targets(study, own, objective), *_losses(own, tasks), *_ends(own, tasks), *_choices(study, own)]
-    return "\n".join([*parts, *_missing(study)]) + "\n"
+    return "\n".join([*parts, *(_missing(study) if whole else ())]) + "\n"
 
 
 def _kind(by_task: Mapping[str, Sequence[Measured]]) -> tuple[str, str]:
@@ -165,10 +165,11 @@ def _settings(cell: Measured) -> str:
 def _missing(study: Study) -> Iterator[str]:
     yield from ("", "## Not measured", "")
     for line in LINES:
-        for task in TASKS[line.objective]:
-            seeds = [s for s in SEEDS if f"{line.name} / {line.activation} / {task} / seed {s}" not in study.cells]
-            if seeds:
-                yield f"* {line.name}, {line.activation}, {task}: seed {', '.join(map(str, seeds))}"
+        names = {task: f"{line.name} / {line.activation} / {task} / seed " for task in TASKS[line.objective]}
+        left = {task: [s for s in SEEDS if f"{name}{s}" not in study.cells] for task, name in names.items()}
+        said = [f"{task} seed {', '.join(map(str, seeds))}" for task, seeds in left.items() if seeds]
+        if said:
+            yield f"* {line.name}, {line.activation}: {'; '.join(said)}"
     yield from ("", TAIL.rstrip())
 
 
