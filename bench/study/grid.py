@@ -47,10 +47,10 @@ def _sixteen(name: str, method: str, rate: float, points: tuple[int, ...] = EIGH
     return Line(name, method.replace("_", " "), method, {**own, **fields}, points)
 
 
-POPULATION: Final = {"estimator": "population", "queries": 16}
-B: Final = {"eps": 1e-2, "a_factor": 0.0}
-WINDOW: Final = {"eps": 1e-3}
-CLIP: Final = {"clip": 5.0}
+POPULATION: Final[Mapping[str, Any]] = {"estimator": "population", "queries": 16}
+B: Final[Mapping[str, Any]] = {"eps": 1e-2, "a_factor": 0.0}
+WINDOW: Final[Mapping[str, Any]] = {"eps": 1e-3}
+CLIP: Final[Mapping[str, Any]] = {"clip": 5.0}
 # Of each method: its settings, and the rate whose first move is as large as the strategy's at 0.3.
 METHODS: Final[Mapping[str, tuple[float, Mapping[str, Any]]]] = {
     "mezo": (0.15, {**POPULATION, **B, **CLIP}),
@@ -95,8 +95,8 @@ def _talk(name: str, method: str, rate: float, points: tuple[int, ...], **fields
     return Line(name, method.replace("_", " "), method, settings, points, activation, budget=120.0, objective="lm")
 
 
-PAIR: Final = {"estimator": "two_point", "queries": 1, "a_factor": 1.0, "eps": 1e-2, **CLIP}
-MIXED: Final = {"zo_learning_rate": 0.02, "zo_clip": 5.0, "top_layers": 8, "queries": 1, **B}
+PAIR: Final[Mapping[str, Any]] = {"estimator": "two_point", "queries": 1, "a_factor": 1.0, "eps": 1e-2, **CLIP}
+MIXED: Final[Mapping[str, Any]] = {"zo_learning_rate": 0.02, "zo_clip": 5.0, "top_layers": 8, "queries": 1, **B}
 TALKS: Final = (
     _talk("chat, first order 5e-3 of 30", "first_order", 5e-3, (5, 10, 20, 30), batch_size=8),
     _talk("chat, hybrid 5e-3 of 30", "hybrid", 5e-3, (5, 10, 20, 30), batch_size=8, **MIXED),

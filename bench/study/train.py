@@ -161,7 +161,7 @@ class Bench:
         spent.met.update(new)
         if not autograd:
             self._prefilled(new)
-        resident.forgetresident.peak()
+        resident.forget_peak()
         known = sum(self._kept.seconds.values())
         cpu, wall, trials = time.process_time(), time.perf_counter(), scorer.trials
         ((after, result),) = cohort.step([run], scorer)
