@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.study.lines import Task
+from cli.demo import chat
 from cli.demo.datasets import sentiment, topic
 
 DEV, REPORT = 100, 150  # rows
+FEWER = (40, 60)  # of them, where an evaluation pays for every token of every row: activation `all`
 # Training and held-out rows of the demo's files: see `cli.demo.datasets.write`.
 DEMO: Final[dict[Task, tuple[int, int]]] = {"sentiment": (1000, 200), "topic": (500, 150)}
 MADE: Final[dict[Task, Callable[[int, int], tuple[list[dict[str, Any]], list[dict[str, Any]]]]]] = {
@@ -32,7 +34,11 @@ class Rows:
 
 
 def rows(task: Task) -> Rows:
-    """The rows of a task, the same bytes at every call."""
+    """The rows of a task, the same bytes at every call. Of chat all three are the ten conversations: what is asked of
+    its adapter is that it answers as they do."""
+    if task == "chat":
+        known = _jsonl(chat.rows())
+        return Rows(known, known, known)
     train, seen = DEMO[task]
     trained, held = MADE[task](train, seen + DEV + REPORT)
     fresh = held[seen:]

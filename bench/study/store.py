@@ -1,8 +1,11 @@
 """The study's JSON: cells by name, written one by one, read again by whoever goes on. Knows no engine."""
 
+import fcntl
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +74,20 @@ def load(path: Path = COMMITTED) -> Study:
     return Study(raw["machines"], raw["about"], found)
 
 
+@contextmanager
+def held(path: Path = COMMITTED) -> Iterator[Study]:
+    """The study in a file, saved at the end: no other process reads it to change it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        study = load(path)
+        yield study
+        save(study, path)
+    finally:
+        os.close(folder)
+
+
 def save(study: Study, path: Path = COMMITTED) -> None:
     """Write it whole, or not at all: a cell's line each, so that what changed is seen in a diff."""
     head = {"machines": study.machines, "about": study.about}
@@ -83,13 +100,17 @@ def save(study: Study, path: Path = COMMITTED) -> None:
 
 
 def machine_number(study: Study, machine: dict[str, Any]) -> int:
-    """The place of this machine among the study's, added where it is new. A date does not make another machine."""
-    same = [{k: v for k, v in known.items() if k != "date"} for known in study.machines]
-    wanted = {k: v for k, v in machine.items() if k != "date"}
-    if wanted not in same:
+    """The place of this machine among the study's, added where it is new."""
+    same = next((number for number, known in enumerate(study.machines) if alike(known, machine)), None)
+    if same is None:
         study.machines.append(machine)
-        return len(same)
-    return same.index(wanted)
+        return len(study.machines) - 1
+    return same
+
+
+def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether both are the same machine with the same versions: a date does not make another."""
+    return {**one, "date": ""} == {**other, "date": ""}
 
 
 def _point(raw: dict[str, Any]) -> Point:

@@ -2,30 +2,65 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from bench.study.figures import CHOICE, Key, Mean, Reached, choice, chosen, grouped, loss_at, mean, to_drop, to_target
-from bench.study.lines import BARE, DROPS, LINES, SEEDS, TARGETS, TASKS
-from bench.study.rows import DEV, REPORT
+from bench.study.figures import (
+    CHOICE,
+    NOISE,
+    Key,
+    Mean,
+    Reached,
+    choice,
+    chosen,
+    grouped,
+    loss_at,
+    mean,
+    to_drop,
+    to_target,
+)
+from bench.study.grid import LINES
+from bench.study.lines import BARE, DROPS, SEEDS, TARGETS, TASKS, objective_of
+from bench.study.rows import DEV, FEWER, REPORT
 from bench.study.store import Measured, Study
 
 UNKNOWN = "not measured"
 HEAD, TAIL = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("head.md", "tail.md"))
-COSTS = (8.0, 16.0, 26.0)  # processor seconds
+# Processor seconds, by objective and activation.
+COSTS: Final[Mapping[tuple[str, str], tuple[float, ...]]] = {
+    ("choice", "answer"): (8.0, 16.0, 26.0),
+    ("choice", "all"): (20.0, 40.0, 60.0),
+    ("lm", "answer"): (20.0, 40.0, 60.0),
+    ("lm", "all"): (20.0, 40.0, 60.0),
+}
+WORDS: Final[Mapping[str, str]] = {"choice": "Classification", "lm": "Chat"}
+Own = Mapping[Key, Mapping[str, Sequence[Measured]]]  # of one objective and activation
 
 
-def page(study: Study) -> str:
-    """The whole page."""
+def page(study: Study, *, whole: bool = True) -> str:
+    """The page, with all that is not measured unless it is not to be the `whole`."""
     found = grouped(study)
-    head = HEAD.format(dev=DEV, report=REPORT, choice=CHOICE, seed=SEEDS[0], targets=TARGETS, bare=BARE)
+    rows = {"dev": DEV, "report": REPORT, "few_dev": FEWER[0], "few": FEWER[1], "noise": 2 * NOISE}
+    seconds = {"choice": CHOICE["choice", "answer"], "later": CHOICE["lm", "all"]}
+    head = HEAD.format(**rows, **seconds, targets=TARGETS, bare=BARE)
     parts = [head.rstrip(), *_machines(study)]
-    for activation in ("answer", "all"):
-        parts += ["", f"## Activation `{activation}`"]
-        own = {key: by_task for key, by_task in found.items() if key[1] == activation}
+    for objective, activation in COSTS:
+        parts += ["", f"## {WORDS[objective]}, activation `{activation}`"]
+        own = {key: by_task for key, by_task in found.items() if _kind(by_task) == (objective, activation)}
         if not own:
             parts += ["", f"{UNKNOWN.capitalize()}."]
             continue
-        parts += [*_targets(study, own), *_losses(own), *_ends(own), *_choices(study, own)]
-    return "\n".join([*parts, *_missing(study)]) + "\n"
+        tasks = [task for task in _tasks(objective) if any(task in by_task for by_task in own.values())]
+        parts += [*_targets(study, own, objective), *_losses(own, tasks), *_ends(own, tasks), *_choices(study, own)]
+    return "\n".join([*parts, *(_missing(study) if whole else ())]) + "\n"
+
+
+def _kind(by_task: Mapping[str, Sequence[Measured]]) -> tuple[str, str]:
+    cell = next(iter(by_task.values()))[0]
+    return objective_of(cell.task), cell.activation
+
+
+def _tasks(objective: str) -> tuple[str, ...]:
+    return TASKS["lm" if objective == "lm" else "choice"]
 
 
 def _machines(study: Study) -> Iterator[str]:
@@ -39,51 +74,46 @@ def _machines(study: Study) -> Iterator[str]:
         )
 
 
-def _targets(study: Study, own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+def _targets(study: Study, own: Own, objective: str) -> Iterator[str]:
     """The best line of every family beside each other."""
     yield from ("", "### Processor seconds to a loss, prompts counted: the best line of each family", "")
-    columns = [f"{task}, to {TARGETS[name][task]}" for task in TASKS for name in TARGETS]
-    columns += [f"{task}, {DROPS[name][task]} down" for task in TASKS for name in DROPS]
+    tasks, absolute = _tasks(objective), list(TARGETS) if objective == "choice" else []
+    columns = [f"{task}, to {TARGETS[name][task]}" for task in tasks for name in absolute]
+    columns += [f"{task}, {DROPS[name][task]} down" for task in tasks for name in DROPS]
     yield from _head("family", "line", "autograd", *columns)
-    best = {key: family for (family, _), key in chosen(study, "family").items() if key in own}
+    best = {key: family for (family, *_), key in chosen(study, "family").items() if key in own}
     for key, family in sorted(best.items(), key=lambda item: item[1]):
         by_task = own[key]
-        cells = [to_target(by_task[task], TARGETS[name][task]) for task in TASKS for name in TARGETS]
-        cells += [to_drop(by_task[task], DROPS[name][task]) for task in TASKS for name in DROPS]
-        yield _row(family, key[0], "yes" if by_task[TASKS[0]][0].autograd else "no", *map(_reached, cells))
+        cells = [to_target(by_task[task], TARGETS[name][task]) for task in tasks for name in absolute]
+        cells += [to_drop(by_task[task], DROPS[name][task]) for task in tasks for name in DROPS]
+        yield _row(family, key[0], "yes" if by_task[tasks[0]][0].autograd else "no", *map(_reached, cells))
 
 
-def _losses(own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+def _losses(own: Own, tasks: Sequence[str]) -> Iterator[str]:
     yield from ("", "### Held-out loss on the reported rows after so many processor seconds, prompts counted", "")
-    yield from _head("line", *(f"{task}, {cost:.0f} s" for task in TASKS for cost in COSTS))
+    costs = COSTS[_kind(next(iter(own.values())))]
+    yield from _head("line", *(f"{task}, {cost:.0f} s" for task in tasks for cost in costs))
     for (line, _), by_task in own.items():
         cells = [
             _mean(mean(loss_at(c.points, cost, "report") for c in by_task[task])) if task in by_task else UNKNOWN
-            for task in TASKS
-            for cost in COSTS
+            for task in tasks
+            for cost in costs
         ]
         yield _row(line, *cells)
     yield from ("", "A run that ended before has its last loss there.")
 
 
-def _ends(own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+ENDS: Final = (
+    *("line", "loss", "accuracy", "steps", "forwards", "tokens"),
+    *("seconds", "prompts", "wall", "MiB", "seeds", "end"),
+)
+
+
+def _ends(own: Own, tasks: Sequence[str]) -> Iterator[str]:
     """ZO-Bench's table, and what it leaves out."""
-    for task in TASKS:
+    for task in tasks:
         yield from ("", f"### The end of each line: {task}", "")
-        yield from _head(
-            "line",
-            "loss",
-            "accuracy",
-            "steps",
-            "forwards",
-            "tokens",
-            "seconds",
-            "prompts",
-            "wall",
-            "MiB",
-            "seeds",
-            "end",
-        )
+        yield from _head(*ENDS)
         for (line, _), by_task in own.items():
             if task in by_task:
                 yield _end(line, by_task[task])
@@ -108,13 +138,10 @@ def _end(line: str, cells: Sequence[Measured]) -> str:
     )
 
 
-def _choices(study: Study, own: Mapping[Key, Mapping[str, Sequence[Measured]]]) -> Iterator[str]:
+def _choices(study: Study, own: Own) -> Iterator[str]:
     """What was tried and what was taken, with the settings."""
-    yield from (
-        "",
-        f"### Chosen on the development rows: loss after {CHOICE:.0f} s, seed {SEEDS[0]}, mean of both tasks",
-        "",
-    )
+    cost = CHOICE[_kind(next(iter(own.values())))]
+    yield from ("", f"### Chosen on the development rows: loss after {cost:.0f} s, with twice its standard error", "")
     yield from _head("family", "line", "loss", "taken", "settings")
     best = set(chosen(study, "family").values())
     rows = []
@@ -138,10 +165,11 @@ def _settings(cell: Measured) -> str:
 def _missing(study: Study) -> Iterator[str]:
     yield from ("", "## Not measured", "")
     for line in LINES:
-        for task in TASKS:
-            seeds = [s for s in SEEDS if f"{line.name} / {line.activation} / {task} / seed {s}" not in study.cells]
-            if seeds:
-                yield f"* {line.name}, {line.activation}, {task}: seed {', '.join(map(str, seeds))}"
+        names = {task: f"{line.name} / {line.activation} / {task} / seed " for task in TASKS[line.objective]}
+        left = {task: [s for s in SEEDS if f"{name}{s}" not in study.cells] for task, name in names.items()}
+        said = [f"{task} seed {', '.join(map(str, seeds))}" for task, seeds in left.items() if seeds]
+        if said:
+            yield f"* {line.name}, {line.activation}: {'; '.join(said)}"
     yield from ("", TAIL.rstrip())
 
 

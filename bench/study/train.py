@@ -4,18 +4,22 @@ A step is the product's own (`worker.runs.cohort`). Evaluation is outside of it 
 held-out rows by the resident engine, whoever trained.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from bench.study.lines import Cell
-from bench.study.rows import rows
+from bench.study import resident
+from bench.study.lines import Cell, objective_of
+from bench.study.rows import FEWER, rows
 from bench.study.store import Measured, Point
 from bench.workloads import invocation_of
 from db.contract import methods
+from db.contract.objectives import OBJECTIVES
 from db.contract.presets import resolve
+from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.engine.prompt_cache import PromptCache
@@ -31,6 +35,7 @@ from worker.types import Example, Loss, Trial
 SCOPE = "study"
 PROMPT_BYTES = 6 << 30
 MIB = 1 << 20
+FORMATS: Final[Mapping[str, Format]] = {"choice": "choice", "lm": "chat"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Bench:
         scorer = Counting(self._autograd() if autograd else self.engine)
         run, asked = self._started(cell, sets)
         spent, points, ended = _Spent(), [self._point(0, _Spent(), self._start(cell, run, sets))], "done"
-        before = _resident()
+        before = resident.now()
         for stop in line.points:
             while run.step < stop and run.failed is None:
                 run = self._step(run, scorer, spent, autograd)
@@ -156,7 +161,7 @@ class Bench:
         spent.met.update(new)
         if not autograd:
             self._prefilled(new)
-        _forget_peak()
+        resident.forget_peak()
         known = sum(self._kept.seconds.values())
         cpu, wall, trials = time.process_time(), time.perf_counter(), scorer.trials
         ((after, result),) = cohort.step([run], scorer)
@@ -166,7 +171,7 @@ class Bench:
         spent.wall += time.perf_counter() - wall
         spent.forwards += scorer.trials - trials
         spent.tokens += result.tokens
-        spent.memory = max(spent.memory, _peak())
+        spent.memory = max(spent.memory, resident.peak())
         return after
 
     def _prefilled(self, new: Mapping[bytes, Example]) -> None:
@@ -189,7 +194,9 @@ class Bench:
     def _started(self, cell: Cell, sets: Sets) -> tuple[Run, dict[str, Any]]:
         line = cell.line
         given = {**line.asked, "activation": line.activation, "invocation": sets.invocation, "seed": cell.seed}
-        whole = resolve({**given, "eval_every": line.steps}, self.base, "choice", len(sets.train))
+        whole = resolve(
+            {**given, "eval_every": line.steps}, self.base, FORMATS[objective_of(cell.task)], len(sets.train)
+        )
         spec = JobSpec(model=self.base.name, training_file=cell.task, **whole)
         asked = spec.model_dump(mode="json", include={"adapter", "method", "steps", "batch_size", "repeat"})
         return start(cell.key, spec, self.base, Dataset(sets.train), SCOPE), asked
@@ -202,11 +209,11 @@ class Bench:
         return self._starts[key]
 
     def _evaluated(self, run: Run, sets: Sets) -> tuple[tuple[float, float], tuple[float, float]]:
-        trials = [
-            Trial(run.layout, run.params, part, run.spec.objective, "held out", True)
-            for part in (sets.dev, sets.report)
-        ]
-        dev, report = self.engine.score(trials)
+        parts = (sets.dev,) if sets.dev is sets.report else (sets.dev, sets.report)
+        greedy = OBJECTIVES[run.spec.objective].greedy
+        trials = [Trial(run.layout, run.params, part, run.spec.objective, "held out", greedy) for part in parts]
+        found = self.engine.score(trials)
+        dev, report = found[0], found[-1]
         return (dev.mean, dev.accuracy or 0.0), (report.mean, report.accuracy or 0.0)
 
     def _point(self, step: int, spent: _Spent, held_out: tuple[tuple[float, float], tuple[float, float]]) -> Point:
@@ -220,6 +227,10 @@ class Bench:
             made = rows(cell.task)
             ids = invocation_of(self.base, made.train) if cell.line.activation == "answer" else ()
             train, dev, report = (examples(self.base, raw, None, ids) for raw in (made.train, made.dev, made.report))
+            if made.dev == made.report:
+                report = dev
+            elif cell.line.activation == "all":
+                dev, report = dev[: FEWER[0]], report[: FEWER[1]]
             self._sets[key] = Sets(train, dev, report, ids)
         return self._sets[key]
 
@@ -233,6 +244,7 @@ class Bench:
 
 def opened(home: Path, machine: int) -> Bench:
     """The bench on the packaged model, made under `home` at the first call."""
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # it says the same at every call
     from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
 
@@ -245,22 +257,3 @@ def _said(cell: Cell, point: Point) -> str:
         f"{cell.key}: step {point.step}  dev {point.dev[0]:.4f}  reported {loss:.4f} ({accuracy:.3f})  "
         f"{point.seconds:.1f} s + {point.prompts:.1f} s of prompts"
     )
-
-
-def _forget_peak() -> None:
-    """Linux counts the most that was resident from here on."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    return _status("VmHWM")
-
-
-def _resident() -> int:
-    return _status("VmRSS")
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found: Mapping[str, str] = dict(line.split(":", 1) for line in lines)
-    return int(found[name].split()[0]) * 1024

@@ -11,6 +11,9 @@ from db.contract.evidence import EVIDENCE, Evidence
 FORWARD: Final = methods.DEFAULT  # where nothing is measured
 # Where nothing is measured and a gradient can be had: of objectives whose answers have many tokens.
 GRADIENT: Final = {"lm": "first_order"}
+# What measured seconds are multiplied by, by the seeds behind them, before they are compared: seeds of one line differ
+# by half of their mean (docs/methods/study.md), so one lucky run does not displace a line that three seeds stand for.
+DOUBT: Final = {1: 2.0, 2: 1.5}
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,11 @@ def barred(quantised: bool, autograd: bool) -> str | None:
 
 
 def choices(kind: Kind, asked: Mapping[str, Any], evidence: Sequence[Evidence] = EVIDENCE) -> Iterator[Chosen]:
-    """The methods to try for a job that names none, best first: those measured for its kind by their seconds, then what
-    is taken unmeasured. Only methods that have every setting in `asked`, but for the last: what it refuses is refused.
-    """
+    """The methods to try for a job that names none, best first: those measured for its kind by their seconds, which
+    count for more where fewer than three seeds stand for them (DOUBT), then what is taken unmeasured. Only methods that
+    have every setting in `asked`, but for the last: what it refuses is refused."""
     able = {name for name in methods.ARMS if has(name, asked)}
-    lines = sorted((line for line in evidence if kind.matches(line) and line.seconds is not None), key=_seconds)
+    lines = sorted((line for line in evidence if kind.matches(line) and line.seconds is not None), key=_worth)
     left = [line for line in lines if kind.barred and line.autograd]
     for line in lines:
         if line not in left and line.method in able:
@@ -78,13 +81,18 @@ def _seconds(line: Evidence) -> float:
     return line.seconds
 
 
+def _worth(line: Evidence) -> float:
+    return _seconds(line) * DOUBT.get(line.seeds, 1.0)
+
+
 def _measured(line: Evidence, left: Sequence[Evidence], measured: int, why: str | None) -> str:
     seeds = f"{line.seeds} seed{'s' if line.seeds != 1 else ''}"
     said = (
         f"measured: {_seconds(line):.3g} s of processor time to a held-out loss of {line.target:.3g}, {seeds}, "
-        f"the least of those of {measured} methods measured that this job can take"
+        f"the least of those of {measured} methods measured that this job can take, where a time of one seed counts "
+        "double and of two half as much again"
     )
-    sooner = [one for one in left if _seconds(one) < _seconds(line)]
+    sooner = [one for one in left if _worth(one) < _worth(line)]
     return said + "".join(f"; {one.method} had {_seconds(one):.3g} s, but {why}" for one in sooner[:1])
 
 

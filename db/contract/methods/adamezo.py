@@ -22,7 +22,7 @@ class Adamezo(AdapterSettings):
         formula="Adam, its moments those of the last K steps",
         forwards="2q; one_sided q + 1; population q",
         state="K (q + 1) numbers",
-        use="not measured; adam where two vectors are too many",
+        use="adam where two vectors are too many",
         source="arXiv 2605.00650",
     )
     name: Literal["adamezo"] = "adamezo"

@@ -25,7 +25,7 @@ class Blockwise(AdapterSettings):
         formula="z of block t mod N, 0 elsewhere",
         forwards="2q; one_sided q + 1; population q",
         state="-",
-        use="not measured",
+        use="see the study: behind fzoo there",
         source="arXiv 2402.11592",
     )
     name: Literal["blockwise"] = "blockwise"

@@ -23,7 +23,7 @@ class Cons(ProbingSettings):
         formula="best of theta, theta - lr g, theta + lr g",
         forwards="2q + 3",
         state="-",
-        use="not measured; a loss that must not rise on its rows",
+        use="a loss that must not rise on its rows",
         source="arXiv 2402.11592",
     )
     name: Literal["cons"] = "cons"

@@ -24,7 +24,7 @@ class Guided(ProbingSettings):
         formula="z = mean of the better half - mean of the others; c along z",
         forwards="n + 2",
         state="-",
-        use="not measured; many cheap probes a step",
+        use="many cheap probes a step",
         source="arXiv 2601.04710",
     )
     name: Literal["guided"] = "guided"

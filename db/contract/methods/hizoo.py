@@ -24,7 +24,7 @@ class Hizoo(ProbingSettings):
         formula="d = H^-1/2 z; H <- (1-a) H + a |L+ + L- - 2 L0| / 2 eps^2 H z^2",
         forwards="3",
         state="H, 1 vector",
-        use="not measured; entries of unlike curvature",
+        use="entries of unlike curvature",
         source="arXiv 2402.15173",
     )
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**ProbingSettings.ranges, "smoothing": (1e-12, 0.5)}

@@ -13,9 +13,11 @@ NO_WORKER = choosing.barred(quantised=False, autograd=False)
 CHOICE = Kind("smollm2-135m", "choice", "answer", NO_WORKER)
 
 
-def line(method: str, seconds: float | None, *, activation: str = "answer", model: str = "smollm2*") -> Evidence:
+def line(
+    method: str, seconds: float | None, *, activation: str = "answer", model: str = "smollm2*", seeds: int = 3
+) -> Evidence:
     needs = methods.ARMS[method].autograd
-    return Evidence(model, "choice", activation, method, Preset(steps=1), 0.6, seconds, 0.7, 0.01, 3, needs)  # type: ignore[arg-type]
+    return Evidence(model, "choice", activation, method, Preset(steps=1), 0.6, seconds, 0.7, 0.01, seeds, needs)  # type: ignore[arg-type]
 
 
 LINES = (line("first_order", 4.0), line("lozo", 30.0), line("mezo", 66.0), line("mezo", 1.0, activation="all"))
@@ -28,6 +30,14 @@ def names(kind: Kind, asked: dict[str, object] | None = None, lines: tuple[Evide
 def test_the_least_seconds_of_this_kind_come_first():
     assert names(replace(CHOICE, barred=None)) == ["first_order", "lozo", "mezo", "mezo"]
     assert names(replace(CHOICE, barred=None, activation="all")) == ["mezo", "mezo"]
+
+
+def test_a_time_of_few_seeds_counts_for_more_so_that_luck_displaces_no_line_of_three():
+    steady = line("mezo", 30.0)
+    for seeds, seconds, first in ((1, 16.0, "mezo"), (1, 14.0, "fzoo"), (2, 21.0, "mezo"), (2, 19.0, "fzoo")):
+        assert names(CHOICE, lines=(line("fzoo", seconds, seeds=seeds), steady))[0] == first
+    alone = next(iter(choices(CHOICE, {}, (line("fzoo", 16.0, seeds=1),))))
+    assert (alone.method, "16 s" in alone.why, "1 seed," in alone.why) == ("fzoo", True, True)
 
 
 def test_what_needs_a_gradient_is_left_out_where_none_can_be_had_and_that_is_said():
