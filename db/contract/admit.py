@@ -138,6 +138,10 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(path, f"'{path}' is {value}: at most {most} here.", "above_limit")
     for rule in ranges.unfit(spec):
         yield asked.refusal(rule.field, rule.reason)
+    try:
+        spec.method.check_rows(facts.training.rows - spec.held_out)
+    except Unfit as rule:
+        yield asked.refusal(rule.field, rule.reason)
     targets = asked.path("targets")
     if missing := facts.base.missing(spec.adapter.targets):
         there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."

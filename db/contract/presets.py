@@ -68,7 +68,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
             "activation": activation,
             "invocation": tuple(given.get("invocation", ())),
         },
-        "method": _settings(method, given, found),
+        "method": _settings(method, given, found, max(1, rows - held)),
         **{key: getattr(found, key) for key in SHAPE},
         "eval_rows": evaluated,
         "held_out": held,
@@ -99,10 +99,10 @@ def _shaped(found: Preset, given: Mapping[str, Any], rows: int) -> Preset:
     return found
 
 
-def _settings(method: str, given: Mapping[str, Any], found: Preset) -> dict[str, Any]:
-    """The preset's, what suits its rank, and over them what was asked for."""
+def _settings(method: str, given: Mapping[str, Any], found: Preset, rows: int) -> dict[str, Any]:
+    """The preset's, what suits its rank and the rows trained on, and over them what was asked for."""
     own = {field: given[field] for field in methods.FIELDS if field in given}
-    settings = {"name": method, **found.settings, **methods.ARMS[method].suited(found.rank), **own}
+    settings = {"name": method, **found.settings, **methods.ARMS[method].suited(found.rank, rows), **own}
     if "learning_rate_multiplier" in given and "learning_rate" not in given:
         settings["learning_rate"] *= given["learning_rate_multiplier"]
     return settings

@@ -47,19 +47,33 @@ def price(spec: JobSpec, train: Counts, valid: Counts, steps: int | None = None)
     `train` and `valid` are of the job's files, whole; rows held out of the training file are told apart here.
     A step pays each row of its minibatch, which `repeat` steps share, once a probe; an evaluation pays the first
     `eval_rows` validation rows. What a row costs once is paid at the first step that visits it, and for validation rows
-    at the first evaluation.
+    at the first evaluation. A step that scores other rows (`Beside`) is priced by those and by its minibatch.
     """
     steps = spec.steps if steps is None else steps
     train, valid = parted(spec, train, valid)
     visit, once = _whole(train.visit), _whole(train.once)
     whole, extra = divmod(steps, spec.repeat)
     walked = (spec.repeat - extra) * _walk(spec, visit, whole) + extra * _walk(spec, visit, whole + 1)
-    met = (whole + (extra > 0)) * spec.batch_size
-    first = int(once[permutation(spec.seed, 0, len(once))[:met]].sum())
+    met, beside, order = (whole + (extra > 0)) * spec.batch_size, 0, permutation(spec.seed, 0, len(once))
+    if (other := spec.method.beside) is not None and steps:
+        met = max(met, other.rows)
+        beside = other.times(steps) * other.probes * int(visit[order[: other.rows]].sum())
+    first = int(once[order[:met]].sum())
     # Without an evaluation there are no rows to evaluate.
     evaluated = evaluations(spec, steps) * int(_whole(valid.visit[: spec.eval_rows]).sum())
     evaluated += int(_whole(valid.once[: spec.eval_rows]).sum())
-    return Price(training=spec.method.probes * walked + first, evaluation=evaluated)
+    return Price(training=spec.method.probes * walked + beside + first, evaluation=evaluated)
+
+
+def first_met(spec: JobSpec, step: int, rows: int) -> range:
+    """Of the `rows` trained on, those whose cost once a step pays, as places of the walk's first epoch: its own, and at
+    step 0 the other rows that some steps score."""
+    number, again = divmod(step, spec.repeat)
+    first, last = number * spec.batch_size, min((number + 1) * spec.batch_size, rows)
+    ahead = 0 if spec.method.beside is None else spec.method.beside.rows
+    if step == 0:
+        return range(max(last, ahead))
+    return range(0) if again else range(max(first, ahead), last)
 
 
 def parted(spec: JobSpec, train: Counts, valid: Counts) -> tuple[Counts, Counts]:

@@ -2,6 +2,7 @@
 
 Knows counts only."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -27,6 +28,12 @@ def minibatch(seed: int, step: int, rows: int, batch: int) -> tuple[int, ...]:
         low, high = max(first - epoch * rows, 0), min(last - epoch * rows, rows)
         picked.extend(permutation(seed, epoch, rows)[low:high].tolist())
     return tuple(picked)
+
+
+def walked(seed: int, rows: int, places: Sequence[int]) -> tuple[int, ...]:
+    """The row indices at these places of the walk's first epoch, each below `rows`: what a method that asks for other
+    rows than a step's names them by, so that the first n of them are a chance draw. Raises IndexError beyond."""
+    return tuple(permutation(seed, 0, rows)[list(places)].tolist())
 
 
 @lru_cache(maxsize=16)

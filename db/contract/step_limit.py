@@ -4,24 +4,26 @@ A step is not interrupted by fairness, only between its waves: what it may take 
 Whatever the seed, so that a request is answered alike each time. Knows token counts and the spec, no request.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from db.contract.methods.base import Beside
 from db.contract.pricing import Counts
 from db.contract.spec import JobSpec
 
 
 @dataclass(frozen=True)
 class Excess:
-    """`what` may take `tokens`, more than the limit; `field` sets how many rows it has, of which `fits` would not be
-    too many, 0 where one row is. `longest` is the number of the row that costs most, from 0."""
+    """`what` may take `tokens`, more than the limit; `field` (batch_size, eval_rows, or the method's own for what some
+    steps score beside) sets how many rows it has, of which `fits` would not be too many, 0 where one row is. `longest`
+    is the number of the row that costs most, from 0."""
 
     what: Literal["step", "evaluation"]
-    field: Literal["batch_size", "eval_rows"]
+    field: str
     tokens: int
     fits: int
     longest: int
@@ -29,6 +31,8 @@ class Excess:
     def said(self, spec: JobSpec, limit: int) -> str:
         """The numbers, and what would fit."""
         rows = f"{spec.method.probes} probes of {spec.batch_size}" if self.what == "step" else f"{spec.eval_rows}"
+        if (other := spec.method.beside) is not None and self.field == other.field:
+            rows = f"{other.probes} probes of {other.rows}"
         message = f"One {self.what} may take {self.tokens} scored tokens ({rows} rows): at most {limit} here."
         if self.fits:
             return f"{message} {self.field} {self.fits} would fit."
@@ -40,9 +44,12 @@ def excesses(spec: JobSpec, train: Counts, valid: Counts, limit: int) -> Iterato
     training file may be any of it."""
     costs = _costs(train, spec.method.probes)
     rows = _trained(spec, costs)
-    if (tokens := most(spec, train)) > limit:
+    if (tokens := _own(spec, train)) > limit:
         fits = _largest(spec.batch_size, lambda batch: _window(rows, batch) <= limit)
         yield Excess("step", "batch_size", tokens, fits, int(costs.argmax()))
+    if (other := spec.method.beside) is not None and (tokens := _beside(spec, train, other)) > limit:
+        fits = _largest(other.rows, lambda n: _beside(spec, train, replace(other, rows=n)) <= limit)
+        yield Excess("step", other.field, tokens, fits, int(_costs(train, other.probes).argmax()))
     costs = _costs(train if spec.held_out else valid, 1)
     order = np.argsort(-costs, kind="stable") if spec.held_out else np.arange(len(costs))
     measured = costs[order][: spec.eval_rows]
@@ -53,6 +60,23 @@ def excesses(spec: JobSpec, train: Counts, valid: Counts, limit: int) -> Iterato
 
 def most(spec: JobSpec, train: Counts) -> int:
     """The tokens of the job's longest step, or somewhat more: of as many rows as a step has, the most expensive."""
+    other = spec.method.beside
+    return max(_own(spec, train), 0 if other is None else _beside(spec, train, other))
+
+
+def _beside(spec: JobSpec, train: Counts, other: Beside) -> int:
+    """Of a step that scores other rows: those, and what they and its minibatch cost once."""
+    visit, once = (_ranked(spec, each) for each in (train.visit, train.once))
+    return int(visit[: other.rows].sum()) * other.probes + int(once[: max(other.rows, spec.batch_size)].sum())
+
+
+def _ranked(spec: JobSpec, tokens: Sequence[int]) -> NDArray[np.int64]:
+    """The most first, of rows trained on as `_trained` takes them."""
+    return np.sort(_trained(spec, np.asarray(tokens, dtype=np.int64)))[::-1]
+
+
+def _own(spec: JobSpec, train: Counts) -> int:
+    """Of a step on its minibatch."""
     rows = _trained(spec, _costs(train, spec.method.probes))
     minibatches = -(-spec.steps // spec.repeat)
     return _window(rows, spec.batch_size, one_epoch=minibatches * spec.batch_size <= len(rows))

@@ -69,7 +69,9 @@ def _difference(history: History, base: Base, data: Dataset, scorer: Scorer, ste
     batch = data.minibatch(spec.seed, step, spec.batch_size, spec.repeat)
     told, found = history.losses[step], list[float]()
     while probes := method.ask(point.params, point.state, measured(told[: len(found)], method.numbers)):
-        trials = [Trial(layout, p.params, batch, spec.objective, tangent=p.tangent) for p in probes]
+        rows = [data.asked(spec.seed, p.rows, batch) for p in probes]
+        asked = zip(probes, rows, strict=True)
+        trials = [Trial(layout, p.params, seen, spec.objective, tangent=p.tangent) for p, seen in asked]
         found += numbers_of([Measured(x.mean, x.slope) for x in scorer.score(trials)])
     if len(found) != len(told):
         raise Refused("history", f"step {step} asks for {len(found)} losses, {len(told)} are told")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from db.contract.objectives import OBJECTIVES
+from db.contract.pricing import first_met
 from worker.runs import fingerprint
 from worker.runs.divergence import Rise, rise
 from worker.runs.run import Run
@@ -161,7 +162,8 @@ def _asked(run: Run, heard: Sequence[Loss]) -> list[Trial]:
     return trials
 
 
-def _trial(run: Run, probe: Probe, rows: tuple[Example, ...]) -> Trial:
+def _trial(run: Run, probe: Probe, batch: tuple[Example, ...]) -> Trial:
+    rows = run.data.asked(run.spec.seed, probe.rows, batch)
     trial = Trial(run.layout, probe.params, rows, run.spec.objective, run.scope)
     return replace(trial, tangent=probe.tangent, gradient=probe.gradient, since=probe.since)
 
@@ -214,11 +216,8 @@ def _measured(losses: Sequence[Loss]) -> tuple[Measured, ...]:
 
 def _first_met(run: Run) -> int:
     """Prompt tokens of the rows that the step before `run` visits for the first time: an epoch visits each row once."""
-    number, again = divmod(run.step, run.spec.repeat)
-    first, rows = number * run.spec.batch_size, len(run.data.train)
-    if again or first >= rows or not run.layout.invocation:
-        return 0
-    return sum(example.start for example in run.minibatch()[: rows - first])
+    places = first_met(run.spec, run.step, len(run.data.train)) if run.layout.invocation else ()
+    return sum(example.start for example in run.data.asked(run.spec.seed, places, ()))
 
 
 def _evaluation(run: Run, loss: Loss) -> Evaluation:

@@ -30,6 +30,12 @@ class Dataset:
         """The [batch] examples of a step, where each minibatch serves `repeat` steps: see `sampling.minibatch`."""
         return tuple(self.train[i] for i in sampling.minibatch(seed, step // repeat, len(self.train), batch))
 
+    def asked(self, seed: int, rows: Sequence[int] | None, batch: tuple[Example, ...]) -> tuple[Example, ...]:
+        """What a probe is scored on: the step's `batch`, or its own `rows` (`sampling.walked`)."""
+        if rows is None:
+            return batch
+        return tuple(self.train[i] for i in sampling.walked(seed, len(self.train), rows))
+
 
 def dataset(base: Base, spec: JobSpec, train: bytes, valid: bytes = b"") -> Dataset:
     """What the job of `spec` sees of its files. Raises BadRow at a row to be measured on that cannot be; a training row

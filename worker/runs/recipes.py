@@ -18,6 +18,7 @@ from db.contract.methods.random_search import RandomSearch
 from db.contract.methods.sign import Sign
 from db.contract.methods.sparse_mezo import SparseMezo
 from db.contract.methods.subzero import SubZero
+from db.contract.methods.svrg import Svrg
 from db.contract.methods.tezo import Tezo
 from db.contract.methods.zo_muon import ZoMuon
 from db.contract.spec import JobSpec
@@ -45,6 +46,7 @@ from worker.zo.methods import (
     random_search,
     sparse_mezo,
     subzero,
+    svrg,
     tezo,
     zo_muon,
 )
@@ -93,6 +95,8 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return hizoo.Hizoo(_pairs(m, spec, layout, hizoo.Curved(layout, spec.seed)), m.smoothing)
         case "guided":
             return guided.Guided(_pairs(m, spec, layout, entries), m.pool, m.pick)
+        case "svrg":
+            return _svrg(m, spec, layout)
         case "random_search":
             return _random_search(m, spec, layout)
         case "first_order":
@@ -147,6 +151,13 @@ def _pairs(m: ProbingSettings, spec: JobSpec, layout: Layout, space: Space[B], q
         weight_decay=m.weight_decay,
         shape=parts.halves(m, layout),
     )
+
+
+def _svrg(m: Svrg, spec: JobSpec, layout: Layout) -> svrg.Svrg:
+    space = svrg.AnchoredSpace(mezo.AdapterSpace(layout, spec.seed))
+    descent = _pairs(m, spec, layout, space, m.queries)
+    by = svrg.Anchoring(m.anchor_rows, m.anchor_every, m.anchor_queries, m.anchor_factor)
+    return svrg.Svrg(**vars(descent), anchoring=by)
 
 
 def _random_search(m: RandomSearch, spec: JobSpec, layout: Layout) -> random_search.RandomSearch:

@@ -11,14 +11,16 @@ from worker.types import Params
 
 @dataclass(frozen=True)
 class Probe:
-    """Adapter parameters to be scored on the step's minibatch, float32 [P]. With a `tangent`, float32 [P], the loss's
-    derivative along it is wanted too; with `gradient` its derivative by every parameter from tensor `since` of the
-    layout on, and 0 before. Only a scorer with autograd has these."""
+    """Adapter parameters to be scored on the step's minibatch, float32 [P], or on other `rows`: places of the job's
+    walk through the rows it trains on, of which the first n are a chance draw. With a `tangent`, float32 [P], the
+    loss's derivative along it is wanted too; with `gradient` its derivative by every parameter from tensor `since` of
+    the layout on, and 0 before. Only a scorer with autograd has these."""
 
     params: Params
     tangent: Params | None = None
     gradient: bool = False
     since: int = 0
+    rows: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from db.contract.methods.random_search import RandomSearch
 from db.contract.methods.sign import Sign
 from db.contract.methods.sparse_mezo import SparseMezo
 from db.contract.methods.subzero import SubZero
+from db.contract.methods.svrg import Svrg
 from db.contract.methods.tezo import Tezo
 from db.contract.methods.zo_muon import ZoMuon
 
@@ -44,6 +45,7 @@ MethodSpec = Annotated[
     | Cons
     | Hizoo
     | Guided
+    | Svrg
     | Blockwise
     | Lezo
     | SparseMezo

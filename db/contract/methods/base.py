@@ -15,6 +15,7 @@ RANK: Final = 64  # of an adapter at most, unless a method is made for more
 WIDEST: Final = 512  # of any adapter
 SCALING = 2.0  # alpha / rank, of every preset
 ATTENTION = ("q_proj", "v_proj")  # in every supported architecture
+ANY_ROWS: Final = 1 << 30  # more than a file has
 A_RADIUS = (1e-6, 1.0)  # of a probe of A, as eps is one of B
 
 
@@ -86,6 +87,21 @@ class About:
     needs: str = "-"
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What some steps score of other rows than their minibatch: at each step whose number is a multiple of `every`,
+    `probes` of the first `rows` rows of the job's walk, which the setting `field` counts."""
+
+    field: str
+    rows: int
+    probes: int
+    every: int
+
+    def times(self, steps: int) -> int:
+        """How often that is in the first `steps` steps."""
+        return -(-steps // self.every)
+
+
 class MethodSettings(Frozen):
     """What the settings of every method have: beside these a `name`, and `most` probes a step to be priced by.
 
@@ -113,6 +129,11 @@ class MethodSettings(Frozen):
         raise NotImplementedError
 
     @property
+    def beside(self) -> Beside | None:
+        """What some steps score of other rows than their minibatch, and are priced by beside `probes`."""
+        return None
+
+    @property
     def most_rank(self) -> int:
         """The highest rank of an adapter that these settings are for."""
         return RANK
@@ -124,10 +145,16 @@ class MethodSettings(Frozen):
         """Raises Unfit where these settings do not go with an adapter of this rank on these `modules`, of which there
         is at least one, in model order. Asked at admission, where the base model is known."""
 
+    def check_rows(self, rows: int) -> None:
+        """Raises Unfit where these settings do not go with so many rows to train on. Asked at admission."""
+        if self.beside is not None and self.beside.rows > rows:
+            field = self.beside.field
+            raise Unfit(field, f"{field} is {self.beside.rows}: at most {rows}, the rows that are trained on")
+
     @classmethod
-    def suited(cls, rank: int) -> dict[str, Any]:
-        """Fields whose default depends on the adapter's rank."""
-        del rank
+    def suited(cls, rank: int, rows: int = ANY_ROWS) -> dict[str, Any]:
+        """Fields whose default depends on the adapter's rank, or on how many rows are trained on."""
+        del rank, rows
         return {}
 
 

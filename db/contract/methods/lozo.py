@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from db.contract.methods.base import RANK, WIDEST, About, DescentSettings, Line, Preset
+from db.contract.methods.base import ANY_ROWS, RANK, WIDEST, About, DescentSettings, Line, Preset
 from db.contract.refusal import Unfit
 
 WINDOW_RANK = 2
@@ -58,5 +58,5 @@ class Lozo(DescentSettings):
             raise Unfit("refresh", reason)
 
     @classmethod
-    def suited(cls, rank: int) -> dict[str, Any]:
+    def suited(cls, rank: int, rows: int = ANY_ROWS) -> dict[str, Any]:  # noqa: ARG003
         return {"window_rank": min(rank, WINDOW_RANK)}

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from db.contract.methods.base import RANK, MethodSettings
+from db.contract.methods.base import ANY_ROWS, RANK, MethodSettings
 from db.contract.refusal import Unfit
 
 
@@ -25,5 +25,5 @@ class WindowedSettings(MethodSettings):
             raise Unfit("window_rank", "window_rank must not exceed rank: the window lives inside the adapter")
 
     @classmethod
-    def suited(cls, rank: int) -> dict[str, Any]:
+    def suited(cls, rank: int, rows: int = ANY_ROWS) -> dict[str, Any]:  # noqa: ARG003
         return {"window_rank": min(rank, RANK)}

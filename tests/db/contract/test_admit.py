@@ -89,6 +89,14 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"method": "dizo", "project_pairs": 0}, ("onward.project_pairs", "invalid_value")),
         ({"method": "dizo", "project_eps": 1e-9}, ("onward.project_eps", "invalid_value")),
         ({"tau": 0.1}, ("onward.tau", "invalid_value")),
+        ({"method": "svrg", "anchor_rows": 5}, ("onward.anchor_rows", "invalid_value")),
+        ({"method": "svrg", "anchor_rows": 0}, ("onward.anchor_rows", "invalid_value")),
+        ({"method": "svrg", "anchor_every": 1}, ("onward.anchor_every", "invalid_value")),
+        ({"method": "svrg", "anchor_queries": 65}, ("onward.anchor_queries", "invalid_value")),
+        ({"method": "svrg", "anchor_factor": 1e5}, ("onward.anchor_factor", "invalid_value")),
+        ({"method": "svrg", "learning_rate": 1.0, "anchor_factor": 11.0}, ("onward.anchor_factor", "invalid_value")),
+        ({"method": "svrg", "optimizer": "momentum"}, ("onward.optimizer", "invalid_value")),
+        ({"anchor_rows": 4}, ("onward.anchor_rows", "invalid_value")),
         ({"density": 0.5}, ("onward.density", "invalid_value")),
         ({"a_factor": 0.0, "a_from": 3}, ("onward.a_from", "invalid_value")),
         ({"a_from": -1}, ("onward.a_from", "invalid_value")),
@@ -167,6 +175,7 @@ def test_a_window_is_the_whole_rank_unless_asked_otherwise(facts: Facts, method)
         ({"method": "blockwise", "blocks": 2, "targets": ["layers.1.self_attn.q_proj"]}, "blocks is 2: at most 1"),
         ({"method": "lezo", "density": 0.24}, "density 0.24 of 2 layers is less than half of one"),
         ({"method": "lezo", "density": 1e-4, "by": "entries"}, "leaves a tensor of"),
+        ({"method": "svrg", "anchor_rows": 5}, "anchor_rows is 5: at most 4, the rows that are trained on"),
         ({"a_factor": 1e-9, "eps": 1e-2}, "with eps 0.01 A's factor may be 0, 1 or 0.0001 to 100"),
     ],
 )
@@ -192,6 +201,28 @@ def test_what_goes_with_them_is_admitted_and_priced_by_the_most(facts: Facts, as
     assert isinstance(found, Admitted), found
     assert found.price == price(found.spec, PLAIN[0].counts, PLAIN[1].counts)
     assert found.spec.method.probes == (22 if found.spec.method.name == "dizo" else 2)
+
+
+def test_anchor_rows_are_of_those_trained_on(facts: Facts):
+    """Rows held out are not among them; what was not asked for is no more than there are."""
+    alone = replace(facts, validation=None, limits=replace(facts.limits, step_tokens=10_000))
+    asked = {"method": "svrg", "held_out": 1, "readings": Readings(PLAIN[:1])}
+    found = decided(alone, **asked)
+    assert isinstance(found, Admitted), found
+    assert found.spec.method.anchor_rows == 3
+    assert isinstance(decided(alone, anchor_rows=3, **asked), Admitted)
+    assert refusal(alone, anchor_rows=4, **asked) == ("onward.anchor_rows", "invalid_value")
+
+
+def test_a_refresh_above_the_limit_of_a_step_is_refused_where_it_was_asked_for_and_narrowed_where_not(facts: Facts):
+    limited = replace(facts, limits=replace(facts.limits, step_tokens=500))  # 3 rows of 40 tokens, 4 probes each
+    found = decided(limited, method="svrg")
+    assert isinstance(found, Admitted), found
+    assert found.spec.method.anchor_rows == 3
+    assert refusal(limited, method="svrg", anchor_rows=4) == ("onward.anchor_rows", "above_limit")
+    said = decided(limited, method="svrg", anchor_rows=4)
+    assert said.message.startswith("One step may take 640 scored tokens (4 probes of 4 rows): at most 500 here.")
+    assert "anchor_rows 3 would fit" in said.message
 
 
 def test_what_no_row_decides_is_refused_before_a_row_is_read(facts: Facts):

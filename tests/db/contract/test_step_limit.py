@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db.contract import methods, pricing, sampling
 from db.contract.pricing import Counts
 from db.contract.sampling import minibatch
 from db.contract.step_limit import excesses, most
@@ -55,6 +56,26 @@ def test_what_would_fit_does(spec, train, valid, limit):
             dearest = max(spec.method.probes * v + o for v, o in zip(train.visit, train.once, strict=True))
             assert dearest > limit
             assert f"line {excess.longest + 1} takes most" in excess.said(spec, limit)
+
+
+@given(spec=specs, train=counts, ahead=st.integers(1, 30), every=st.integers(2, 9), queries=st.integers(1, 3))
+def test_no_step_that_scores_other_rows_takes_more_either(spec, train, ahead, every, queries):
+    rows = len(train.visit)
+    by = {"anchor_rows": min(ahead, rows), "anchor_every": every, "anchor_queries": queries}
+    spec = spec.model_copy(update={"method": methods.settings(name="svrg", eps=1e-2, learning_rate=1e-3, **by)})
+    order = sampling.permutation(spec.seed, 0, rows)
+    dearest = 0
+    for step in range(spec.steps):
+        batch = minibatch(spec.seed, step // spec.repeat, rows, spec.batch_size)
+        seen = order[: by["anchor_rows"]] if step % every == 0 else batch
+        tokens = (2 * queries if step % every == 0 else 4) * sum(train.visit[i] for i in seen)
+        tokens += sum(train.once[i] for i in order[list(pricing.first_met(spec, step, rows))])
+        dearest = max(dearest, tokens)
+    assert dearest <= most(spec, train)
+    found = {excess.field: excess for excess in excesses(spec, train, Counts(), most(spec, train) - 1)}
+    assert found
+    for excess in found.values():
+        assert excess.fits < {"batch_size": spec.batch_size, "anchor_rows": by["anchor_rows"]}[excess.field]
 
 
 def held_out(valid: Counts, rows: int) -> int:

@@ -291,6 +291,15 @@ def test_an_audit_ties_losses_to_rows(made):
         receipt_audit.rows(found, made.base, ROWS, ROWS)
 
 
+def test_an_audit_scores_a_method_s_own_rows(made):
+    found = trained(made.folder, name="svrg", anchor_rows=7, anchor_every=4)
+    told = form.read(found.receipt())
+    data, scorer = receipt_audit.rows(told, found.base, ROWS), TorchScorer(found.folder)
+    honest = list(receipt_audit.rescored(told, found.base, data, scorer, range(STEPS)))
+    assert max(one.difference for one in honest) < 1e-5
+    scorer.close()
+
+
 def test_losses_that_are_no_numbers_survive(made):
     told = made.told[0]
     losses = [list(row) for row in told.history.losses]

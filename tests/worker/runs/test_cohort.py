@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from db.contract import pricing
+from db.contract import pricing, sampling
 from db.contract.objectives import OBJECTIVES
 from db.contract.spec import AdapterSpec
 from tests.worker.linear import BASE, LinearScorer, dataset, spec
@@ -145,6 +145,33 @@ def test_tokens_are_the_price(activation, steps, repeat):
     paid = sum(r.tokens for r in seen), sum(r.evaluation.tokens for r in seen if r.evaluation)
     price = pricing.price(job, counts(data.train), counts(data.valid))
     assert paid == (price.training, price.evaluation)
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+@pytest.mark.parametrize("ahead", [7, 45])
+def test_a_method_s_own_rows_are_scored_and_priced(ahead, repeat):
+    """60 rows, 3 minibatches an epoch. A refresh scores the first rows of the walk and no minibatch; the price has
+    both, and prompts are paid for once, at their place in the first epoch or at the first refresh."""
+    adapter = AdapterSpec(rank=4, alpha=8.0, targets=("q_proj",), activation="answer", invocation=(5,))
+    svrg = {"name": "svrg", "anchor_rows": ahead, "anchor_every": 4, "anchor_queries": 3, "learning_rate": 0.05}
+    job = spec(steps=14, method=svrg, repeat=repeat).model_copy(update={"adapter": adapter})
+    data, scorer = answering(dataset(0)), LinearScorer()
+    first = begin("ftjob-a", job, BASE, data)
+    order = sampling.permutation(job.seed, 0, 60)
+    run, seen, unscored = first, [], 0
+    while run.step < 14:
+        minibatch = run.minibatch()
+        ((run, result),) = cohort.step([run], scorer)
+        asked = [t.examples for t in scorer.trials]
+        asked = asked[-len(result.losses) :]
+        own = tuple(data.train[i] for i in order[:ahead])
+        refresh = (run.step - 1) % 4 == 0
+        assert asked == [own if refresh else minibatch] * (6 if refresh else 4)
+        unscored += 4 * sum(e.tokens for e in minibatch) if refresh else 0
+        seen.append(result)
+    price = pricing.price(job, counts(data.train), counts(data.valid))
+    assert sum(r.tokens for r in seen) == price.training - unscored
+    assert resumed(first, rows(seen)).params.tobytes() == run.params.tobytes()
 
 
 def test_prompts_are_paid_for_once_however_often_a_run_changes_hands():

@@ -23,6 +23,7 @@ METHODS = [
     {"name": "zo_muon", "window_rank": 2, "nu": 7, "learning_rate": 10.0, "eps": 1.0, "queries": 1},
     {"name": "sparse_mezo", "density": 0.5, "mask_every": 7, "learning_rate": 6.0, "eps": 0.1},
     {"name": "dizo", "project_every": 4, "project_pairs": 1, "learning_rate": 6.0, "eps": 0.1},
+    {"name": "svrg", "anchor_every": 4, "anchor_rows": 30, "learning_rate": 3.0, "eps": 0.1},
 ]
 
 

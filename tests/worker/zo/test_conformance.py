@@ -113,6 +113,10 @@ METHODS = {
     "guided best, B more": case(
         "364223bc298cb5b7", "guided", 0.005, pool=3, pick="best", a_factor=0.5, weight_decay=0.01
     ),
+    "svrg": case("bea4a83a5a9ec1fb", "svrg", 0.003, anchor_every=4, anchor_rows=7),
+    "svrg, B more, decay": case(
+        "c868b5d7b08d19a2", "svrg", 0.002, anchor_every=3, a_factor=0.5, clip=3.0, weight_decay=0.01, anchor_factor=2.0
+    ),
     "random search": case("e202fc53473d1ae1", "random_search", 0.2, candidates=5, schedule="linear"),
 }
 # Losses of the quadratic that are less than 0.1 are not to be had by trying places at random.
