@@ -1,4 +1,4 @@
-// Curves and the playground; everything else is htmx. What a model says is text, never HTML.
+// Curves; everything else is htmx.
 "use strict";
 
 const COLOURS = ["#0a60c2", "#c2410c", "#15803d", "#7e22ce"];
@@ -96,80 +96,4 @@ function drawn(place) {
   }).observe(canvas);
 }
 
-// Server-sent events of a streamed answer, one parsed chunk at a time; throws what the stream says went wrong.
-async function* chunks(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let left = "", whole = false;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    left += value;
-    const lines = left.split("\n");
-    left = lines.pop();
-    for (const line of lines) {
-      if (!line.startsWith("data: ")) continue;
-      if (line === "data: [DONE]") { whole = true; continue; }
-      const chunk = JSON.parse(line.slice(6));
-      if (chunk.error) throw new Error(chunk.error.message);
-      yield chunk;
-    }
-  }
-  if (!whole) throw new Error("The answer was cut off.");
-}
-
-async function speak(form, column, model, stop) {
-  const said = column.querySelector(".answer"), about = column.querySelector(".about");
-  said.textContent = "";
-  about.textContent = "waits…";
-  const fields = new FormData(form), began = performance.now();
-  const messages = [];
-  if (fields.get("system")) messages.push({ role: "system", content: fields.get("system") });
-  messages.push({ role: "user", content: fields.get("prompt") });
-  const asked = { model, messages, stream: true, stream_options: { include_usage: true }, max_tokens: Number(fields.get("max_tokens")), temperature: Number(fields.get("temperature")) };
-  let first = null, spoke = model, tokens = null;
-  try {
-    const answer = await fetch(form.action, {
-      method: "POST", body: JSON.stringify(asked), signal: stop,
-      headers: { "content-type": "application/json", "x-onward-form": document.querySelector("meta[name=csrf]").content },
-    });
-    if (!answer.ok) throw new Error((await answer.json()).error.message);
-    for await (const chunk of chunks(answer)) {
-      spoke = chunk.model || spoke;
-      if (chunk.usage) tokens = chunk.usage.completion_tokens;
-      const text = chunk.choices && chunk.choices[0] && chunk.choices[0].delta.content;
-      if (!text) continue;
-      if (first === null) first = performance.now() - began;
-      said.textContent += text;
-    }
-    const whole = performance.now() - began;
-    about.textContent = `${spoke}: ${tokens === null ? "" : `${tokens} tokens, `}first after ${Math.round(first ?? whole)} ms, all after ${Math.round(whole)} ms`;
-  } catch (error) {
-    about.textContent = stop.aborted ? "stopped" : error.message;
-    about.classList.add("wrong");
-  }
-}
-
-function playground(form) {
-  const columns = document.getElementById("answers");
-  let stop = null;
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (stop) stop.abort();
-    stop = new AbortController();
-    columns.textContent = "";
-    const models = [...form.querySelectorAll("select[name=model]")].map((list) => list.value).filter((name) => name);
-    for (const model of new Set(models)) {
-      const column = element("section", { className: "column" },
-        element("h2", { textContent: model }),
-        element("p", { className: "answer" }),
-        element("p", { className: "about" }));
-      column.querySelector(".answer").setAttribute("aria-live", "polite");
-      columns.append(column);
-      speak(form, column, model, stop.signal);
-    }
-  });
-  form.querySelector("button[type=button]").addEventListener("click", () => stop && stop.abort());
-}
-
 document.querySelectorAll(".plot").forEach(drawn);
-document.querySelectorAll("form.playground").forEach(playground);
