@@ -20,7 +20,7 @@ class Browser:
 
     @property
     def token(self):
-        return re.search(r'name="csrf" content="([^"]*)"', self.http.get("files").text)[1]
+        return re.search(r'name="csrf" value="([^"]*)"', self.http.get("files").text)[1]
 
     def get(self, path, **headers):
         return self.http.get(path, headers=headers)
