@@ -64,6 +64,6 @@ def test_the_client_shows_it(root, anna):
 
 
 def test_what_is_nowhere_is_not_said_to_be_under_v1(root):
-    for path in ("/nothing", "/v1/nothing", "/v1/v1/nothing", "/console"):
+    for path in ("/nothing", "/v1/nothing", "/v1/v1/nothing", "/consoles"):
         said = httpx.get(root + path).json()["error"]["message"]
         assert said == f"Unknown request URL: GET {path}."

@@ -7,7 +7,8 @@ import pytest
 from tests.docs.following import ROOT
 
 FILE, FUNCTION = 250, 40  # lines
-FILES = sorted(path for part in ("api", "db", "worker") for path in (ROOT / part).rglob("*.py"))
+WRITTEN = ROOT / "db/contract/evidence.py"  # by the study, from its JSON: a table, as long as what was measured
+FILES = sorted(p for part in ("api", "db", "worker") for p in (ROOT / part).rglob("*.py") if p != WRITTEN)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
