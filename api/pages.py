@@ -26,7 +26,8 @@ POLICY: Final = (
 ABOUT: Final = "A self-hosted fine-tuning service. OpenAI's clients work with this base_url and a key of its operator."
 PAGE: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Onward</title></head>
 <body style="font-family: sans-serif; max-width: 40em; margin: 4em auto"><h1>Onward {version}</h1><p>{about}</p>
-<p>base_url: <code>{base_url}</code></p><p><a href="{root}/docs">The API, described</a></p></body></html>"""
+<p>base_url: <code>{base_url}</code></p><p><a href="{root}/docs">The API, described</a></p>
+<p><a href="{root}/console">The console</a></p></body></html>"""
 
 
 @router.get("/")

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api import errors, missing
@@ -67,14 +68,13 @@ def acts(job: JobObject) -> tuple[str, ...]:
 
 
 @router.post("/jobs/{job_id}/{act}")
-def steer(
-    request: Request, job_id: str, act: str, visitor: Visitor, context: Ctx, csrf: Annotated[str, Form()] = ""
-) -> Response:
+async def steer(request: Request, job_id: str, act: str, visitor: Visitor, context: Ctx) -> Response:
     """Pause, resume or cancel; back to the job's page."""
-    session.trusted(request, csrf)
+    sent = await session.fields(request, context)
+    session.trusted(request, sent.get("csrf", ""))
     if act not in ACTS:
         raise errors.ApiError(404, f"There is no such act: {act[:40]}")
-    ACTS[act](job_id, visitor, context)
+    await run_in_threadpool(ACTS[act], job_id, visitor, context)
     return moved(request, f"jobs/{job_id}")
 
 

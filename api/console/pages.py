@@ -1,10 +1,9 @@
 """Pages around the jobs: signing in and out, files, keys and use, and the console's own files."""
 
 from contextlib import AsyncExitStack
-from itertools import islice
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from starlette.datastructures import UploadFile
@@ -12,19 +11,17 @@ from starlette.exceptions import HTTPException
 
 from api import body, errors, files
 from api.console import session
-from api.console.preview import Shown, preview
+from api.console.preview import BYTES, Shown, preview
 from api.console.rendering import ASSETS, HEADERS, KINDS, ConsoleRoute, moved, page
 from api.console.session import Visitor
 from api.context import Context, Ctx
 from db import files as stored
-from db.contract.rows.files import parse
 from db.contract.rows.jsonl import BadRow
 from db.tenant import keys
 from db.usage import RECENT, recent_tokens, today
 
 router = APIRouter(prefix="/console", include_in_schema=False, route_class=ConsoleRoute)
 LISTED: Final = 100  # files on the page
-ROWS: Final = 20  # of a file that is looked at
 
 
 @router.get("/static/{name}")
@@ -42,23 +39,24 @@ def login(request: Request) -> Response:
 
 
 @router.post("/login")
-def enter(request: Request, context: Ctx, key: Annotated[str, Form()] = "") -> Response:
+async def enter(request: Request, context: Ctx) -> Response:
     """A good key becomes the session."""
     session.same_site(request)
+    key = (await session.fields(request, context)).get("key", "").strip()
     try:
-        session.checked(request, context, key.strip())
+        await run_in_threadpool(session.checked, request, context, key)
     except errors.ApiError as error:
         if error.status not in (401, 403):
             raise
         return page(request, "login.html", error.status, wrong=error.message)
     entered = moved(request, "jobs")
-    session.begin(entered, request, key.strip())
+    session.begin(entered, request, key)
     return entered
 
 
 @router.post("/logout")
-def leave(request: Request, csrf: Annotated[str, Form()] = "") -> Response:
-    session.trusted(request, csrf)
+async def leave(request: Request, context: Ctx) -> Response:
+    session.trusted(request, (await session.fields(request, context)).get("csrf", ""))
     left = moved(request, "login")
     session.end(left, request)
     return left
@@ -106,13 +104,11 @@ async def look(
     chosen = model if model in models else models[0] if models else None
 
     def rows() -> Shown:
-        with context.transaction(visitor.id) as opened:
-            row = stored.get(visitor.id, opened, file_id)
-            chunks = stored.content(visitor.id, opened, file_id)
-            if row is None or chunks is None or row.purpose != "fine-tune":
-                return Shown()
-            lines = list(islice(parse(chunks, files.limits(context.settings)), ROWS))
-        return preview(lines, chosen, acts, context.settings)
+        if found.purpose != "fine-tune":
+            return Shown()
+        start = stored.piece(visitor.id, lambda: context.transaction(visitor.id), file_id, 0) or b""
+        known = files.limits(context.settings)
+        return preview(start[:BYTES], found.bytes, known, chosen, acts, context.settings)
 
     shown = await run_in_threadpool(rows)
     return page(request, "file.html", file=found, shown=shown, models=models, model=chosen, acts=acts)

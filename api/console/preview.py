@@ -3,11 +3,18 @@ for the base's small files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Final
 
+from db.contract.rows.files import parse
 from db.contract.rows.formats import Row
+from db.contract.rows.jsonl import Limits
 from db.contract.tokens.base_model import Base, NamesModels, UnknownBase, UnusableBase, load
 from db.contract.tokens.encoding import Encoded, Unencodable, decoded, encode
 from db.contract.tokens.invocation import Tail, joined
+
+ROWS: Final = 20
+BYTES: Final = 64 << 10  # of a file's beginning: what is tokenised inside of a request, whatever its rows are
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,13 @@ class Shown:
     wrong: str | None = None
 
 
-def preview(rows: Sequence[Row], model: str | None, acts: str, settings: NamesModels) -> Shown:
-    """The rows under a base model, for an adapter that acts on `all` tokens or from the `answer`'s invocation on."""
+def preview(start: bytes, size: int, limits: Limits, model: str | None, acts: str, settings: NamesModels) -> Shown:
+    """The rows that a file of `size` bytes begins with, of `start` those that are whole, under a base model, for an
+    adapter that acts on `all` tokens or from the `answer`'s invocation on."""
+    whole = start if len(start) == size else start[: start.rfind(b"\n") + 1]
+    if not whole:
+        return Shown(wrong=f"The first row alone is longer than {BYTES:,} bytes: it is not shown.")
+    rows = list(islice(parse([whole], limits), ROWS))
     try:
         base = load(model or "", settings)
     except (UnknownBase, UnusableBase) as error:

@@ -8,17 +8,19 @@ has the key can make.
 import hashlib
 import hmac
 from typing import Annotated, Final
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials
 
-from api import auth, errors
+from api import auth, body, errors
 from api.auth import Caller
 from api.context import Context, Ctx
 
 COOKIE: Final = "onward_session"
 SECONDS: Final = 12 * 3600
 LONGEST: Final = 256  # characters of a key that is tried
+FORM_BYTES: Final = 4096  # of a form without a file
 
 
 def begin(response: Response, request: Request, key: str) -> None:
@@ -55,6 +57,15 @@ async def entered(request: Request, found: Annotated[Caller, Depends(known)], co
     return await auth.entered(request, found, context)
 
 
+async def fields(request: Request, context: Context) -> dict[str, str]:
+    """Of a form without a file, read under a limit as every body is: anybody may send one to sign in.
+
+    Raises ApiError."""
+    pieces = body.limited(request, FORM_BYTES, "The form", context.settings)
+    text = b"".join([piece async for piece in pieces]).decode("utf-8", "replace")
+    return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=64)) if text.count("&") < 64 else {}
+
+
 def token(request: Request) -> str:
     """What a form of this session carries; empty where there is none."""
     key = request.cookies.get(COOKIE, "")
@@ -71,8 +82,8 @@ def trusted(request: Request, sent: str) -> None:
 
 
 def same_site(request: Request) -> None:
-    """Raises ApiError 403 for what another site's page sent. Browsers say so in one of two headers, and of what says
-    neither no cookie comes that was set as ours is."""
+    """Raises ApiError 403 for what another site's page sent, as browsers say themselves; from one that does not say,
+    another site's request has no cookie that was set as ours is."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise errors.ApiError(403, "Sent by another site's page.", code="other_site")
 

@@ -138,6 +138,15 @@ def test_rows_are_shown_as_tokens_with_what_is_learned(at_annas, anna, row):
     assert "switched on by" in answer
 
 
+def test_only_the_beginning_of_a_file_is_tokenised(at_annas, anna):
+    long = COMPLETION | {"prompt": "word " * 6000}
+    page = at_annas.get(f"files/{upload(anna, long, long, long)}").text
+    assert "3 rows" in page
+    assert page.count("<li value=") == 2  # the third begins where 64 KiB have been read
+    longest = upload(anna, COMPLETION | {"prompt": "word " * 20_000})
+    assert "The first row alone is longer" in at_annas.get(f"files/{longest}").text
+
+
 def test_what_tenants_write_is_text(at_annas, anna):
     file = upload(anna, *[COMPLETION | {"prompt": MARKUP}] * 3, name=f"{MARKUP}.jsonl")
     job = submit(anna, file, suffix="a")

@@ -42,11 +42,21 @@ def test_a_key_becomes_a_cookie_that_no_script_reads(browser, anna):
     assert browser.get("jobs").status_code == 303
 
 
-@pytest.mark.parametrize("key", ["", "sk-onward-wrong", "x" * 10_000, "\x00", "ключ"])
+@pytest.mark.parametrize("key", ["", "sk-onward-wrong", "x" * 1000, "\x00", "ключ"])
 def test_a_wrong_key_is_told_so_and_no_session(browser, key):
     answer = browser.http.post("login", data={"key": key})
     assert (answer.status_code, COOKIE in answer.headers.get("set-cookie", "")) == (401, False)
     assert "wrong" in answer.text
+
+
+def test_a_form_is_read_under_a_limit_before_anybody_is_known(browser):
+    plain, parts = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
+    field = b'--b\r\ncontent-disposition: form-data; name="key"\r\n\r\n'
+    long = [(b"key=" + b"x" * 100_000, plain), (b"&".join([b"a=1"] * 50_000), plain), (field + b"x" * 100_000, parts)]
+    for body, kind in long:
+        assert browser.http.post("login", content=body, headers={"content-type": kind}).status_code == 413
+    many = browser.http.post("login", content=b"&".join([b"a=1"] * 500))
+    assert many.status_code == 401
 
 
 def test_a_session_ends_with_its_key(browser, anna, factory):
