@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import set_forward_context
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.llm_engine import LLMEngine
 
 from worker.engine import kernels, lora, processor
 from worker.engine.attention import BranchAttention
@@ -146,6 +147,11 @@ class Engine:
         """One step of vLLM's scheduler: what the requests in it have come to."""
         with self.turns.taken("serving"):
             return list(self._llm.llm_engine.step())
+
+    @property
+    def served(self) -> LLMEngine:
+        """vLLM's own engine, for what serves through it on this thread."""
+        return self._llm.llm_engine
 
     def versions(self) -> dict[str, str]:
         return {"vllm": vllm.__version__, "torch": torch.__version__}

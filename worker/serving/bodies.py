@@ -58,6 +58,8 @@ def fields(said: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
     options = kept.pop("stream_options", None)
     if isinstance(options, dict) and kept.get("stream"):
         kept["stream_options"] = {"include_usage": options.get("include_usage") is True}
+    if kept.get("temperature") == 0 and kept.get("n", 1) != 1:  # several alike, which vLLM takes for a mistake
+        kept |= {"temperature": 1.0, "top_k": 1}
     seed = kept.get("seed")
     kept["seed"] = seed % SEEDS if isinstance(seed, int) else secrets.randbelow(SEEDS) if seed is None else seed
     return kept

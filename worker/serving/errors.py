@@ -79,9 +79,15 @@ def refused(error: BaseException) -> Refused:
     if isinstance(error, ValidationError):
         return _unfit(error)
     if isinstance(error, (VLLMClientError, *THEIRS)):
-        return vllms(create_error_response(error).model_dump()["error"])
+        said = create_error_response(error).model_dump()["error"]
+        return vllms(said | {"message": _said(error)})
     log.error("a request failed", exc_info=error)
     return Refused(500, "internal_error", "The request failed for a reason that is not its own.")
+
+
+def _said(error: BaseException) -> str:
+    """Its sentence alone: vLLM's errors append names of its own parameters and what was sent."""
+    return str(error.args[0]) if error.args else str(error)
 
 
 def vllms(error: dict[str, Any]) -> Refused:

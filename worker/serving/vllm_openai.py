@@ -16,7 +16,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.lora.request import LoRARequest
 from vllm.renderers.online_renderer import OnlineRenderer
 
-from worker.serving import bodies, errors
+from worker.serving import bodies, errors, vllm_grammars
 from worker.serving.asks import ASKED, Ask
 from worker.serving.vllm_client import Client
 
@@ -54,6 +54,7 @@ class OpenAI:
     name for it, tools are taken."""
 
     def __init__(self, client: Client, name: str, tool_parser: str | None = None) -> None:
+        vllm_grammars.install()
         self.tools = tool_parser is not None
         paths = [BaseModelPath(name=name, model_path=name)]
         models = OpenAIServingModels(engine_client=client, base_model_paths=paths)
