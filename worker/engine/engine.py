@@ -23,12 +23,14 @@ import vllm
 from numpy.typing import NDArray
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import set_forward_context
+from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import kernels, lora, processor
+from worker.engine import activation, kernels, lora, processor
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
+from worker.engine.places import Places
 from worker.engine.prefill import Prefill, ScratchCache, prefill
 from worker.engine.start import sizes, start
 from worker.engine.turns import Turns
@@ -42,7 +44,8 @@ class Engine:
     `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take.
+    `vocab` the number of logits, `token_bytes` what the keys and values of a token take. `places` are where adapters
+    lie that requests wear.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -68,7 +71,11 @@ class Engine:
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
         self._take_attention()
-        self._lora, self.modules = lora.install(self._runner.lora_manager._adapter_manager, self.device)
+        manager = self._runner.lora_manager._adapter_manager
+        self._lora, stacks = lora.install(manager, self.device)
+        self.modules = {name: (int(a.shape[2]), int(b.shape[1])) for name, (a, b) in stacks.items()}
+        self.places = Places(manager, self._lora, stacks)
+        activation.install(self._runner)
         kernels.use(self._runner.model, self.device)
 
     def _take_attention(self) -> None:
@@ -137,11 +144,25 @@ class Engine:
         return logits
 
     def add_request(
-        self, request: str, ids: Sequence[int], sampling: vllm.SamplingParams, adapter: LoRARequest | None = None
+        self,
+        request: str,
+        ids: Sequence[int],
+        sampling: vllm.SamplingParams,
+        adapter: LoRARequest | None = None,
+        start: int = 0,
+        salt: str | None = None,
     ) -> None:
-        """Queue a request by this name for the steps to come. Raises ValueError for one that the model cannot take."""
+        """Queue a request by this name for the steps to come. It wears an adapter that `places` gave, from token
+        `start` of its prompt on, and shares keys and values of prompts with requests of the same `salt`, with nobody
+        where that is None. Raises ValueError for one that the model cannot take, NotHeld for an adapter that has no
+        place."""
+        prompt = tokens_input(list(ids), cache_salt=request if salt is None else salt)
         with self.turns.taken("serving"):
-            self._llm.llm_engine.add_request(request, {"prompt_token_ids": list(ids)}, sampling, lora_request=adapter)
+            if adapter is not None:
+                self.places.demand(adapter)
+                if start:
+                    adapter, sampling = activation.named_from(adapter, start), activation.acting_from(sampling, start)
+            self._llm.llm_engine.add_request(request, prompt, sampling, lora_request=adapter)
 
     def step(self) -> list[vllm.RequestOutput]:
         """One step of vLLM's scheduler: what the requests in it have come to."""
