@@ -21,12 +21,8 @@ class WorkerSettings(Settings):
     With `serve_secret` a worker answers chats of the API on `serve_port` (0: any free one), which dials it by
     `serve_address` (empty: this host's name). At most `serve_queue_tokens` tokens of requests wait; at its end running
     answers have `serve_drain_seconds`. `serve_tool_parser` is vLLM's name of what reads the base's calls of tools;
-    empty, it is asked for none.
-    bounds the keys and values that jobs of activation `answer` keep of their prompts. Requests wear `serve_slots`
-    adapters at one time, and of those that they have worn `serve_adapter_bytes` are kept in memory. A step that takes
-    longer than `stuck_seconds` makes the worker unhealthy. One that is out of service for its disk tries it every
-    `disk_seconds`. Of a run whose journal is not enough a point is kept every `point_steps` at least. With
-    `only_autograd` a worker takes jobs that need derivatives alone: it stands beside an engine.
+    empty, it is asked for none. Requests wear `serve_slots` adapters at one time, and of those that they have worn
+    `serve_adapter_bytes` are kept in memory.
     """
 
     model: str = Field(min_length=1)

@@ -2,6 +2,7 @@
 server of vLLM's is there to translate. Knows errors, no request."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ log = structlog.get_logger("worker.serving.errors")
 MOST_SAID: Final = 1000  # characters
 # What code that is given somebody's conversation, schema or template may raise of itself.
 THEIRS: Final = (ValueError, TypeError, OverflowError, NotImplementedError, RecursionError, KeyError, TemplateError)
+TOO_LONG: Final = ("input_text", "input_tokens")  # vLLM's names for a prompt
+PLACES: Final = re.compile(r"\[[\d:]+\] /\S+:\d+: ")  # in xgrammar's source
 
 
 @dataclass
@@ -97,7 +100,10 @@ def vllms(error: dict[str, Any]) -> Refused:
         status = 400
     if status >= 500:
         return Refused(500, "internal_error", "The request failed for a reason that is not its own.")
-    return Refused(status, "invalid_value", str(error["message"]), error.get("param"))
+    param, message = error.get("param"), PLACES.sub("", str(error["message"])).strip()
+    if param in TOO_LONG:
+        return Refused(status, "context_length_exceeded", message)
+    return Refused(status, "invalid_value", message, param)
 
 
 def _unfit(error: ValidationError) -> Refused:

@@ -15,13 +15,13 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
+from db.contract.tokens.encoding import last_occurrence
 from worker import metrics
 from worker.engine.owner import Owner
 from worker.engine.places import Places
 from worker.serving import errors
 from worker.serving.asks import ASKED, Ask, Reason, Stream
 from worker.serving.desk import Asked, Desk, Given
-from worker.serving.invocation import invocation_start
 
 EXPECTED: Final = 256  # tokens that an answer is taken to have, where it may have more, until it has them
 
@@ -115,7 +115,7 @@ class Client:
         """From which token on the adapter acts."""
         if ask.wears is None or not (invocation := ask.wears.layout.invocation):
             return 0
-        start = invocation_start(request.prompt_token_ids, invocation)
+        start = last_occurrence(request.prompt_token_ids, invocation)
         if start is None:
             raise errors.invocation_missing(self.renderer.get_tokenizer().decode(invocation))
         return start
