@@ -16,8 +16,8 @@ PATIENCE: Final = 2048  # tokens by which others may run ahead of a request that
 @dataclass(eq=False)
 class Waiting(Generic[T]):
     """A request that waits. `cost` is in tokens, > 0; `weight` its tenant's, > 0; `wears` names an adapter, or none.
-    `passed` counts the tokens of its own tenant's later requests that took a place while it found none, `charged` what
-    its tenant was charged for it."""
+    `passed` counts the tokens of others that took a place when it was its turn and it found none, `charged` what its
+    tenant was charged for it."""
 
     tenant: str
     weight: float
@@ -37,6 +37,7 @@ class Queues(Generic[T]):
         self._waiting: dict[str, list[Waiting[T]]] = {}
         self._served: dict[str, float] = {}  # tokens over weight, of tenants that wait or run
         self._running: dict[str, int] = {}  # requests
+        self._stuck: dict[str, Waiting[T]] = {}  # of each tenant, the first that found no place in its turn
         self._level = 0.0  # where one starts that was away
 
     def __len__(self) -> int:
@@ -58,19 +59,19 @@ class Queues(Generic[T]):
 
     def take(self, accept: Callable[[Waiting[T]], bool]) -> Waiting[T] | None:
         """The next to be served, charged to its tenant; None where nobody is accepted. `accept` is asked in order, and
-        refuses a request that finds no place for its adapter: others go past it, but those that would take a place
-        only by so much that it does not starve."""
-        bar = float("inf")  # the account above which nobody else may take a place
+        refuses a request that finds no place for its adapter: others go past it. Those that would take a place do so
+        for PATIENCE tokens at most; then none does before it."""
+        starved = [one for one in self._stuck.values() if one.passed >= PATIENCE]
+        for one in starved:
+            if accept(one):
+                return self._started(one)
         for tenant in sorted(self._waiting, key=lambda t: (self._served[t], t)):
-            closed = self._served[tenant] > bar
             for one in self._waiting[tenant]:
-                if one.wears is not None and closed:
+                if one.wears is not None and starved:
                     continue
                 if accept(one):
-                    self._start(one)
-                    return one
-                bar = min(bar, self._served[tenant] + PATIENCE / one.weight)
-                closed = closed or one.passed >= PATIENCE
+                    return self._started(one)
+                self._stuck.setdefault(tenant, one)
         return None
 
     def remove(self, one: Waiting[T]) -> bool:
@@ -94,21 +95,23 @@ class Queues(Generic[T]):
     def everyone(self) -> Iterable[Waiting[T]]:
         return [one for queue in self._waiting.values() for one in queue]
 
-    def _start(self, one: Waiting[T]) -> None:
+    def _started(self, one: Waiting[T]) -> Waiting[T]:
         self._level = max(self._level, self._served[one.tenant])
-        if one.wears is not None:
-            queue = self._waiting[one.tenant]
-            for earlier in queue[: queue.index(one)]:
-                earlier.passed += one.cost
         self._running[one.tenant] = self._running.get(one.tenant, 0) + 1
         self._take_out(one)
         self._charge(one, one.cost)
+        for stuck in self._stuck.values() if one.wears is not None else ():
+            if self._served[one.tenant] >= self._served[stuck.tenant]:  # else it was not the stuck one's turn
+                stuck.passed += one.cost
+        return one
 
     def _charge(self, one: Waiting[T], tokens: int) -> None:
         self._served[one.tenant] += (tokens - one.charged) / one.weight
         one.charged = tokens
 
     def _take_out(self, one: Waiting[T]) -> None:
+        if self._stuck.get(one.tenant) is one:
+            del self._stuck[one.tenant]
         queue = self._waiting[one.tenant]
         queue.remove(one)
         self.tokens -= one.cost

@@ -115,7 +115,7 @@ class Client:
         """From which token on the adapter acts."""
         if ask.wears is None or not (invocation := ask.wears.layout.invocation):
             return 0
-        start = last_occurrence(request.prompt_token_ids, invocation)
+        start = last_occurrence(tuple(request.prompt_token_ids), invocation)
         if start is None:
             raise errors.invocation_missing(self.renderer.get_tokenizer().decode(invocation))
         return start
