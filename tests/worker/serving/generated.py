@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,23 @@ def admitted(engine: Engine, asked: Asked) -> str:
     """The request, queued under a name of its own; its adapter taken."""
     name = f"asked-{next(_numbers)}"
     sampling = SamplingParams(max_tokens=asked.count, temperature=0, ignore_eos=True)
-    adapter = None
-    if asked.wearable is not None:
-        adapter = engine.places.take(asked.wearable)
-        assert adapter is not None, "every place is pinned"
-    engine.add_request(name, asked.ids, sampling, adapter, asked.start, asked.salt)
+
+    def admit() -> None:
+        adapter = None
+        if asked.wearable is not None:
+            adapter = engine.places.take(asked.wearable)
+            assert adapter is not None, "every place is pinned"
+        engine.add_request(name, asked.ids, sampling, adapter, asked.start, asked.salt)
+
+    engine.owner.run(admit)
     return name
+
+
+def given_back(engine: Engine, requests: Sequence[Asked]) -> None:
+    """What they have taken."""
+    for asked in requests:
+        if (wearable := asked.wearable) is not None:
+            engine.owner.run(partial(engine.places.give, wearable.name))
 
 
 def served(engine: Engine, requests: Sequence[Asked], between: Callable[[], None] = lambda: None) -> list[list[int]]:
@@ -64,11 +76,9 @@ def served(engine: Engine, requests: Sequence[Asked], between: Callable[[], None
     names = [admitted(engine, asked) for asked in requests]
     outputs: dict[str, Any] = {}
     while len(outputs) < len(names):
-        outputs |= {output.request_id: output for output in engine.step() if output.finished}
+        outputs |= {output.request_id: output for output in engine.owner.run(engine.step) if output.finished}
         between()
-    for asked in requests:
-        if asked.wearable is not None:
-            engine.places.give(asked.wearable.name)
+    given_back(engine, requests)
     return [list(outputs[name].outputs[0].token_ids) for name in names]
 
 
