@@ -85,7 +85,7 @@ serve_aborts = Counter("onward_serve_aborts_total", "Requests ended before their
 serve_refusals = Counter("onward_serve_refusals_total", "Requests refused or failed, by the code.", (*MODEL, "code"))
 serve_adapters = Gauge("onward_serve_adapters", "Adapters in the engine's places.", MODEL)
 serve_adapters_made = Counter("onward_serve_adapters_made_total", "Adapters made to be worn.", MODEL)
-serve_adapters_evicted = Counter("onward_serve_adapters_evicted_total", "Adapters that left a place for another.", MODEL)
+serve_adapters_evicted = Counter("onward_serve_adapters_evicted_total", "Adapters that made place for another.", MODEL)
 build_info = Gauge(
     "onward_build_info", "1; the labels say what runs.", ("component", "version", "vllm", "torch", "dtype", "scorer")
 )

@@ -1,5 +1,5 @@
-"""The engine's side of serving: who enters vLLM's scheduler, its steps, and what comes of them. All of it happens on the
-engine's thread. Knows requests as tokens; no HTTP and no rows."""
+"""The engine's side of serving: who enters vLLM's scheduler, its steps, and what comes of them. All of it happens on
+the engine's thread. Knows requests as tokens; no HTTP and no rows."""
 
 import time
 from collections.abc import Callable
@@ -59,8 +59,8 @@ class Given:
 
 
 class Desk:
-    """What `Owner.serve` is given. At most `limit` tokens wait here. `tell` hands on what a step has come to, `end` that
-    the engine has ended; neither may raise or wait."""
+    """What `Owner.serve` is given. At most `limit` tokens wait here. `tell` hands on what a step has come to, `end`
+    that the engine has ended; neither may raise or wait."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Desk:
         self._queues: Queues[Asked] = Queues(limit)
         self._running: dict[str, Asked] = {}
         self._most = engine.vllm_config.scheduler_config.max_num_seqs
-        self._rate = Rate()
+        self._rate, self._evicted = Rate(), 0
         self._stalled = False  # what runs waits for something that is told by `nudge`
         self._scheduler = engine.engine_core.engine_core.scheduler
         self.steps = 0
@@ -162,6 +162,7 @@ class Desk:
             return True
         if adapter is None:
             return False
+        self._say_places()
         asked.wears = True
         if asked.start:
             adapter = activation.named_from(adapter, asked.start)
@@ -172,6 +173,7 @@ class Desk:
     def _enter(self, asked: Asked) -> None:
         assert asked.waited is not None
         self._running[asked.name] = asked
+        metrics.serve_running.labels(self._model).set(len(self._running))
         if asked.stream.ask.wears is not None and not asked.wears:
             self._leave(asked)
             return
@@ -235,6 +237,7 @@ class Desk:
 
     def _leave(self, asked: Asked) -> None:
         del self._running[asked.name]
+        metrics.serve_running.labels(self._model).set(len(self._running))
         if asked.wears and asked.stream.ask.wears is not None:
             asked.wears = False
             self._places.give(asked.stream.ask.wears.name)
@@ -245,6 +248,11 @@ class Desk:
         """Whether nothing that runs can be scheduled before its grammar is compiled; each will nudge."""
         running, _ = self._scheduler.get_request_counts()
         return running == 0 and all(r.use_structured_output for r in self._scheduler.requests.values())
+
+    def _say_places(self) -> None:
+        metrics.serve_adapters.labels(self._model).set(len(self._places.held))
+        metrics.serve_adapters_evicted.labels(self._model).inc(self._places.evicted - self._evicted)
+        self._evicted = self._places.evicted
 
     def _say_queued(self) -> None:
         metrics.serve_queued_tokens.labels(self._model).set(self._queues.tokens)

@@ -1,5 +1,5 @@
-"""The worker's one private port: two of OpenAI's routes and its load, for an API that shows the secret. Answers by events
-are passed on as they come; one that cannot be finished ends with an error event and without `[DONE]`. Knows HTTP."""
+"""The worker's one private port: two of OpenAI's routes and its load, for an API that shows the secret. Answers by
+events are passed on as they come; one that cannot be finished ends with an error event and without `[DONE]`."""
 
 import asyncio
 import json

@@ -1,22 +1,30 @@
-"""Serving of one worker, put together: vLLM's classes over the engine's thread, adapters, and the port. Begins, drains and
-ends. Knows settings; no request."""
+"""Serving of one worker, put together: vLLM's classes over the engine's thread, adapters, and the port. Begins, drains
+and ends. Knows settings; no request."""
 
 import asyncio
 import socket
-import threading
 import time
-from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
 
+from db.contract.tokens.base_model import Base
+from db.store.seam import StoreAway
 from worker import metrics
+from worker.adapters.snapshots import Snapshots
 from worker.engine.engine import Engine
-from worker.engine.owner import Owner
+from worker.scoring.metered import MeteredScorer
 from worker.serving import errors
+from worker.serving.adapters import Adapters
 from worker.serving.asks import Ask, Reason
+from worker.serving.fit import Unfit
 from worker.serving.http import Answer, application
+from worker.serving.making import Maker, Unknown
 from worker.serving.server import Server
 from worker.serving.vllm_client import Client
 from worker.serving.vllm_openai import OpenAI
@@ -28,29 +36,46 @@ MAKERS: Final = 2  # adapters that are made at one time
 POLL: Final = 0.05  # seconds
 
 
-class Makes(Protocol):
-    def get(self, name: str) -> Wearable: ...
+def open_serving(
+    settings: WorkerSettings,
+    base: Base,
+    scorer: MeteredScorer,
+    factory: sessionmaker[Session],
+    ended: Callable[[BaseException], None],
+) -> "Serving | None":
+    """What this worker serves: nothing without a secret, or without an engine that can. The sessions of `factory` carry
+    the stores of files; `ended` is told, on the engine's thread, what ended the engine. Raises as `Serving` does."""
+    engine = scorer.engine
+    secret = settings.serve_secret.get_secret_value().strip() if settings.serve_secret is not None else ""
+    if not secret or engine is None:
+        return None
+    maker = Maker(factory, base, settings.max_rank, Snapshots(settings.home / "snapshots"))
+    adapters = Adapters(maker, settings.serve_adapter_bytes)
+    return Serving(settings, secret, base.name, engine.engine, adapters, ended)
 
 
 class Serving:
-    """What a worker serves, from construction, when its port is taken, over `start`, when it answers, to `stop`.
+    """What a worker serves, from construction, when its port is taken, over `start`, when it answers, to `drain`.
 
-    Raises OSError where the port is taken, ValueError for a parser of tools that vLLM has not.
+    Raises OSError where the port is taken, KeyError for a parser of tools that vLLM has not.
     """
 
-    def __init__(self, settings: WorkerSettings, model: str, owner: Owner, engine: Engine, adapters: Makes) -> None:
-        secret = settings.serve_secret.get_secret_value().strip() if settings.serve_secret is not None else ""
-        if not secret:
-            raise ValueError("there is no ONWARD_SERVE_SECRET to serve with")
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        secret: str,
+        model: str,
+        engine: Engine,
+        adapters: Adapters,
+        ended: Callable[[BaseException], None],
+    ) -> None:
         self.model, self.draining = model, False
-        self._adapters = adapters
-        self._context = engine.context
-        self._client = owner.run(
-            lambda: Client(engine.served, engine.places, owner, settings.serve_queue_tokens, model)
-        )
+        self._adapters, self._context, self._made = adapters, engine.context, 0
+        owner, limit = engine.owner, settings.serve_queue_tokens
+        self._client = owner.run(lambda: Client(engine.served, engine.places, owner, limit, model, ended))
         self._openai = OpenAI(self._client, model, settings.serve_tool_parser or None)
         self._makers = ThreadPoolExecutor(MAKERS, thread_name_prefix="adapters")
-        self._making: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._server = Server(application(self, secret), settings.serve_port)
         self._url = f"http://{settings.serve_address or socket.gethostname()}:{self._server.port}"
         owner.serve(self._client.desk)
@@ -84,9 +109,23 @@ class Serving:
     async def wearable(self, name: str, salt: str) -> Wearable:
         """The adapter of this name, made where it is not in memory: one at a time for a tenant, so that nobody's many
         keep others waiting. Raises Refused."""
+        if (kept := self._adapters.kept(name)) is not None:
+            return kept
         loop = asyncio.get_running_loop()
-        async with self._making[salt]:
-            return await loop.run_in_executor(self._makers, self._adapters.get, name)
+        try:
+            async with self._making.setdefault(salt, asyncio.Lock()):
+                made = await loop.run_in_executor(self._makers, self._adapters.get, name)
+        except Unknown as error:
+            raise errors.Refused(404, "adapter_unknown", str(error), "model") from None
+        except Unfit as error:
+            message = f"The adapter cannot be worn: {error}."
+            raise errors.Refused(422, "adapter_unfit", message, "model") from None
+        except (StoreAway, SQLAlchemyError) as error:
+            log.warning("an adapter cannot be read", adapter=name, error=str(error).partition("\n")[0])
+            raise errors.Refused(503, "adapter_away", "The adapter cannot be read now.", retry_after=5) from None
+        metrics.serve_adapters_made.labels(self.model).inc(self._adapters.made - self._made)
+        self._made = self._adapters.made
+        return made
 
     def end(self, ask: Ask, reason: Reason, error: errors.Refused | None = None) -> None:
         self._client.end(ask, reason, error)
@@ -100,11 +139,9 @@ class Serving:
         self.refuse_more()
         until = time.monotonic() + seconds
         while not self._client.idle and time.monotonic() < until:
-            threading.Event().wait(POLL)
+            time.sleep(POLL)
         if (loop := self._server.loop) is not None and not self._client.idle:
             loop.call_soon_threadsafe(self._client.end_all, "drain", errors.draining())
         self._server.stop()
         self._makers.shutdown(wait=False, cancel_futures=True)
 
-
-__all__ = ("Serving", "metrics")

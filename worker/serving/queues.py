@@ -1,8 +1,8 @@
 """Who is served next: queues by tenant, fair in tokens. Pure: knows no engine, no thread and no clock.
 
-Each tenant has an account of the tokens it was served, divided by its weight; the tenant with the lowest goes first, and
-one that comes back after a pause starts level with the others: nobody saves up. A request is charged what it is expected
-to take when it starts, more as it takes more, and what it did not take is given back when it ends.
+Each tenant has an account of the tokens it was served, divided by its weight; the tenant with the lowest goes first,
+and one that comes back after a pause starts level with the others: nobody saves up. A request is charged what it is
+expected to take when it starts, more as it takes more, and what it did not take is given back when it ends.
 """
 
 from collections.abc import Callable, Iterable

@@ -23,10 +23,9 @@ def fault(schema: Any) -> str | None:
     referred to is counted once."""
     if not isinstance(schema, dict):
         return "it is not an object"
-    nodes, text = 0, 0
-    for node, depth, times in _walk(schema):
-        nodes += 1
-        if nodes > NODES:
+    text = 0
+    for number, (node, depth, times) in enumerate(_walk(schema)):
+        if number >= NODES:
             return f"it has more than {NODES} parts"
         if depth > NESTING:
             return f"it is nested deeper than {NESTING} levels"

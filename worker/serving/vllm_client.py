@@ -3,12 +3,11 @@ Lives in one loop. Knows requests as tokens; no HTTP."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from itertools import count
 from typing import Any, Final
 
-from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.renderers.inputs.preprocess import extract_prompt_components
 from vllm.sampling_params import SamplingParams
@@ -27,14 +26,22 @@ EXPECTED: Final = 256  # tokens that an answer is taken to have, where it may ha
 
 
 class Client:
-    """An `EngineClient` of vLLM's by its shape: what its serving classes use of one, and no more. Constructed on any
-    thread; used in the loop that answers."""
+    """An `EngineClient` of vLLM's by its shape: what its serving classes use of one, and no more. Constructed on the
+    engine's thread; used in the loop that answers. `ended` is told, on the engine's thread, what ended it."""
 
-    def __init__(self, engine: LLMEngine, places: Places, owner: Owner, limit: int, model: str) -> None:
+    def __init__(
+        self,
+        engine: LLMEngine,
+        places: Places,
+        owner: Owner,
+        limit: int,
+        model: str,
+        ended: Callable[[BaseException], None],
+    ) -> None:
         self.vllm_config, self.model_config = engine.vllm_config, engine.model_config
         self.renderer, self.input_processor = engine.renderer, engine.input_processor
         self.desk = Desk(engine, places, limit, model, self._tell, self._end)
-        self._owner, self._model = owner, model
+        self._owner, self._model, self._ended = owner, model, ended
         self._tasks = engine.get_supported_tasks()
         self._open: dict[Stream, Asked] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,13 +68,11 @@ class Client:
         self,
         prompt: Any,
         sampling_params: SamplingParams,
-        request_id: str,
-        *,
-        lora_request: LoRARequest | None = None,
-        **_: Any,
+        *_: Any,
+        **__: Any,
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Outputs of a rendered prompt, for the `Ask` of this context. Everything that its sender could have done wrong
-        is raised here, before anything is queued."""
+        """Outputs of a rendered prompt, for the `Ask` of this context, which says whatever else matters. Everything
+        that its sender could have done wrong is raised here, before anything is queued."""
         ask = ASKED.get()
         if self.errored:
             raise self.dead_error
@@ -142,6 +147,7 @@ class Client:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._fail_all)
+        self._ended(error)
 
     def _fail_all(self) -> None:
         """Those too whose request the engine has not heard of: what was posted last is lost."""

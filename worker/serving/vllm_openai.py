@@ -1,5 +1,5 @@
-"""vLLM's own OpenAI classes over our client: they render, validate and word the answers. Names, adapters, errors and the
-wire are not theirs. Pinned with vLLM: what is overridden here is internal to it."""
+"""vLLM's own OpenAI classes over our client: they render, validate and word the answers. Names, adapters, errors and
+the wire are not theirs. Pinned with vLLM: what is overridden here is internal to it."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -32,10 +32,10 @@ OWN: Final = frozenset({  # of vLLM's answers, and in nobody else's
 class _Resolved:
     """Which model a request means was settled before it came to vLLM."""
 
-    async def _check_model(self, request: Any) -> None:
+    async def _check_model(self, _: Any) -> None:
         return None
 
-    def _maybe_get_adapters(self, request: Any, supports_default_mm_loras: bool = False) -> LoRARequest | None:
+    def _maybe_get_adapters(self, *_: Any, **__: Any) -> LoRARequest | None:
         """For the answer's `model` only: the place it will have is not known yet."""
         wears = ASKED.get().wears
         return None if wears is None else LoRARequest(wears.name, 1, wears.name)
