@@ -102,17 +102,17 @@ ENDINGS = (
 def zero(model: str) -> None:
     """Make every series of `model` visible before its first event, so that a rate starts from 0."""
     counters = (forwards, lease_expiries, fenced_writes, nonfinite_losses, slices, slice_errors, engine_failures)
-    for family in (*counters, canaries, replay_seconds, wait_estimate_ratio):
+    serving_too = (serve_wait_seconds, serve_tokens, serve_adapters_made, serve_adapters_evicted)
+    for family in (*counters, canaries, replay_seconds, wait_estimate_ratio, *serving_too):
         family.labels(model)
-    for family, values in ((prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost"))):
+    told_apart: tuple[tuple[Counter, tuple[str, ...]], ...] = (
+        (prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost")),
+        (serve_aborts, ABORTS), (serve_prompt_tokens, PROMPTED), (serve_refusals, REFUSED),
+    )  # fmt: skip
+    for family, values in told_apart:
         for value in values:
             family.labels(model, value)
-    for family in (serve_first_token_seconds, serve_inter_token_seconds, serve_wait_seconds, serve_tokens):
-        family.labels(model)
-    for family, values in ((serve_aborts, ABORTS), (serve_prompt_tokens, PROMPTED), (serve_refusals, REFUSED)):
-        for value in values:
-            family.labels(model, value)
-    for family in (serve_adapters_made, serve_adapters_evicted):
+    for family in (serve_first_token_seconds, serve_inter_token_seconds):
         family.labels(model)
     for reason in REASONS:
         out_of_service.labels(model, reason).set(0)

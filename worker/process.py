@@ -59,7 +59,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
     keeper = StoreKeeper(factory, stores, settings, beats)
     keeper.start()
-    serving: "Serving | None" = None
+    serving: Serving | None = None
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
         progress = _begun(settings, factory, base.name)

@@ -7,21 +7,19 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
-from worker import metrics
 from worker.engine import activation
 from worker.engine.places import Places
 from worker.serving import errors
 from worker.serving.asks import Reason, Stream
+from worker.serving.counts import Counts
 from worker.serving.queues import Queues, Waiting
 
-log = structlog.get_logger("worker.serving.desk")
 SHORT: Final = 4  # requests that wait in vLLM's own queue, which knows no tenants
 
 
@@ -71,12 +69,12 @@ class Desk:
         tell: Callable[[list[Given]], None],
         end: Callable[[BaseException], None],
     ) -> None:
-        self._engine, self._places, self._model = engine, places, model
+        self._engine, self._places = engine, places
         self._tell, self._end = tell, end
         self._queues: Queues[Asked] = Queues(limit)
         self._running: dict[str, Asked] = {}
         self._most = engine.vllm_config.scheduler_config.max_num_seqs
-        self._rate, self._evicted = Rate(), 0
+        self._counts = Counts(model)
         self._stalled = False  # what runs waits for something that is told by `nudge`
         self._scheduler = engine.engine_core.engine_core.scheduler
         self.steps = 0
@@ -101,21 +99,21 @@ class Desk:
         ask = asked.stream.ask
         asked.waited = Waiting(ask.salt, ask.weight, cost, ask.wears.name if ask.wears else None, asked)
         dropped = self._queues.put(asked.waited)
-        self._say_queued()
-        wait = self._rate.seconds(self._queues.tokens)
+        self._counts.queued(self._queues.tokens)
+        wait = self._counts.wait(self._queues.tokens)
         self._tell([Given(one.what.stream, error=errors.overloaded(wait)) for one in dropped])
 
     def abort(self, asked: Asked, reason: Reason) -> None:
         """Take it out, wherever it is, with what it holds. Nothing where it has ended."""
         self._stalled = False
         if asked.waited is not None and self._queues.remove(asked.waited):
-            self._say_queued()
+            self._counts.queued(self._queues.tokens)
         elif self._running.get(asked.name) is asked:
             self._engine.abort_request([asked.name])
             self._leave(asked)
         else:
             return
-        metrics.serve_aborts.labels(self._model, reason).inc()
+        self._counts.aborted(reason)
 
     def nudge(self) -> None:
         """Something that was waited for has come."""
@@ -143,12 +141,12 @@ class Desk:
             self._enter(one.what)
             entered = True
         if entered:
-            self._say_queued()
+            self._counts.queued(self._queues.tokens)
         return entered
 
     def _has_room(self) -> bool:
         _, waiting = self._scheduler.get_request_counts()
-        return self._engine.get_num_unfinished_requests() < self._most and waiting < SHORT
+        return bool(self._engine.get_num_unfinished_requests() < self._most and waiting < SHORT)
 
     def _finds_place(self, one: Waiting[Asked]) -> bool:
         asked = one.what
@@ -162,7 +160,7 @@ class Desk:
             return True
         if adapter is None:
             return False
-        self._say_places()
+        self._counts.places(self._places.held, self._places.evicted)
         asked.wears = True
         if asked.start:
             adapter = activation.named_from(adapter, asked.start)
@@ -173,11 +171,11 @@ class Desk:
     def _enter(self, asked: Asked) -> None:
         assert asked.waited is not None
         self._running[asked.name] = asked
-        metrics.serve_running.labels(self._model).set(len(self._running))
+        self._counts.running(len(self._running))
         if asked.stream.ask.wears is not None and not asked.wears:
             self._leave(asked)
             return
-        metrics.serve_wait_seconds.labels(self._model).observe(time.monotonic() - asked.stream.ask.arrived)
+        self._counts.began(asked.stream.ask.arrived)
         try:
             self._submit(asked)
         except ValueError as error:
@@ -210,7 +208,7 @@ class Desk:
         asked.tokens += new
         self._queues.took(asked.waited, len(output.prompt_token_ids or ()) + asked.tokens)
         if output.finished:
-            self._rate.saw(len(output.prompt_token_ids or ()) + asked.tokens)
+            self._counts.ended(len(output.prompt_token_ids or ()) + asked.tokens)
             self._leave(asked)
         if any(choice.finish_reason == "error" for choice in output.outputs):
             return Given(asked.stream, error=self._error(asked))
@@ -225,19 +223,17 @@ class Desk:
     def _count(self, asked: Asked, output: RequestOutput, new: int) -> None:
         now = time.monotonic()
         if new and not asked.tokens:
-            metrics.serve_prompt_tokens.labels(self._model, "cached").inc(output.num_cached_tokens or 0)
-            computed = len(output.prompt_token_ids or ()) - (output.num_cached_tokens or 0)
-            metrics.serve_prompt_tokens.labels(self._model, "computed").inc(computed)
+            self._counts.prompt(len(output.prompt_token_ids or ()), output.num_cached_tokens or 0)
             if not output.finished:
-                metrics.serve_first_token_seconds.labels(self._model).observe(now - asked.stream.ask.arrived)
+                self._counts.first(now - asked.stream.ask.arrived)
         elif new and asked.last is not None:
-            metrics.serve_inter_token_seconds.labels(self._model).observe(now - asked.last)
-        metrics.serve_tokens.labels(self._model).inc(new)
+            self._counts.next(now - asked.last)
+        self._counts.generated(new)
         asked.last = now
 
     def _leave(self, asked: Asked) -> None:
         del self._running[asked.name]
-        metrics.serve_running.labels(self._model).set(len(self._running))
+        self._counts.running(len(self._running))
         if asked.wears and asked.stream.ask.wears is not None:
             asked.wears = False
             self._places.give(asked.stream.ask.wears.name)
@@ -248,28 +244,3 @@ class Desk:
         """Whether nothing that runs can be scheduled before its grammar is compiled; each will nudge."""
         running, _ = self._scheduler.get_request_counts()
         return running == 0 and all(r.use_structured_output for r in self._scheduler.requests.values())
-
-    def _say_places(self) -> None:
-        metrics.serve_adapters.labels(self._model).set(len(self._places.held))
-        metrics.serve_adapters_evicted.labels(self._model).inc(self._places.evicted - self._evicted)
-        self._evicted = self._places.evicted
-
-    def _say_queued(self) -> None:
-        metrics.serve_queued_tokens.labels(self._model).set(self._queues.tokens)
-
-
-class Rate:
-    """Tokens of requests that have ended, over the last minute or so: how long a queue will take."""
-
-    def __init__(self, since: float = 60.0) -> None:
-        self._since, self._seen = since, [(time.monotonic(), 0)]
-
-    def saw(self, tokens: int) -> None:
-        now = time.monotonic()
-        self._seen = [seen for seen in self._seen if seen[0] > now - self._since] + [(now, tokens)]
-
-    def seconds(self, tokens: int) -> float:
-        """1 to 60, for so many tokens that wait."""
-        took = time.monotonic() - self._seen[0][0]
-        rate = sum(n for _, n in self._seen) / max(took, 1.0)
-        return min(max(tokens / rate if rate else 60.0, 1.0), 60.0)

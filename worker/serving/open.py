@@ -144,4 +144,3 @@ class Serving:
             loop.call_soon_threadsafe(self._client.end_all, "drain", errors.draining())
         self._server.stop()
         self._makers.shutdown(wait=False, cancel_futures=True)
-

@@ -14,11 +14,10 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from db.contract.tokens.encoding import last_occurrence
 from worker import metrics
 from worker.engine.owner import Owner
 from worker.engine.places import Places
-from worker.serving import errors
+from worker.serving import errors, starts
 from worker.serving.asks import ASKED, Ask, Reason, Stream
 from worker.serving.desk import Asked, Desk, Given
 
@@ -118,11 +117,11 @@ class Client:
 
     def _start(self, ask: Ask, request: EngineCoreRequest) -> int:
         """From which token on the adapter acts."""
-        if ask.wears is None or not (invocation := ask.wears.layout.invocation):
+        if ask.wears is None:
             return 0
-        start = last_occurrence(tuple(request.prompt_token_ids), invocation)
+        start = starts.start(request.prompt_token_ids, ask.wears.layout)
         if start is None:
-            raise errors.invocation_missing(self.renderer.get_tokenizer().decode(invocation))
+            raise errors.invocation_missing(self.renderer.get_tokenizer().decode(ask.wears.layout.invocation))
         return start
 
     def _tell(self, given: list[Given]) -> None:

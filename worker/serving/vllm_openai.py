@@ -91,7 +91,8 @@ async def _begun(ask: Ask, answer: Any) -> dict[str, Any] | AsyncGenerator[str, 
     if isinstance(answer, ErrorResponse):
         raise errors.vllms(answer.model_dump()["error"])
     if not isinstance(answer, AsyncGenerator):
-        return _plain(answer.model_dump())
+        plain: dict[str, Any] = _plain(answer.model_dump())
+        return plain
     events = _events(ask, answer)
     first = await anext(events)
     return _chained(first, events)
