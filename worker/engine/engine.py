@@ -29,6 +29,7 @@ from vllm.lora.request import LoRARequest
 
 from worker.engine import kernels, lora, processor
 from worker.engine.attention import BranchAttention
+from worker.engine.depth import Depth
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
 from worker.engine.prefill import Prefill, ScratchCache, prefill
@@ -43,7 +44,8 @@ class Engine:
     `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take.
+    `vocab` the number of logits, `token_bytes` what the keys and values of a token take. Within the contexts of
+    `depth` a forward goes through some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -63,7 +65,7 @@ class Engine:
         self.owner = owner
         self.dtype = processor.named(dtype)
         of = sizes(path, self.dtype)
-        self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
+        self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
             path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
         )
@@ -74,6 +76,7 @@ class Engine:
         manager = self._runner.lora_manager._adapter_manager
         self._lora, self.modules = lora.install(manager, self.device, self.pause)
         kernels.use(self._runner.model, self.device)
+        self.depth = Depth(self._runner.model)
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""
@@ -97,6 +100,7 @@ class Engine:
             self._lora.aside(),
             self._scratch.aside(),
             self._standing_aside(),
+            self.depth.aside(),
         ):
             self.owner.pause()
 
@@ -192,6 +196,7 @@ class Engine:
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
+        del self.depth
         cleanup_dist_env_and_memory()
         gc.collect()
 
