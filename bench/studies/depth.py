@@ -3,7 +3,7 @@ learns.
 
 Evolution strategy on the demo's model and tasks (16 probes of B alone on 4 rows that serve 4 steps, 24 steps), the same
 at every k; k is 30 for all layers. Losses are of held-out rows that nothing was chosen on; seconds are of the
-processor, the bare base's share (prompts, and what lies below the adapter) counted at the first visit. Cells are written
+processor, the base's own share (prompts, what lies below the adapter) counted at the first visit. Cells are written
 one by one, and those of the file are not run again.
 """
 

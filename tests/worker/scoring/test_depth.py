@@ -10,8 +10,11 @@ import pytest
 from tests.worker.scoring.cases import ANSWERABLE, activated, answer, choice, probe, text
 from tests.worker.scoring.conftest import Pair
 from tests.worker.scoring.test_engine_scorer import TOKEN, flat
+from tests.worker.scoring.test_pauses import requests, scored_among
 from worker.engine.prompt_cache import PromptCache
 from worker.types import Example, Layout, Trial
+
+__all__ = ["requests"]  # a fixture
 
 
 @pytest.fixture
@@ -101,3 +104,13 @@ def test_where_nothing_fits_the_cache_it_is_computed_again(fresh: Pair) -> None:
     theirs = flat(fresh.oracle.logprobs(trials))
     for _ in range(2):
         np.testing.assert_allclose(flat(fresh.vllm.logprobs(trials)), theirs, rtol=0, atol=TOKEN)
+
+
+@pytest.mark.parametrize("made", [whole, tails])
+def test_it_pauses_for_what_is_served_and_keeps_every_bit(fresh: Pair, requests, made) -> None:
+    """What is served in a pause goes through all layers, whether the forward ends below the adapter or begins there."""
+    trials = 3 * [t for t in made(fresh, np.random.default_rng(81)) if t.below]  # so many that it pauses often
+    cold, warm = fresh.vllm.score(trials), fresh.vllm.score(trials)
+    fresh.vllm.prompt_cache = PromptCache(fresh.vllm.prompt_cache.budget)
+    assert scored_among(fresh, trials, requests) == cold
+    assert scored_among(fresh, trials, requests) == warm
