@@ -13,9 +13,7 @@ set of the process is put aside for that time, so that vLLM's own step runs as t
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,12 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from worker.engine import activation, kernels, lora, processor
 from worker.engine.attention import BranchAttention
+from worker.engine.depth import Depth
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
 from worker.engine.places import Places
 from worker.engine.prefill import Prefill, ScratchCache, prefill
+from worker.engine.standing import Standing
 from worker.engine.start import sizes, start
 
 TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper than a call for each; long ones are not
@@ -47,7 +47,7 @@ class Engine:
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
     `vocab` the number of logits, `token_bytes` what the keys and values of a token take. `places` are where adapters
-    lie that requests wear.
+    lie that requests wear; within the contexts of `depth` a forward goes through some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -67,7 +67,7 @@ class Engine:
         self.owner = owner
         self.dtype = processor.named(dtype)
         of = sizes(path, self.dtype)
-        self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
+        self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
             path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
         )
@@ -81,6 +81,7 @@ class Engine:
         self.places = Places(manager, self._lora, stacks)
         activation.install(self._runner)
         kernels.use(self._runner.model, self.device)
+        self.depth = Depth(self._runner.model)
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""
@@ -91,6 +92,7 @@ class Engine:
             raise ValueError("the model mixes kinds of attention; one scratch cache cannot hold them")
         self._layers = [self._config.compilation_config.static_forward_context[n] for n in self._group.layer_names]
         self._scratch = ScratchCache(self._layers, cache.num_blocks)
+        self._standing = Standing(self._layers)
         shared = self._group.get_metadata_builder(0)  # which serving uses in the middle of a forward of ours
         self._builder = type(shared)(shared.kv_cache_spec, shared.layer_names, shared.vllm_config, shared.device)
 
@@ -103,14 +105,15 @@ class Engine:
             override_forward_context(None),
             self._lora.aside(),
             self._scratch.aside(),
-            self._standing_aside(),
+            self._standing.aside(),
+            self.depth.aside(),
         ):
             self.owner.pause()
 
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
         attending to itself only."""
-        with self._standing_in(self._attended):
+        with self._standing.doing(self._attended):
             return self._prefilled(ids, lengths, worn)
 
     def _prefilled(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
@@ -139,7 +142,7 @@ class Engine:
                 kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
             return self._attended(number, query, key, value, *args, **kwargs)
 
-        with self._standing_in(keep):
+        with self._standing.doing(keep):
             self._prefilled(np.concatenate(sequences), lengths, ())
         ends = np.cumsum(lengths)
         return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
@@ -163,7 +166,7 @@ class Engine:
             self.pause()
             return out
 
-        with self._standing_in(attend):
+        with self._standing.doing(attend):
             return self._run(ids, torch.from_numpy(positions).to(self.device), worn)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -218,6 +221,7 @@ class Engine:
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
+        del self.depth, self._standing
         cleanup_dist_env_and_memory()
         gc.collect()
 
@@ -239,25 +243,3 @@ class Engine:
             tokens = torch.from_numpy(ids).to(self.device)
             hidden: torch.Tensor = self._runner.model(input_ids=tokens, positions=positions)
         return hidden
-
-    @contextmanager
-    def _standing_in(self, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
-        """Within this, attention layer i does `forward(i, query, key, value)`."""
-        try:
-            for number, layer in enumerate(self._layers):
-                layer.forward = partial(forward, number)
-            yield
-        finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)
-
-    @contextmanager
-    def _standing_aside(self) -> Iterator[None]:
-        """Within this, attention layers do what is their own."""
-        instead = [vars(layer).pop("forward", None) for layer in self._layers]
-        try:
-            yield
-        finally:
-            for layer, forward in zip(self._layers, instead, strict=True):
-                if forward is not None:
-                    layer.forward = forward
