@@ -20,8 +20,9 @@ class Depth:
         found = [m for m in model.modules() if hasattr(m, "start_layer") and hasattr(m, "layers")]
         if len(found) != 1:
             raise ValueError(f"the model has {len(found)} stacks of layers; one can be entered in the middle")
-        self._stack: Any = found[0]
-        self._whole = self._stack.start_layer, self._stack.end_layer
+        stack: Any = found[0]
+        self._stack = stack
+        self._whole: tuple[int, int] = stack.start_layer, stack.end_layer
 
     @contextmanager
     def entering(self, layer: int, hidden: torch.Tensor) -> Iterator[None]:
