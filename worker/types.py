@@ -25,6 +25,10 @@ class EngineOff(Exception):
     """The engine's losses are not what they were at its start: nothing that it returned may be used."""
 
 
+class EngineGone(EngineOff):
+    """The engine has ended in this process, by no fault of what is scored: nothing more comes of it."""
+
+
 @dataclass(frozen=True)
 class Module:
     """One linear module of the base model, by its transformers name: weight is [outputs, inputs]."""
@@ -74,6 +78,16 @@ class Layout:
         """(module, A view, B view) in order."""
         for i, module in enumerate(self.modules):
             yield module, self.tensor(params, 2 * i), self.tensor(params, 2 * i + 1)
+
+
+@dataclass(frozen=True)
+class Wearable:
+    """An adapter as requests may wear it. `name` is its content: never two contents under one name. `params` are
+    [layout.size] and nobody writes to them."""
+
+    name: str
+    layout: Layout
+    params: Params = field(repr=False)
 
 
 @dataclass(frozen=True)
