@@ -31,6 +31,7 @@ from worker.engine import kernels, lora, processor
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
+from worker.engine.pieces import Pieces
 from worker.engine.prefill import Prefill, ScratchCache, prefill
 from worker.engine.start import sizes, start
 
@@ -43,7 +44,8 @@ class Engine:
     `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take.
+    `vocab` the number of logits, `token_bytes` what the keys and values of a token take, `rows` how many rows' logits
+    are computed at once.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -74,6 +76,9 @@ class Engine:
         manager = self._runner.lora_manager._adapter_manager
         self._lora, self.modules = lora.install(manager, self.device, self.pause)
         kernels.use(self._runner.model, self.device)
+        pieces = Pieces(self._lora, self.modules)
+        pieces.install(self._runner.model, manager.modules)
+        self.rows = pieces.rows(self.vocab * self._config.model_config.get_hidden_size())
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""

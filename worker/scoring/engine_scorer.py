@@ -156,7 +156,7 @@ class EngineScorer:
         whether no token before targets[j] has as large a logit and none a larger, where that is asked."""
         rows, which, targets = laid.rows, laid.which, laid.targets
         out, likeliest = np.empty(len(targets), np.float32), np.zeros(len(targets), np.bool_)
-        chunk = max(1, LOGITS // self.engine.vocab)
+        chunk = max(1, min(self.engine.rows, LOGITS // self.engine.vocab))
         by_row = np.argsort(which, kind="stable")
         bounds = np.searchsorted(which[by_row], np.arange(0, len(rows) + chunk, chunk))
         for k, low in enumerate(range(0, len(rows), chunk)):
