@@ -25,6 +25,10 @@ class EngineOff(Exception):
     """The engine's losses are not what they were at its start: nothing that it returned may be used."""
 
 
+class EngineGone(EngineOff):
+    """The engine has ended in this process, by no fault of what is scored: nothing more comes of it."""
+
+
 @dataclass(frozen=True)
 class Module:
     """One linear module of the base model, by its transformers name: weight is [outputs, inputs]."""

@@ -5,7 +5,7 @@ Two sets of adapters never meet. What the engine serves lies in vLLM's own stack
 means nothing outside one forward.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,13 +46,17 @@ class SlotBank:
 
     def fit(self, width: int) -> int:
         """Make room for adapters of up to `width` parameters, forgetting what slots hold; how many slots there are."""
-        slots = min(self.slots, max(1, self._limit // (max(1, width) * self._rows.element_size())))
+        slots = self.room(width)
         if width > self._rows.shape[1] or slots > len(self._rows):
             if slots * width > len(self._memory):  # shapes that take turns, wave by wave, take turns in the same memory
                 self._memory = self._memory.new_empty(slots * width)
             self._rows = self._memory[: slots * width].view(slots, width)
             self._views.clear()
         return len(self._rows)
+
+    def room(self, width: int) -> int:
+        """How many slots there are for adapters of `width` parameters."""
+        return min(self.slots, max(1, self._limit // (max(1, width) * self._rows.element_size())))
 
     def write(self, slot: int, layout: Layout, params: Params) -> None:
         """Overwrite a slot with `params` [layout.size], for which `fit` has made room."""
@@ -104,6 +108,16 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped he
         finally:
             self.worn = None
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within this the engine serves. What it tells of its requests' adapters is told at every step anew, and
+        scoring reads none of it."""
+        worn, self.worn = self.worn, None
+        try:
+            yield
+        finally:
+            self.worn = worn
+
     def update_metadata(
         self, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
     ) -> None:
@@ -119,11 +133,10 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped he
 
 class ModuleLora:
     """What one linear layer calls. `names` are the transformers names of its output slices, in order (q, k, v are one
-    layer in vLLM)."""
+    layer in vLLM). A forward that scores calls `pause` after it."""
 
-    def __init__(self, names: tuple[str, ...], shared: GroupedLora) -> None:
-        self._names = names
-        self._shared = shared
+    def __init__(self, names: tuple[str, ...], shared: GroupedLora, pause: Callable[[], None]) -> None:
+        self._names, self._shared, self._pause = names, shared, pause
 
     def add_lora_linear(
         self,
@@ -147,6 +160,7 @@ class ModuleLora:
                 if name in worn.pairs:
                     _add(y[worn.start : worn.stop, offset : offset + width], x[worn.start : worn.stop], name, worn)
                 offset += width
+        self._pause()
 
     def _serve(
         self,
@@ -164,10 +178,11 @@ class ModuleLora:
             offset += width
 
 
-def install(manager: Any, device: torch.device) -> tuple[GroupedLora, Pairs]:
+def install(manager: Any, device: torch.device, pause: Callable[[], None]) -> tuple[GroupedLora, Pairs]:
     """Replace vLLM's LoRA kernels by the grouped ones in the layers of an adapter `manager` of vLLM's. Returns what all
     layers share, and of every linear that an adapter may act on, by its transformers name, the stacks of what is
-    served: A [places, rank, inputs] and B [places, outputs, rank]."""
+    served: A [places, rank, inputs] and B [places, outputs, rank]. `pause` is called after every linear of a forward
+    that scores."""
     if len(manager.punica_wrapper_mapping) != 1:
         raise ValueError("the model has several LoRA wrappers; only text models are scored")
     shared = GroupedLora(manager.max_num_batched_tokens, manager.max_num_seqs, manager.lora_slots, device)
@@ -177,7 +192,7 @@ def install(manager: Any, device: torch.device) -> tuple[GroupedLora, Pairs]:
         names = tuple(manager.packed_modules.get(name, [name]))
         for part, a, b in zip(names, module.lora_a_stacked, module.lora_b_stacked, strict=True):
             stacks[part] = (a[:, 0], b[:, 0])
-        module.set_mapping(ModuleLora(names, shared))
+        module.set_mapping(ModuleLora(names, shared, pause))
     return shared, stacks
 
 

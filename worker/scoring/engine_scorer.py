@@ -16,6 +16,7 @@ from worker import objectives
 from worker.engine.attention import BranchAttention
 from worker.engine.engine import Engine
 from worker.engine.lora import SlotBank
+from worker.engine.owner import Owner
 from worker.engine.prompt_cache import PromptCache
 from worker.forwards import Forward, Scoring, finished
 from worker.scoring.check_trials import TrialCheck
@@ -29,7 +30,8 @@ LOGITS = 1 << 24  # logits held at once: 64 MiB in fp32
 
 
 class EngineScorer:
-    """A `Scorer` on one in-process engine, from construction to `close`; each wave is a turn of the engine's.
+    """A `Scorer` on one in-process engine, from construction to `close`, with a thread of its own (`owner`); each wave
+    is an act on it, which pauses where there is something to serve.
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
@@ -52,9 +54,22 @@ class EngineScorer:
     ) -> None:
         self.path, self.dtype, self.max_rank = Path(path), dtype, max_rank
         self._max_tokens = max_tokens
-        self.engine = Engine(
-            path, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
-        )
+        self.owner = Owner()
+        try:
+            self.engine = self.owner.run(
+                lambda: Engine(
+                    path,
+                    self.owner,
+                    dtype=dtype,
+                    max_rank=max_rank,
+                    max_tokens=max_tokens,
+                    serve_slots=serve_slots,
+                    name=name,
+                )
+            )
+        except Exception:
+            self.owner.close()
+            raise
         self._check = TrialCheck(self.engine.modules, max_rank, self.engine.context, self.engine.vocab)
         self._bank = SlotBank(slots, self.engine.dtype, self.engine.device)
         self.prompt_cache: PromptCache[torch.Tensor] = PromptCache(prompt_bytes * 3 // 4)
@@ -87,7 +102,7 @@ class EngineScorer:
         self._check(trials)
         out, greedy = blank(trials), unseen(trials)
         width = max((t.layout.size for t in trials if t.layout is not None), default=0)
-        packed = waves(trials, self._bank.fit(width), self._max_tokens, self._max_prompts)
+        packed = waves(trials, self._bank.room(width), self._max_tokens, self._max_prompts)
         forwards = [
             Forward(frozenset(s.number for s in w.segments), w.tokens, partial(self._fill, out, greedy, w, width))
             for w in packed
@@ -95,25 +110,30 @@ class EngineScorer:
         return forwards, out, greedy
 
     def _fill(self, out: list[LogProbs], greedy: list[Greedy | None], wave: Wave, width: int) -> None:
-        """One wave, in a turn of its own. Others may have been scored since it was packed: the bank fits it anew."""
+        """One wave, an act of its own. Others may have been scored since it was packed: the bank fits it anew."""
         laid = lay(wave)
         if not laid.cuts:
             return
-        with self.engine.turns.taken("scoring"):
+
+        def scored() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
             self._bank.fit(width)
-            chosen, likeliest = self._chosen(self._hidden(laid), laid)
+            return self._chosen(self._hidden(laid), laid)
+
+        chosen, likeliest = self.owner.run(scored)
         for trial, example, candidate, start, stop in laid.cuts:
             out[trial][example][candidate] = chosen[start:stop]
             if (best := greedy[trial]) is not None:
                 best[example][candidate] = likeliest[start:stop]
 
     def close(self) -> None:
-        """Stop the engine and give its memory back."""
-        self.engine.close()
+        """Stop the engine, give its memory back and end its thread."""
+        if self.owner.failed is None:
+            self.owner.run(self.engine.close)
+        self.owner.close()
 
     def _hidden(self, laid: Laid) -> torch.Tensor:
         """Hidden states [tokens, width] of a wave, its probes worn."""
-        worn = wear(self._bank, laid.segments)
+        worn = wear(self._bank, laid.segments, self.engine.pause)
         if laid.branched:
             return self.engine.forward_branched(laid.ids, laid.positions, self._attention(laid), worn)
         return self.engine.forward(laid.ids, [stop - start for start, stop in laid.spans], worn)
@@ -128,7 +148,7 @@ class EngineScorer:
         )
         engine = self.engine
         return BranchAttention(
-            laid.spans, laid.positions, laid.branches, numbers, caches, engine.device, engine.together
+            laid.spans, laid.positions, laid.branches, numbers, caches, engine.device, engine.together, engine.pause
         )
 
     def _chosen(self, hidden: torch.Tensor, laid: Laid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

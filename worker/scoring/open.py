@@ -50,7 +50,8 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
     )
     about |= self_check(engine) if settings.self_check else engine.engine.versions()
     metrics.prompt_limit_bytes.labels(base.name).set(engine.prompt_cache.budget)
-    metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
+    peak = engine.owner.run(lambda: peak_flops(engine.engine.device.type, settings.dtype))  # with the engine's threads
+    metrics.peak_flops.labels(base.name).set(peak)
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
     return MeteredScorer(_with_canary(engine, settings, base, weights), base.name, engine.prompt_cache), about
 
