@@ -13,10 +13,13 @@ class WorkerSettings(Settings):
 
     `scorer` torch is the oracle on its own queue: transformers and PEFT, slow and plain. `threads` 0 leaves the
     number of compute threads to the engine; `worker_metrics_port` 0 serves neither metrics nor health. `prompt_bytes`
-    bounds the keys and values that jobs of activation `answer` keep of their prompts. A step that takes longer than
-    `stuck_seconds` makes the worker unhealthy. One that is out of service for its disk tries it every `disk_seconds`.
-    Of a run whose journal is not enough a point is kept every `point_steps` at least. With `only_autograd` a worker
-    takes jobs that need derivatives alone: it stands beside an engine.
+    bounds the keys and values that jobs of activation `answer` keep of their prompts. Requests wear `serve_slots`
+    adapters at one time, and of those that they have worn `serve_adapter_bytes` are kept in memory; `serve_tokens` of
+    them go into one step, and keys and values of `serve_cache_tokens`, of one context at least, are kept. Serving goes
+    before training, which has `train_share_min` of the engine's time where both want it. A step that takes
+    longer than `stuck_seconds` makes the worker unhealthy. One that is out of service for its disk tries it every
+    `disk_seconds`. Of a run whose journal is not enough a point is kept every `point_steps` at least. With
+    `only_autograd` a worker takes jobs that need derivatives alone: it stands beside an engine.
     """
 
     model: str = Field(min_length=1)
@@ -26,6 +29,11 @@ class WorkerSettings(Settings):
     slots: int = Field(default=64, ge=1)
     prompt_bytes: int = Field(default=2 << 30, ge=1 << 20)
     max_tokens: int = Field(default=4096, ge=1)
+    serve_slots: int = Field(default=4, ge=1)
+    serve_adapter_bytes: int = Field(default=256 << 20, ge=0)
+    serve_tokens: int = Field(default=256, ge=1)
+    serve_cache_tokens: int = Field(default=16384, ge=0)
+    train_share_min: float = Field(default=0.0, ge=0, lt=1)
     cohort: int = Field(default=8, ge=1)
     residents: int = Field(default=32, ge=1)
     wish_seconds: float = Field(default=0.5, gt=0)

@@ -81,6 +81,16 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Wearable:
+    """An adapter as requests may wear it. `name` is its content: never two contents under one name. `params` are
+    [layout.size] and nobody writes to them."""
+
+    name: str
+    layout: Layout
+    params: Params = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One scored text: the logits of row positions[j] of sequence `sequence` predict the token targets[j]."""
 

@@ -25,9 +25,10 @@ import vllm
 from numpy.typing import NDArray
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import override_forward_context, set_forward_context
+from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 
-from worker.engine import kernels, lora, processor
+from worker.engine import kernels, places, processor
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
@@ -41,11 +42,11 @@ TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper 
 class Engine:
     """A vLLM engine of one base model on this process's device, made and used on the thread of its `owner`.
 
-    `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
-    adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
+    `max_rank` bounds what is scored and served, `serve_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
+    adapters served at a time; keys and values of `serve_cache` tokens, at least of one context, are kept. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take, `rows` how many rows' logits
-    are computed at once.
+    `vocab` the number of logits, `token_bytes` what a token's keys and values take, of how many `rows` the logits are
+    computed at once, `places` hold what requests wear.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -57,8 +58,9 @@ class Engine:
         *,
         dtype: str,
         max_rank: int,
-        max_tokens: int,
+        serve_tokens: int,
         serve_slots: int,
+        serve_cache: int = 0,
         name: str | None = None,
     ) -> None:
         owner.demand()
@@ -67,17 +69,24 @@ class Engine:
         of = sizes(path, self.dtype)
         self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
         self._llm = start(
-            path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
+            path,
+            of,
+            dtype=dtype,
+            max_rank=max_rank,
+            serve_tokens=serve_tokens,
+            serve_slots=serve_slots,
+            serve_cache=serve_cache,
+            name=name,
         )
         self._runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
         self._take_attention()
-        manager = self._runner.lora_manager._adapter_manager
-        self._lora, self.modules = lora.install(manager, self.device, self.pause)
+        self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
+        self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
         pieces = Pieces(self._lora, self.modules)
-        pieces.install(self._runner.model, manager.modules)
+        pieces.install(self._runner.model, self._runner.lora_manager._adapter_manager.modules)
         self.rows = pieces.rows(self.vocab * self._config.model_config.get_hidden_size())
 
     def _take_attention(self) -> None:
@@ -173,11 +182,22 @@ class Engine:
         return logits
 
     def add_request(
-        self, request: str, ids: Sequence[int], sampling: vllm.SamplingParams, adapter: LoRARequest | None = None
+        self,
+        request: str,
+        ids: Sequence[int],
+        sampling: vllm.SamplingParams,
+        adapter: LoRARequest | None = None,
+        start: int = 0,
+        salt: str | None = None,
     ) -> None:
-        """Queue a request by this name for the steps to come. Raises ValueError for one that the model cannot take."""
+        """Queue a request by this name for the steps to come. It wears what `places` gave from token `start` of its
+        prompt on, and shares prompts' keys and values with requests of the same `salt`, with nobody where that is None.
+        Raises ValueError for one that the model cannot take, NotHeld for an adapter that has no place."""
         self.owner.demand()
-        self._llm.llm_engine.add_request(request, {"prompt_token_ids": list(ids)}, sampling, lora_request=adapter)
+        prompt = tokens_input(list(ids), cache_salt=request if salt is None else salt)
+        if adapter is not None:
+            adapter, sampling = self.places.worn(adapter, sampling, start)
+        self._llm.llm_engine.add_request(request, prompt, sampling, lora_request=adapter)
 
     @property
     def runnable(self) -> bool:

@@ -42,7 +42,15 @@ def sizes(path: str | Path, dtype: torch.dtype) -> Sizes:
 
 
 def start(
-    path: str | Path, of: Sizes, *, dtype: str, max_rank: int, max_tokens: int, serve_slots: int, name: str | None
+    path: str | Path,
+    of: Sizes,
+    *,
+    dtype: str,
+    max_rank: int,
+    serve_tokens: int,
+    serve_slots: int,
+    serve_cache: int,
+    name: str | None,
 ) -> vllm.LLM:
     """The engine; its arguments are those of `worker.engine.engine.Engine`. Raises ValueError for a rank that is not
     supported, CannotCompute for a quantised format that is not."""
@@ -57,7 +65,7 @@ def start(
         dtype=dtype,
         max_model_len=of.context,
         enforce_eager=True,
-        enable_prefix_caching=False,
+        enable_prefix_caching=True,  # within a salt, which every request has (`Engine.add_request`)
         block_size=BLOCK,
         kv_cache_memory_bytes=of.token_bytes * (of.context + 8 * BLOCK),
         max_num_batched_tokens=max_tokens,

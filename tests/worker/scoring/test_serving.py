@@ -1,34 +1,17 @@
 """Scoring and serving in one engine: neither sees the other's adapters or keys and values."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 from vllm import SamplingParams
 from vllm.lora.request import LoRARequest
 
 from tests.worker.scoring.cases import crowd, layout, lm, probe, tokens
 from tests.worker.scoring.conftest import MAX_TOKENS, SLOTS, Pair
 from worker.scoring.packing import waves
-from worker.types import Candidate, Example, Layout, Params, Trial
-
-
-def publish(pair: Pair, shape: Layout, params: Params, folder: Path) -> Path:
-    """An adapter directory as PEFT itself writes it."""
-    targets = [m.name for m in shape.modules]
-    config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, bias="none")
-    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(pair.path), config)
-    with torch.no_grad():
-        for module, a, b in shape.pairs(params):
-            layer = model.base_model.model.get_submodule(module.name)
-            layer.lora_A["default"].weight.copy_(torch.from_numpy(a))
-            layer.lora_B["default"].weight.copy_(torch.from_numpy(b))
-    model.save_pretrained(folder)
-    return folder
+from worker.types import Candidate, Example, Layout, Params, Trial, Wearable
 
 
 def served(pair: Pair, prompts: list[np.ndarray], adapters: list[LoRARequest | None]) -> list[list[float]]:
@@ -55,15 +38,17 @@ def whole(shape: Layout | None, params: Params | None, ids: np.ndarray) -> Trial
     return Trial(shape, params, (Example((ids[:-1],), (rows,)),), "lm")
 
 
-def test_served_requests_get_their_own_adapter_or_none(pair: Pair, tmp_path: Path) -> None:
+def test_served_requests_get_their_own_adapter_or_none(pair: Pair) -> None:
     """A request without adapter beside one with: in vLLM's CPU path it got the last slot's adapter (index -1)."""
     rng = np.random.default_rng(11)
     shape = layout(pair.modules, 8, 16.0)
     params = probe(rng, shape)
-    adapter = LoRARequest("ours", 1, str(publish(pair, shape, params, tmp_path / "adapter")))
+    owner, places = pair.vllm.owner, pair.vllm.engine.places
+    adapter = owner.run(lambda: places.take(Wearable("ours", shape, params)))
     prompts = [tokens(rng, n) for n in (20, 33, 12, 7)]
     wearing = [None, adapter, None, adapter]
     answers = served(pair, prompts, wearing)
+    owner.run(lambda: places.give("ours"))
     expected = [whole(shape if w else None, params if w else None, p) for w, p in zip(wearing, prompts, strict=True)]
     for answer, theirs, mine in zip(answers, pair.oracle.logprobs(expected), pair.vllm.logprobs(expected), strict=True):
         np.testing.assert_allclose(answer, theirs[0][0], rtol=0, atol=1e-5)
