@@ -29,11 +29,10 @@ from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import activation, kernels, lora, processor
+from worker.engine import kernels, places, processor
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
-from worker.engine.places import Places
 from worker.engine.prefill import Prefill, ScratchCache, prefill
 from worker.engine.start import sizes, start
 
@@ -46,8 +45,7 @@ class Engine:
     `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take. `places` are where adapters
-    lie that requests wear.
+    `vocab` the number of logits, `token_bytes` what a token's keys and values take, `places` hold what requests wear.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -75,11 +73,8 @@ class Engine:
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
         self._take_attention()
-        manager = self._runner.lora_manager._adapter_manager
-        self._lora, stacks = lora.install(manager, self.device, self.pause)
-        self.modules = {name: (int(a.shape[2]), int(b.shape[1])) for name, (a, b) in stacks.items()}
-        self.places = Places(manager, self._lora, stacks)
-        activation.install(self._runner)
+        self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
+        self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
 
     def _take_attention(self) -> None:
@@ -183,16 +178,13 @@ class Engine:
         start: int = 0,
         salt: str | None = None,
     ) -> None:
-        """Queue a request by this name for the steps to come. It wears an adapter that `places` gave, from token
-        `start` of its prompt on, and shares keys and values of prompts with requests of the same `salt`, with nobody
-        where that is None. Raises ValueError for one that the model cannot take, NotHeld for an adapter that has no
-        place."""
+        """Queue a request by this name for the steps to come. It wears what `places` gave from token `start` of its
+        prompt on, and shares prompts' keys and values with requests of the same `salt`, with nobody where that is None.
+        Raises ValueError for one that the model cannot take, NotHeld for an adapter that has no place."""
         self.owner.demand()
         prompt = tokens_input(list(ids), cache_salt=request if salt is None else salt)
         if adapter is not None:
-            self.places.demand(adapter)
-            if start:
-                adapter, sampling = activation.named_from(adapter, start), activation.acting_from(sampling, start)
+            adapter, sampling = self.places.worn(adapter, sampling, start)
         self._llm.llm_engine.add_request(request, prompt, sampling, lora_request=adapter)
 
     @property
