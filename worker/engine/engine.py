@@ -13,9 +13,7 @@ set of the process is put aside for that time, so that vLLM's own step runs as t
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,10 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import override_forward_context, set_forward_context
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.llm_engine import LLMEngine
 
 from worker.engine import kernels, places, processor
+from worker.engine.attending import Attending
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
@@ -42,11 +42,11 @@ TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper 
 class Engine:
     """A vLLM engine of one base model on this process's device, made and used on the thread of its `owner`.
 
-    `max_rank` bounds what is scored and served, `serve_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
-    adapters served at a time; keys and values of `serve_cache` tokens, at least of one context, are kept. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
-    that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what a token's keys and values take, of how many `rows` the logits are
-    computed at once, `places` hold what requests wear.
+    `max_rank` bounds what is scored and served; a step of vLLM's scheduler takes `serve_tokens`, out of keys and values
+    of `serve_cache` tokens (at least of a context), for adapters in `serve_slots` places. With a `name` vLLM counts
+    what it serves under it. `modules` maps every linear that an adapter may act on, by its transformers name, to
+    (inputs, outputs). `context` is the longest sequence, `vocab` the number of logits, `rows` of how many tokens they
+    are computed at once, `token_bytes` what a token's keys and values take, `places` hold what requests wear.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -88,6 +88,7 @@ class Engine:
         pieces = Pieces(self._lora, self.modules)
         pieces.install(self._runner.model, self._runner.lora_manager._adapter_manager.modules)
         self.rows = pieces.rows(self.vocab * self._config.model_config.get_hidden_size())
+        self._pairs = pieces.pairs(self._layers[0].num_heads * self._layers[0].head_size)
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""
@@ -97,6 +98,7 @@ class Engine:
         if len(cache.kv_cache_groups) != 1 or len(self._runner.attn_groups[0]) != 1:
             raise ValueError("the model mixes kinds of attention; one scratch cache cannot hold them")
         self._layers = [self._config.compilation_config.static_forward_context[n] for n in self._group.layer_names]
+        self._attending = Attending(self._layers, self._group.layer_names, self.pause)
         self._scratch = ScratchCache(self._layers, cache.num_blocks)
         shared = self._group.get_metadata_builder(0)  # which serving uses in the middle of a forward of ours
         self._builder = type(shared)(shared.kv_cache_spec, shared.layer_names, shared.vllm_config, shared.device)
@@ -110,27 +112,20 @@ class Engine:
             override_forward_context(None),
             self._lora.aside(),
             self._scratch.aside(),
-            self._standing_aside(),
+            self._attending.aside(),
         ):
             self.owner.pause()
 
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
         attending to itself only."""
-        with self._standing_in(self._attended):
-            return self._prefilled(ids, lengths, worn)
+        of = prefill(lengths, self._builder, self.device, self._pairs)
 
-    def _prefilled(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
-        of = prefill(lengths, self._builder, self.device)
-        with self._scratch.bound(of.blocks):
-            return self._run(ids, of.positions, worn, of)
+        def attend(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
+            return self._attending.own(number, of, query, key, value)
 
-    def _attended(self, number: int, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """A layer's own attention, and a pause."""
-        own = self._layers[number]
-        out: torch.Tensor = type(own).forward(own, *args, **kwargs)
-        self.pause()
-        return out
+        with self._attending.by(attend):
+            return self._prefilled(ids, of, worn)
 
     def keys_and_values(self, sequences: Sequence[NDArray[np.int32]]) -> list[torch.Tensor]:
         """Those of whole sequences under the bare base, each [layers, 2, key heads, length, width]."""
@@ -139,15 +134,15 @@ class Engine:
         size = (len(self._layers), 2, layer.num_kv_heads, sum(lengths), layer.head_size)
         kept = torch.empty(size, dtype=self.dtype, device=self.device)
 
-        def keep(
-            number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
-        ) -> torch.Tensor:
+        of = prefill(lengths, self._builder, self.device, self._pairs)
+
+        def keep(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
             for part, given in enumerate((key, value)):
                 kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
-            return self._attended(number, query, key, value, *args, **kwargs)
+            return self._attending.own(number, of, query, key, value)
 
-        with self._standing_in(keep):
-            self._prefilled(np.concatenate(sequences), lengths, ())
+        with self._attending.by(keep):
+            self._prefilled(np.concatenate(sequences), of, ())
         ends = np.cumsum(lengths)
         return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
 
@@ -160,9 +155,7 @@ class Engine:
     ) -> torch.Tensor:
         """Hidden states [tokens, width] of `ids` at `positions` [tokens] that see what `attention` says."""
 
-        def attend(
-            number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
-        ) -> torch.Tensor:
+        def attend(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
             own = self._layers[number]
             q = query.view(-1, own.num_heads, own.head_size)
             k, v = (x.view(-1, own.num_kv_heads, own.head_size) for x in (key, value))
@@ -170,7 +163,7 @@ class Engine:
             self.pause()
             return out
 
-        with self._standing_in(attend):
+        with self._attending.by(attend):
             return self._run(ids, torch.from_numpy(positions).to(self.device), worn)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -209,6 +202,11 @@ class Engine:
         self.owner.demand()
         return list(self._llm.llm_engine.step())
 
+    @property
+    def served(self) -> LLMEngine:
+        """vLLM's own engine, for what serves through it on this thread."""
+        return self._llm.llm_engine
+
     def versions(self) -> dict[str, str]:
         return {"vllm": vllm.__version__, "torch": torch.__version__}
 
@@ -217,46 +215,24 @@ class Engine:
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
+        del self._attending
         cleanup_dist_env_and_memory()
         gc.collect()
+
+    def _prefilled(self, ids: NDArray[np.int32], of: Prefill, worn: Sequence[Worn]) -> torch.Tensor:
+        with self._scratch.bound(of.blocks):
+            return self._run(ids, of.positions, worn, of)
 
     def _run(
         self, ids: NDArray[np.int32], positions: torch.Tensor, worn: Sequence[Worn], of: Prefill | None = None
     ) -> torch.Tensor:
         self.owner.demand()
-        names = self._group.layer_names
+        metadata, slots = (None, None) if of is None else of.parts[0].told(self._group.layer_names)
         with (
             torch.inference_mode(),
             self._lora.scoring(worn),
-            set_forward_context(
-                None if of is None else dict.fromkeys(names, of.metadata),
-                self._config,
-                num_tokens=len(ids),
-                slot_mapping=None if of is None else dict.fromkeys(names, of.slots),
-            ),
+            set_forward_context(metadata, self._config, num_tokens=len(ids), slot_mapping=slots),
         ):
             tokens = torch.from_numpy(ids).to(self.device)
             hidden: torch.Tensor = self._runner.model(input_ids=tokens, positions=positions)
         return hidden
-
-    @contextmanager
-    def _standing_in(self, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
-        """Within this, attention layer i does `forward(i, query, key, value)`."""
-        try:
-            for number, layer in enumerate(self._layers):
-                layer.forward = partial(forward, number)
-            yield
-        finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)
-
-    @contextmanager
-    def _standing_aside(self) -> Iterator[None]:
-        """Within this, attention layers do what is their own."""
-        instead = [vars(layer).pop("forward", None) for layer in self._layers]
-        try:
-            yield
-        finally:
-            for layer, forward in zip(self._layers, instead, strict=True):
-                if forward is not None:
-                    layer.forward = forward

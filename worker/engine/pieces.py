@@ -29,6 +29,11 @@ class Pieces:
         """How many rows of a product with `size` multiplications each are a piece."""
         return max(LEAST, self._work // size)
 
+    def pairs(self, size: int) -> int:
+        """How many pairs of tokens one call of an attention of this `size` (heads by their width) may see. It has two
+        products a pair, and half the rate of a linear."""
+        return max(1, self._work // (4 * size))
+
     def install(self, model: torch.nn.Module, linears: Mapping[str, Any]) -> None:
         """Let `model` compute its gated MLPs, and vLLM's `linears` with adapters, piece by piece."""
         for linear in linears.values():

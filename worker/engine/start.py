@@ -67,9 +67,11 @@ def start(
         enforce_eager=True,
         enable_prefix_caching=True,  # within a salt, which every request has (`Engine.add_request`)
         block_size=BLOCK,
-        kv_cache_memory_bytes=of.token_bytes * (of.context + 8 * BLOCK),
-        max_num_batched_tokens=max_tokens,
-        max_num_seqs=min(64, max_tokens),
+        kv_cache_memory_bytes=of.token_bytes * max(serve_cache, of.context + 8 * BLOCK),
+        async_scheduling=False,  # a step begins and ends within a pause
+        structured_outputs_config={"backend": "xgrammar"},  # one for all requests: vLLM has one at a time
+        max_num_batched_tokens=serve_tokens,
+        max_num_seqs=min(64, serve_tokens),
         enable_lora=True,
         max_loras=serve_slots,
         max_cpu_loras=serve_slots,
