@@ -7,14 +7,17 @@ which costs a copy of its own size. vLLM is told an id, which is never used twic
 what it keeps of keys and values by that name stays right.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import torch
+from vllm import SamplingParams
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.request import LoRARequest
 
+from worker.engine import activation, lora
 from worker.engine.lora import GroupedLora, Pairs
 from worker.types import Wearable
 
@@ -32,10 +35,12 @@ class _Place:
 
 class Places:
     """The places of an adapter `manager` of vLLM's; `shared` and `stacks` are what `worker.engine.lora.install` gave.
-    For the engine's thread only."""
+    `demand` is asked whether this is the engine's thread. `modules` maps every linear that an adapter may act on to
+    (inputs, outputs)."""
 
-    def __init__(self, manager: Any, shared: GroupedLora, stacks: Pairs) -> None:
-        self._manager, self._shared, self._stacks = manager, shared, stacks
+    def __init__(self, manager: Any, shared: GroupedLora, stacks: Pairs, demand: Callable[[], None]) -> None:
+        self._manager, self._shared, self._stacks, self._demand = manager, shared, stacks, demand
+        self.modules = {name: (int(a.shape[2]), int(b.shape[1])) for name, (a, b) in stacks.items()}
         self._held: dict[str, _Place] = {}  # by name, the one unused longest first
         self._free = list(reversed(range(manager.lora_slots)))
         self._ids = count(manager.lora_slots + 1)  # vLLM has warmed up with the first
@@ -47,7 +52,7 @@ class Places:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Names of what lies in a place, the one unused longest first."""
+        """Names of what lies in a place, the one unused longest first. For any thread to ask."""
         return tuple(self._held)
 
     @property
@@ -58,6 +63,7 @@ class Places:
     def take(self, wearable: Wearable) -> LoRARequest | None:
         """What a request wears until `give`: pinned once more. None where every place is pinned. Raises ValueError for
         a linear, a shape or a rank that the model or a place has not: nothing has changed then."""
+        self._demand()
         place = self._held.pop(wearable.name, None) or self._placed(wearable)
         if place is not None:
             place.pins += 1
@@ -66,16 +72,21 @@ class Places:
 
     def give(self, name: str) -> None:
         """Unpins once; it stays until room is needed. Raises NotHeld."""
+        self._demand()
         place = self._held.get(name)
         if place is None or place.pins == 0:
             raise NotHeld(f"nobody has taken {name}")
         place.pins -= 1
 
-    def demand(self, adapter: LoRARequest) -> None:
-        """Raises NotHeld for what a step would look for in vain."""
+    def worn(self, adapter: LoRARequest, sampling: SamplingParams, start: int) -> tuple[LoRARequest, SamplingParams]:
+        """Both as vLLM is given them where the adapter acts from token `start` on. Raises NotHeld for what a step would
+        look for in vain."""
         place = self._held.get(adapter.lora_name)
         if place is None or place.pins == 0 or place.request.lora_int_id != adapter.lora_int_id:
             raise NotHeld(f"{adapter.lora_name} has no place that is pinned")
+        if not start:
+            return adapter, sampling
+        return activation.named_from(adapter, start), activation.acting_from(sampling, start)
 
     def _placed(self, wearable: Wearable) -> _Place | None:
         self._check(wearable)
@@ -110,7 +121,7 @@ class Places:
             a, b = self._stacks.get(module.name, (None, None))
             if a is None or b is None:
                 raise ValueError(f"{wearable.name}: the model has no linear {module.name}")
-            if (module.inputs, module.outputs) != (a.shape[2], b.shape[1]):
+            if (module.inputs, module.outputs) != self.modules[module.name]:
                 raise ValueError(f"{wearable.name}: {module.name} has {a.shape[2]} inputs and {b.shape[1]} outputs")
             if layout.rank > a.shape[1]:
                 raise ValueError(f"{wearable.name}: its rank is {layout.rank}, a place's {a.shape[1]}")
@@ -133,3 +144,12 @@ class Places:
                 into_a[kept:before].zero_()
                 into_b[:, kept:before].zero_()
         self._shared.held[index] = now
+
+
+def install(runner: Any, pause: Callable[[], None], demand: Callable[[], None]) -> tuple[GroupedLora, Places]:
+    """Take LoRA over from vLLM's model `runner`: its kernels, which `pause` while they score, its places, and which
+    tokens wear what lies in them."""
+    manager = runner.lora_manager._adapter_manager
+    shared, stacks = lora.install(manager, runner.device, pause)
+    activation.install(runner)
+    return shared, Places(manager, shared, stacks, demand)

@@ -78,16 +78,12 @@ class Desk:
         self._stalled = False  # what runs waits for something that is told by `nudge`
         self._scheduler = engine.engine_core.engine_core.scheduler
         self.steps = 0
+        self.held: tuple[str, ...] = ()  # adapters in places; any thread may ask
 
     @property
     def queued_tokens(self) -> int:
         """Any thread may ask."""
         return self._queues.tokens
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """The adapters in places. Any thread may ask."""
-        return tuple(self._places.held)
 
     @property
     def runnable(self) -> bool:
@@ -160,7 +156,8 @@ class Desk:
             return True
         if adapter is None:
             return False
-        self._counts.places(self._places.held, self._places.evicted)
+        self.held = self._places.held
+        self._counts.places(self.held, self._places.evicted)
         asked.wears = True
         if asked.start:
             adapter = activation.named_from(adapter, asked.start)

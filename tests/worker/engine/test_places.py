@@ -8,7 +8,7 @@ from vllm import SamplingParams
 
 from tests.worker.scoring.cases import layout, probe
 from tests.worker.scoring.conftest import SERVE_SLOTS, Pair
-from tests.worker.serving.generated import Asked, Peft, admitted, prompt, served
+from tests.worker.serving.generated import Asked, Peft, admitted, give, prompt, served, step, take
 from worker.engine.places import NotHeld
 from worker.types import Wearable
 
@@ -31,19 +31,18 @@ def test_more_adapters_than_places_wait_and_every_answer_is_its_own(pair: Pair) 
     waiting, running, answers, refused = list(range(len(asked))), {}, {}, 0
     while len(answers) <= len(asked):
         for number in list(waiting):
-            if engine.places.take(asked[number].wearable) is None:
+            if take(engine, asked[number].wearable) is None:
                 refused += 1
                 continue
             running[admitted(engine, asked[number])] = number
-            engine.places.give(asked[number].wearable.name)  # taken twice: admitting takes, too
+            give(engine, asked[number].wearable.name)  # taken twice: admitting takes, too
             waiting.remove(number)
         most = max(most, len(engine.places.pinned))
         assert None in answers or "stream@0" in engine.places.pinned
-        for output in engine.step():
-            if output.finished:
-                key = running.pop(output.request_id, None)
-                answers[key] = list(output.outputs[0].token_ids)
-                engine.places.give((stream if key is None else asked[key]).wearable.name)
+        for name, tokens in step(engine).items():
+            key = running.pop(name, None)
+            answers[key] = tokens
+            give(engine, (stream if key is None else asked[key]).wearable.name)
     assert [answers[n] for n in range(len(asked))] == [oracle.generated(one) for one in asked]
     assert answers[None] == oracle.generated(stream)
     assert refused > 0
@@ -53,31 +52,30 @@ def test_more_adapters_than_places_wait_and_every_answer_is_its_own(pair: Pair) 
 
 
 def test_what_is_pinned_is_never_evicted(pair: Pair) -> None:
-    places = pair.vllm.engine.places
+    engine = pair.vllm.engine
     mine = [made(pair, f"pin@{n}", n) for n in range(SERVE_SLOTS)]
-    requests = [places.take(w) for w in mine]
-    again = places.take(mine[0])
+    requests = [take(engine, w) for w in mine]
+    again = take(engine, mine[0])
     assert again is requests[0]
     other = made(pair, "other@0", 99)
-    assert places.take(other) is None
-    places.give("pin@0")
-    assert places.take(other) is None, "it was taken twice"
-    places.give("pin@0")
-    taken = places.take(other)
+    assert take(engine, other) is None
+    give(engine, "pin@0")
+    assert take(engine, other) is None, "it was taken twice"
+    give(engine, "pin@0")
+    taken = take(engine, other)
     assert taken is not None
     assert taken.lora_int_id not in {r.lora_int_id for r in requests}
-    assert set(places.held) == {"pin@1", "pin@2", "other@0"}
-    back = places.take(mine[0])
-    assert back is None
-    for name in ("pin@1", "pin@2", "other@0"):
-        places.give(name)
-    back = places.take(mine[0])
+    assert set(engine.places.held) == {"pin@1", "pin@2", "other@0"}
+    assert take(engine, mine[0]) is None
+    give(engine, "pin@1", "pin@2", "other@0")
+    back = take(engine, mine[0])
     assert back.lora_int_id not in {taken.lora_int_id, *(r.lora_int_id for r in requests)}, "an id is never used twice"
-    places.give("pin@0")
-    with pytest.raises(NotHeld):
-        places.give("pin@0")
-    with pytest.raises(NotHeld):
-        places.give("nobody@0")
+    give(engine, "pin@0")
+    for name in ("pin@0", "nobody@0"):
+        with pytest.raises(NotHeld):
+            give(engine, name)
+    with pytest.raises(RuntimeError, match="on its own thread only"):
+        engine.places.take(mine[0])
 
 
 def test_who_has_no_place_is_refused_and_the_streams_of_others_go_on(pair: Pair) -> None:
@@ -86,23 +84,19 @@ def test_who_has_no_place_is_refused_and_the_streams_of_others_go_on(pair: Pair)
     stream = Asked(prompt(rng, 15), made(pair, "safe@0", 1))
     name, base = admitted(engine, stream), Asked(prompt(rng, 9))
     other = admitted(engine, base)
-    engine.step()
-    gone = made(pair, "gone@0", 2)
-    adapter = engine.places.take(gone)
-    engine.places.give("gone@0")
+    step(engine)
+    adapter = take(engine, made(pair, "gone@0", 2))
+    give(engine, "gone@0")
     evict = [made(pair, f"evict@{n}", n) for n in range(SERVE_SLOTS - 1)]
     for one in evict:
-        assert engine.places.take(one) is not None
+        assert take(engine, one) is not None
     assert "gone@0" not in engine.places.held
     with pytest.raises(NotHeld):
-        engine.add_request("late", prompt(rng, 5), SamplingParams(max_tokens=2), adapter)
+        engine.owner.run(lambda: engine.add_request("late", prompt(rng, 5), SamplingParams(max_tokens=2), adapter))
     outputs: dict[str, list[int]] = {}
     while len(outputs) < 2:
-        for output in engine.step():
-            if output.finished:
-                outputs[output.request_id] = list(output.outputs[0].token_ids)
-    for one in (*evict, stream.wearable):
-        engine.places.give(one.name)
+        outputs |= step(engine)
+    give(engine, *(one.name for one in (*evict, stream.wearable)))
     assert outputs == {name: oracle.generated(stream), other: oracle.generated(base)}
 
 
@@ -135,6 +129,6 @@ def test_what_the_model_cannot_wear_is_refused_and_takes_no_place(pair: Pair) ->
     ]  # fmt: skip
     for wearable, says in wrong:
         with pytest.raises(ValueError, match=says):
-            places.take(wearable)
+            take(pair.vllm.engine, wearable)
     assert places.held == held
     assert places.pinned == ()

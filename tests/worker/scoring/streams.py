@@ -42,10 +42,10 @@ class Streams:
         for done in self._done.values():
             done.set()
 
-    def ask(self, name: str, prompt: list[int], count: int, adapter: LoRARequest | None = None) -> None:
+    def ask(self, name: str, prompt: list[int], count: int, adapter: LoRARequest | None = None, start: int = 0) -> None:
         """From any thread; returns at once."""
         self._done[name] = threading.Event()
-        self.engine.owner.post(lambda: self.engine.add_request(name, prompt, greedy(count), adapter))
+        self.engine.owner.post(lambda: self.engine.add_request(name, prompt, greedy(count), adapter, start))
 
     def wait(self, name: str) -> list[int]:
         assert self._done[name].wait(HANG)

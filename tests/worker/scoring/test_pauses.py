@@ -1,6 +1,7 @@
 """A scoring forward pauses for what is served, at every point where it may: neither comes to anything else for it."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,23 +16,26 @@ from worker.types import Loss, Trial, Wearable
 
 __all__ = ["fresh"]  # a fixture
 TOKENS = 6
+Request = tuple[list[int], LoRARequest | None, int]  # from which token on it wears it
 
 
-def undisturbed(pair: Pair, prompt: list[int], adapter: LoRARequest | None, count: int = TOKENS) -> list[int]:
+def undisturbed(
+    pair: Pair, prompt: list[int], adapter: LoRARequest | None, start: int = 0, count: int = TOKENS
+) -> list[int]:
     """The tokens of a request that is alone on the engine."""
     with served(Streams(pair.vllm.engine)) as streams:
-        streams.ask(name := f"alone-{len(prompt)}-{adapter}", prompt, count, adapter)
+        streams.ask(name := f"alone-{len(prompt)}-{adapter}", prompt, count, adapter, start)
         return list(streams.wait(name))
 
 
-def scored_among(pair: Pair, trials: list[Trial], requests: list[tuple[list[int], LoRARequest | None]]) -> list[Loss]:
+def scored_among(pair: Pair, trials: list[Trial], requests: list[Request]) -> list[Loss]:
     """The losses of trials that pause for a step at every point, each of the `requests` served over and over. What
     these come to is checked."""
     alone = [undisturbed(pair, *request) for request in requests]
 
     def more(streams: OneStep) -> None:
-        for number, (prompt, adapter) in enumerate(requests):
-            streams.ask(f"{len(streams.tokens)}-{number}", prompt, TOKENS, adapter)
+        for number, (prompt, adapter, start) in enumerate(requests):
+            streams.ask(f"{len(streams.tokens)}-{number}", prompt, TOKENS, adapter, start)
 
     owner = pair.vllm.owner
     with served(OneStep(pair.vllm.engine, more)) as streams:
@@ -50,14 +54,16 @@ def scored_among(pair: Pair, trials: list[Trial], requests: list[tuple[list[int]
 
 
 @pytest.fixture
-def requests(pair: Pair) -> Iterator[list[tuple[list[int], LoRARequest | None]]]:
-    """Of the bare base and of an adapter, in one batch."""
+def requests(pair: Pair) -> Iterator[list[Request]]:
+    """Of the bare base, of an adapter and of one that begins to act within the prompt, in one batch."""
     rng = np.random.default_rng(71)
     shape = layout(pair.modules, 8, 16.0)
-    worn, places, owner = Wearable("ours", shape, probe(rng, shape)), pair.vllm.engine.places, pair.vllm.owner
-    adapter = owner.run(lambda: places.take(worn))
-    yield [(tokens(rng, 9).tolist(), None), (tokens(rng, 21).tolist(), adapter)]
-    owner.run(lambda: places.give("ours"))
+    worn = [Wearable(f"pauses@{n}", shape, probe(rng, shape)) for n in range(2)]
+    owner, places = pair.vllm.owner, pair.vllm.engine.places
+    one, two = (owner.run(partial(places.take, wearable)) for wearable in worn)
+    yield [(tokens(rng, 9).tolist(), None, 0), (tokens(rng, 21).tolist(), one, 0), (tokens(rng, 30).tolist(), two, 11)]
+    for wearable in worn:
+        owner.run(partial(places.give, wearable.name))
 
 
 def test_whole_sequences_keep_every_bit_through_pauses_at_every_point(pair: Pair, requests) -> None:
@@ -81,7 +87,7 @@ def test_a_request_that_comes_in_the_middle_of_a_wave_is_served_in_it(pair: Pair
     prompt = tokens(rng, 30).tolist()
     trials = crowd(rng, pair.modules)[:2]
     alone, tokens_alone = pair.vllm.score(trials), undisturbed(pair, prompt, None)
-    own, seen = engine._attended, []
+    own, seen = engine._attending.own, []
     with served(Streams(engine)) as streams:
 
         def attended(number, *args, **kwargs):
@@ -93,6 +99,16 @@ def test_a_request_that_comes_in_the_middle_of_a_wave_is_served_in_it(pair: Pair
             seen.append(dict(streams.tokens))
             return out
 
-        monkeypatch.setattr(engine, "_attended", attended)
+        monkeypatch.setattr(engine._attending, "own", attended)
         assert pair.vllm.score(trials) == alone
     assert seen == [{}, {"comes": tokens_alone}]
+
+
+def test_a_forward_that_scores_is_computed_in_pieces_and_one_that_serves_is_not(pair: Pair, monkeypatch) -> None:
+    lora, starts = pair.vllm.engine._lora, []
+    rows_from = lora.rows_from
+    monkeypatch.setattr(lora, "rows_from", lambda start: (starts.append(start), rows_from(start))[1])
+    undisturbed(pair, tokens(np.random.default_rng(75), 200).tolist(), None)
+    assert starts == []
+    pair.vllm.score(crowd(np.random.default_rng(76), pair.modules))
+    assert max(starts) > 0

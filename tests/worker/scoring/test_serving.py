@@ -43,7 +43,7 @@ def test_served_requests_get_their_own_adapter_or_none(pair: Pair) -> None:
     rng = np.random.default_rng(11)
     shape = layout(pair.modules, 8, 16.0)
     params = probe(rng, shape)
-    places, owner = pair.vllm.engine.places, pair.vllm.owner
+    owner, places = pair.vllm.owner, pair.vllm.engine.places
     adapter = owner.run(lambda: places.take(Wearable("ours", shape, params)))
     prompts = [tokens(rng, n) for n in (20, 33, 12, 7)]
     wearing = [None, adapter, None, adapter]

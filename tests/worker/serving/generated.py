@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from vllm import SamplingParams
+from vllm.lora.request import LoRARequest
 
 from db.contract.tokens.encoding import last_occurrence
 from tests.worker.scoring.cases import tokens
@@ -52,34 +53,38 @@ def admitted(engine: Engine, asked: Asked) -> str:
     """The request, queued under a name of its own; its adapter taken."""
     name = f"asked-{next(_numbers)}"
     sampling = SamplingParams(max_tokens=asked.count, temperature=0, ignore_eos=True)
-
-    def admit() -> None:
-        adapter = None
-        if asked.wearable is not None:
-            adapter = engine.places.take(asked.wearable)
-            assert adapter is not None, "every place is pinned"
-        engine.add_request(name, asked.ids, sampling, adapter, asked.start, asked.salt)
-
-    engine.owner.run(admit)
+    adapter = None
+    if asked.wearable is not None:
+        adapter = take(engine, asked.wearable)
+        assert adapter is not None, "every place is pinned"
+    engine.owner.run(lambda: engine.add_request(name, asked.ids, sampling, adapter, asked.start, asked.salt))
     return name
 
 
-def given_back(engine: Engine, requests: Sequence[Asked]) -> None:
-    """What they have taken."""
-    for asked in requests:
-        if (wearable := asked.wearable) is not None:
-            engine.owner.run(partial(engine.places.give, wearable.name))
+def take(engine: Engine, wearable: Wearable) -> LoRARequest | None:
+    return engine.owner.run(lambda: engine.places.take(wearable))
+
+
+def give(engine: Engine, *names: str) -> None:
+    for name in names:
+        engine.owner.run(partial(engine.places.give, name))
+
+
+def step(engine: Engine) -> dict[str, list[int]]:
+    """One step: the tokens of each request that it has ended."""
+    outputs = engine.owner.run(engine.step)
+    return {output.request_id: list(output.outputs[0].token_ids) for output in outputs if output.finished}
 
 
 def served(engine: Engine, requests: Sequence[Asked], between: Callable[[], None] = lambda: None) -> list[list[int]]:
     """All in one batch, to their ends; `between` is called between the steps. What was taken is given back."""
     names = [admitted(engine, asked) for asked in requests]
-    outputs: dict[str, Any] = {}
+    outputs: dict[str, list[int]] = {}
     while len(outputs) < len(names):
-        outputs |= {output.request_id: output for output in engine.owner.run(engine.step) if output.finished}
+        outputs |= step(engine)
         between()
-    given_back(engine, requests)
-    return [list(outputs[name].outputs[0].token_ids) for name in names]
+    give(engine, *(asked.wearable.name for asked in requests if asked.wearable is not None))
+    return [outputs[name] for name in names]
 
 
 class Peft:

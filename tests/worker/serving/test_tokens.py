@@ -5,7 +5,7 @@ import pytest
 
 from tests.worker.scoring.cases import ANSWERABLE, INVOCATION, activated, crowd, layout, probe
 from tests.worker.scoring.conftest import MAX_TOKENS, Pair
-from tests.worker.serving.generated import Asked, Peft, admitted, given_back, invoked, prompt, served
+from tests.worker.serving.generated import Asked, Peft, admitted, give, invoked, prompt, served, step
 from worker.types import Wearable
 
 
@@ -97,10 +97,8 @@ def test_a_request_that_is_put_back_and_read_again_starts_where_it_did(pair: Pai
     names = [admitted(engine, asked) for asked in requests]
     preempted, outputs = 0, {}
     while len(outputs) < len(names):
-        for output in engine.owner.run(engine.step):
-            if output.finished:
-                outputs[output.request_id] = list(output.outputs[0].token_ids)
+        outputs |= step(engine)
         preempted += sum(r.num_preemptions for r in scheduler.running)
-    given_back(engine, requests)
+    give(engine, *(asked.wearable.name for asked in requests))
     assert preempted > 0, "nothing was put back: the test says nothing"
     assert [outputs[name] for name in names] == [oracle.generated(asked) for asked in requests]
