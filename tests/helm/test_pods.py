@@ -23,7 +23,9 @@ def environment(spec, objects):
     container = only(spec["containers"])
     maps = {o["metadata"]["name"]: o["data"] for o in of_kind(objects, "ConfigMap")}
     shared = {k: v for source in container.get("envFrom", []) for k, v in maps[source["configMapRef"]["name"]].items()}
-    own = {one["name"]: one.get("value", NODE.get(json.dumps(one.get("valueFrom")))) for one in container.get("env", [])}
+    own = {
+        one["name"]: one.get("value", NODE.get(json.dumps(one.get("valueFrom")))) for one in container.get("env", [])
+    }
     return shared | own
 
 

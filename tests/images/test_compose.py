@@ -149,7 +149,9 @@ def test_our_processes_read_what_is_set(whole: dict[str, Any], tmp_path: Path, m
 
 def test_who_asks_for_chats_and_who_answers_them_share_a_secret_and_a_network(whole: dict[str, Any]) -> None:
     """And nobody else has it; no port of a worker is published."""
-    serve = {name for name, part in whole.items() if any(s["source"] == "serve_secret" for s in part.get("secrets", []))}
+    serve = {
+        name for name, part in whole.items() if any(s["source"] == "serve_secret" for s in part.get("secrets", []))
+    }
     assert serve == {"api", "worker", "worker-gpu", "worker-autograd"}
     assert {name for name in OURS if whole[name]["environment"].get("ONWARD_SERVE_PORT")} == {"worker", "worker-gpu"}
     for name in ("worker", "worker-gpu"):
