@@ -13,9 +13,7 @@ set of the process is put aside for that time, so that vLLM's own step runs as t
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +25,10 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import override_forward_context, set_forward_context
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.llm_engine import LLMEngine
 
 from worker.engine import kernels, places, processor
-from worker.engine.attention import BranchAttention
+from worker.engine.attention import BranchAttention, standing_aside, standing_in
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
 from worker.engine.prefill import Prefill, ScratchCache, prefill
@@ -97,14 +96,14 @@ class Engine:
             override_forward_context(None),
             self._lora.aside(),
             self._scratch.aside(),
-            self._standing_aside(),
+            standing_aside(self._layers),
         ):
             self.owner.pause()
 
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
         attending to itself only."""
-        with self._standing_in(self._attended):
+        with standing_in(self._layers, self._attended):
             return self._prefilled(ids, lengths, worn)
 
     def _prefilled(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
@@ -133,7 +132,7 @@ class Engine:
                 kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
             return self._attended(number, query, key, value, *args, **kwargs)
 
-        with self._standing_in(keep):
+        with standing_in(self._layers, keep):
             self._prefilled(np.concatenate(sequences), lengths, ())
         ends = np.cumsum(lengths)
         return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
@@ -157,7 +156,7 @@ class Engine:
             self.pause()
             return out
 
-        with self._standing_in(attend):
+        with standing_in(self._layers, attend):
             return self._run(ids, torch.from_numpy(positions).to(self.device), worn)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -196,6 +195,11 @@ class Engine:
         self.owner.demand()
         return list(self._llm.llm_engine.step())
 
+    @property
+    def served(self) -> LLMEngine:
+        """vLLM's own engine, for what serves through it on this thread."""
+        return self._llm.llm_engine
+
     def versions(self) -> dict[str, str]:
         return {"vllm": vllm.__version__, "torch": torch.__version__}
 
@@ -225,25 +229,3 @@ class Engine:
             tokens = torch.from_numpy(ids).to(self.device)
             hidden: torch.Tensor = self._runner.model(input_ids=tokens, positions=positions)
         return hidden
-
-    @contextmanager
-    def _standing_in(self, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
-        """Within this, attention layer i does `forward(i, query, key, value)`."""
-        try:
-            for number, layer in enumerate(self._layers):
-                layer.forward = partial(forward, number)
-            yield
-        finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)
-
-    @contextmanager
-    def _standing_aside(self) -> Iterator[None]:
-        """Within this, attention layers do what is their own."""
-        instead = [vars(layer).pop("forward", None) for layer in self._layers]
-        try:
-            yield
-        finally:
-            for layer, forward in zip(self._layers, instead, strict=True):
-                if forward is not None:
-                    layer.forward = forward

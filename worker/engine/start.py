@@ -60,6 +60,7 @@ def start(
         enable_prefix_caching=True,  # within a salt, which every request has (`Engine.add_request`)
         block_size=BLOCK,
         kv_cache_memory_bytes=of.token_bytes * (of.context + 8 * BLOCK),
+        structured_outputs_config={"backend": "xgrammar"},  # one for all requests: vLLM has one at a time
         max_num_batched_tokens=max_tokens,
         max_num_seqs=min(64, max_tokens),
         enable_lora=True,

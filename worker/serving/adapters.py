@@ -59,6 +59,11 @@ class Adapters:
             self._make(name, found[1], int(found[2]), making)
         return making.result()
 
+    def kept(self, name: str) -> Wearable | None:
+        """The adapter of this name, if it is in memory. Does not wait."""
+        with self._lock:
+            return self._worn.get(name)
+
     def held(self) -> tuple[str, ...]:
         """Names of those in memory, the one unused longest first."""
         with self._lock:
