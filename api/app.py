@@ -18,6 +18,7 @@ from api.chat.ledger import Ledger
 from api.chat.lines import Lines
 from api.console import jobs as console_jobs
 from api.console import pages as console_pages
+from api.console import playground as console_playground
 from api.context import Context
 from api.description import described
 from api.flights import Flights
@@ -71,6 +72,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(pages)
     app.include_router(console_pages.router)
     app.include_router(console_jobs.router)
+    app.include_router(console_playground.pages)
+    app.include_router(console_playground.router)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)
     app.openapi = lambda: described(app)  # type: ignore[method-assign]

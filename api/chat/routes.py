@@ -38,16 +38,17 @@ Sent = Annotated[bytes, Depends(sent)]
 async def chat(request: Request, raw: Sent, tenant: Tenant, context: Ctx) -> Response:
     """OpenAI's. `model` is a base model's name, an adapter's (`ft:…`), a step's (`ft:…:ckpt-step-N`), or `ft:…:live` of
     a job that trains; the answer's `model` is the name that asks the same again."""
-    return await _answered(request, validated(ChatCreate, raw), tenant, context)
+    return await answered(request, validated(ChatCreate, raw), tenant, context)
 
 
 @router.post("/completions", openapi_extra=described("CompletionCreate"), response_model=None)
 async def completions(request: Request, raw: Sent, tenant: Tenant, context: Ctx) -> Response:
     """OpenAI's, for texts that no chat template is to touch."""
-    return await _answered(request, validated(CompletionCreate, raw), tenant, context)
+    return await answered(request, validated(CompletionCreate, raw), tenant, context)
 
 
-async def _answered(request: Request, asked: ChatCreate | CompletionCreate, tenant: Tenant, context: Ctx) -> Response:
+async def answered(request: Request, asked: ChatCreate | CompletionCreate, tenant: Tenant, context: Ctx) -> Response:
+    """What a tenant's key asked by one of the routes. Raises ApiError."""
     sendable(asked)
     state = request.app.state
     return await Exchange(request, tenant, context, state.lines, state.ledger, asked).answer()

@@ -2,15 +2,11 @@
 
 Each token attends to its prompt, whose keys and values are given, and within its own piece to what precedes it on its
 branch. The two parts are computed apart, so that a prompt is read once for all probes, candidates and tenants that
-continue it, and put together by their log-sum-exps: exact up to rounding. Sums are float32. And how anything stands in
-for a layer's own attention.
+continue it, and put together by their log-sum-exps: exact up to rounding. Sums are float32.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -200,27 +196,3 @@ def _padded(groups: Sequence[Sequence[Rows]], tokens: int) -> tuple[list[Rows], 
         padded.append(rows)
         begin += rows.size
     return padded, at
-
-
-@contextmanager
-def standing_in(layers: Sequence[Any], forward: Callable[..., torch.Tensor]) -> Iterator[None]:
-    """Within this, attention layer i does `forward(i, query, key, value)`."""
-    try:
-        for number, layer in enumerate(layers):
-            layer.forward = partial(forward, number)
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
-
-
-@contextmanager
-def standing_aside(layers: Sequence[Any]) -> Iterator[None]:
-    """Within this, attention layers do what is their own."""
-    instead = [vars(layer).pop("forward", None) for layer in layers]
-    try:
-        yield
-    finally:
-        for layer, forward in zip(layers, instead, strict=True):
-            if forward is not None:
-                layer.forward = forward

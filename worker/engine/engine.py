@@ -28,10 +28,12 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from worker.engine import kernels, places, processor
-from worker.engine.attention import BranchAttention, standing_aside, standing_in
+from worker.engine.attention import BranchAttention
+from worker.engine.depth import Depth
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
 from worker.engine.prefill import Prefill, ScratchCache, prefill
+from worker.engine.standing import Standing
 from worker.engine.start import sizes, start
 
 TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper than a call for each; long ones are not
@@ -43,7 +45,8 @@ class Engine:
     `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what a token's keys and values take, `places` hold what requests wear.
+    `vocab` the number of logits, `token_bytes` what the keys and values of a token take. `places` are where adapters
+    lie that requests wear; within the contexts of `depth` a forward goes through some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -63,7 +66,7 @@ class Engine:
         self.owner = owner
         self.dtype = processor.named(dtype)
         of = sizes(path, self.dtype)
-        self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
+        self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
             path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
         )
@@ -74,6 +77,7 @@ class Engine:
         self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
         self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
+        self.depth = Depth(self._runner.model)
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""
@@ -84,6 +88,7 @@ class Engine:
             raise ValueError("the model mixes kinds of attention; one scratch cache cannot hold them")
         self._layers = [self._config.compilation_config.static_forward_context[n] for n in self._group.layer_names]
         self._scratch = ScratchCache(self._layers, cache.num_blocks)
+        self._standing = Standing(self._layers)
         shared = self._group.get_metadata_builder(0)  # which serving uses in the middle of a forward of ours
         self._builder = type(shared)(shared.kv_cache_spec, shared.layer_names, shared.vllm_config, shared.device)
 
@@ -96,14 +101,15 @@ class Engine:
             override_forward_context(None),
             self._lora.aside(),
             self._scratch.aside(),
-            standing_aside(self._layers),
+            self._standing.aside(),
+            self.depth.aside(),
         ):
             self.owner.pause()
 
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
         attending to itself only."""
-        with standing_in(self._layers, self._attended):
+        with self._standing.doing(self._attended):
             return self._prefilled(ids, lengths, worn)
 
     def _prefilled(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
@@ -132,7 +138,7 @@ class Engine:
                 kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
             return self._attended(number, query, key, value, *args, **kwargs)
 
-        with standing_in(self._layers, keep):
+        with self._standing.doing(keep):
             self._prefilled(np.concatenate(sequences), lengths, ())
         ends = np.cumsum(lengths)
         return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
@@ -156,7 +162,7 @@ class Engine:
             self.pause()
             return out
 
-        with standing_in(self._layers, attend):
+        with self._standing.doing(attend):
             return self._run(ids, torch.from_numpy(positions).to(self.device), worn)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -208,6 +214,7 @@ class Engine:
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
+        del self.depth, self._standing
         cleanup_dist_env_and_memory()
         gc.collect()
 
