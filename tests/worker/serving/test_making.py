@@ -269,6 +269,7 @@ HEADER = (1 << 60).to_bytes(8, "little") + b"{}"
         (said(r=64), True, "file", "its config says r 64"),
         (said(base_model_name_or_path="other"), True, "file", "base_model_name_or_path"),
         (said(alora_invocation_tokens=[1]), True, "file", "alora_invocation_tokens"),
+        (said(layers_to_transform=[0]), True, "file", "layers_to_transform"),
         (lambda _: {peft_files.WEIGHTS: HEADER}, True, "file", "header"),
         (lambda _: {peft_files.WEIGHTS: b""}, True, "file", "header"),
         (lambda _: {peft_files.CONFIG: b"[1]"}, True, "file", "no object"),
