@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 FULL = 0.75  # what is padded to one length is at least this full
-AREA = 1 << 22  # scores of one head that one call may make
+AREA = 1 << 19  # scores of one head that one call may make
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,13 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from worker.engine import kernels, places, processor
+from worker.engine.attending import Attending
 from worker.engine.attention import BranchAttention
 from worker.engine.depth import Depth
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
+from worker.engine.pieces import Pieces
 from worker.engine.prefill import Prefill, ScratchCache, prefill
-from worker.engine.standing import Standing
 from worker.engine.start import sizes, start
 
 TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper than a call for each; long ones are not
@@ -42,11 +43,12 @@ TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper 
 class Engine:
     """A vLLM engine of one base model on this process's device, made and used on the thread of its `owner`.
 
-    `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
-    adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
-    that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take. `places` are where adapters
-    lie that requests wear; within the contexts of `depth` a forward goes through some of the layers.
+    `max_rank` bounds what is scored and served; a step of vLLM's scheduler takes `serve_tokens`, out of keys and values
+    of `serve_cache` tokens (at least of a context), for adapters in `serve_slots` places. With a `name` vLLM counts
+    what it serves under it. `modules` maps every linear that an adapter may act on, by its transformers name, to
+    (inputs, outputs). `context` is the longest sequence, `vocab` the number of logits, `rows` of how many tokens they
+    are computed at once, `token_bytes` what a token's keys and values take, `places` hold what requests wear;
+    within the contexts of `depth` a forward goes through some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -58,8 +60,9 @@ class Engine:
         *,
         dtype: str,
         max_rank: int,
-        max_tokens: int,
+        serve_tokens: int,
         serve_slots: int,
+        serve_cache: int = 0,
         name: str | None = None,
     ) -> None:
         owner.demand()
@@ -68,7 +71,14 @@ class Engine:
         of = sizes(path, self.dtype)
         self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
-            path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
+            path,
+            of,
+            dtype=dtype,
+            max_rank=max_rank,
+            serve_tokens=serve_tokens,
+            serve_slots=serve_slots,
+            serve_cache=serve_cache,
+            name=name,
         )
         self._runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
         self.device: torch.device = self._runner.device
@@ -78,6 +88,10 @@ class Engine:
         self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
         self.depth = Depth(self._runner.model)
+        pieces = Pieces(self._lora, self.modules)
+        pieces.install(self._runner.model, self._runner.lora_manager._adapter_manager.modules)
+        self.rows = pieces.rows(self.vocab * self._config.model_config.get_hidden_size())
+        self._pairs = pieces.pairs(self._layers[0].num_heads * self._layers[0].head_size)
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""
@@ -87,8 +101,8 @@ class Engine:
         if len(cache.kv_cache_groups) != 1 or len(self._runner.attn_groups[0]) != 1:
             raise ValueError("the model mixes kinds of attention; one scratch cache cannot hold them")
         self._layers = [self._config.compilation_config.static_forward_context[n] for n in self._group.layer_names]
+        self._attending = Attending(self._layers, self._group.layer_names, self.pause)
         self._scratch = ScratchCache(self._layers, cache.num_blocks)
-        self._standing = Standing(self._layers)
         shared = self._group.get_metadata_builder(0)  # which serving uses in the middle of a forward of ours
         self._builder = type(shared)(shared.kv_cache_spec, shared.layer_names, shared.vllm_config, shared.device)
 
@@ -101,7 +115,7 @@ class Engine:
             override_forward_context(None),
             self._lora.aside(),
             self._scratch.aside(),
-            self._standing.aside(),
+            self._attending.aside(),
             self.depth.aside(),
         ):
             self.owner.pause()
@@ -109,20 +123,13 @@ class Engine:
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
         attending to itself only."""
-        with self._standing.doing(self._attended):
-            return self._prefilled(ids, lengths, worn)
+        of = prefill(lengths, self._builder, self.device, self._pairs)
 
-    def _prefilled(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
-        of = prefill(lengths, self._builder, self.device)
-        with self._scratch.bound(of.blocks):
-            return self._run(ids, of.positions, worn, of)
+        def attend(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
+            return self._attending.own(number, of, query, key, value)
 
-    def _attended(self, number: int, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """A layer's own attention, and a pause."""
-        own = self._layers[number]
-        out: torch.Tensor = type(own).forward(own, *args, **kwargs)
-        self.pause()
-        return out
+        with self._attending.by(attend):
+            return self._prefilled(ids, of, worn)
 
     def keys_and_values(self, sequences: Sequence[NDArray[np.int32]]) -> list[torch.Tensor]:
         """Those of whole sequences under the bare base, each [layers, 2, key heads, length, width]."""
@@ -131,15 +138,15 @@ class Engine:
         size = (len(self._layers), 2, layer.num_kv_heads, sum(lengths), layer.head_size)
         kept = torch.empty(size, dtype=self.dtype, device=self.device)
 
-        def keep(
-            number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
-        ) -> torch.Tensor:
+        of = prefill(lengths, self._builder, self.device, self._pairs)
+
+        def keep(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
             for part, given in enumerate((key, value)):
                 kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
-            return self._attended(number, query, key, value, *args, **kwargs)
+            return self._attending.own(number, of, query, key, value)
 
-        with self._standing.doing(keep):
-            self._prefilled(np.concatenate(sequences), lengths, ())
+        with self._attending.by(keep):
+            self._prefilled(np.concatenate(sequences), of, ())
         ends = np.cumsum(lengths)
         return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
 
@@ -152,9 +159,7 @@ class Engine:
     ) -> torch.Tensor:
         """Hidden states [tokens, width] of `ids` at `positions` [tokens] that see what `attention` says."""
 
-        def attend(
-            number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
-        ) -> torch.Tensor:
+        def attend(number: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **_: Any) -> torch.Tensor:
             own = self._layers[number]
             q = query.view(-1, own.num_heads, own.head_size)
             k, v = (x.view(-1, own.num_kv_heads, own.head_size) for x in (key, value))
@@ -162,7 +167,7 @@ class Engine:
             self.pause()
             return out
 
-        with self._standing.doing(attend):
+        with self._attending.by(attend):
             return self._run(ids, torch.from_numpy(positions).to(self.device), worn)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -214,24 +219,23 @@ class Engine:
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
-        del self.depth, self._standing
+        del self.depth, self._attending
         cleanup_dist_env_and_memory()
         gc.collect()
+
+    def _prefilled(self, ids: NDArray[np.int32], of: Prefill, worn: Sequence[Worn]) -> torch.Tensor:
+        with self._scratch.bound(of.blocks):
+            return self._run(ids, of.positions, worn, of)
 
     def _run(
         self, ids: NDArray[np.int32], positions: torch.Tensor, worn: Sequence[Worn], of: Prefill | None = None
     ) -> torch.Tensor:
         self.owner.demand()
-        names = self._group.layer_names
+        metadata, slots = (None, None) if of is None else of.parts[0].told(self._group.layer_names)
         with (
             torch.inference_mode(),
             self._lora.scoring(worn),
-            set_forward_context(
-                None if of is None else dict.fromkeys(names, of.metadata),
-                self._config,
-                num_tokens=len(ids),
-                slot_mapping=None if of is None else dict.fromkeys(names, of.slots),
-            ),
+            set_forward_context(metadata, self._config, num_tokens=len(ids), slot_mapping=slots),
         ):
             tokens = torch.from_numpy(ids).to(self.device)
             hidden: torch.Tensor = self._runner.model(input_ids=tokens, positions=positions)

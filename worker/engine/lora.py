@@ -29,6 +29,21 @@ class Worn:
     pairs: Pairs
     scaling: float
 
+    def of(self, start: int, stop: int) -> Iterator["Worn"]:
+        """What of it acts on tokens `start` to `stop`, numbered from `start`: whole adapters together, and those that
+        are cut apart from them."""
+        low, high = max(start, self.start), min(stop, self.stop)
+        if low >= high:
+            return
+        each = (self.stop - self.start) // self.adapters
+        while low < high:
+            first, inside = divmod(low - self.start, each)
+            count = 1 if inside or high - low < each else (high - low) // each
+            end = min(high, self.start + (first + count) * each)
+            pairs = {name: (a[first : first + count], b[first : first + count]) for name, (a, b) in self.pairs.items()}
+            yield Worn(low - start, end - start, count, pairs, self.scaling)
+            low = end
+
 
 class SlotBank:
     """Adapters being scored, one per row of a [slots, width] matrix in the model's dtype, on its device.
@@ -98,6 +113,8 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped he
         self.runs: list[tuple[int, int, int]] = []  # (start, stop, place), adapters only
         self.held: list[dict[str, int]] = [{} for _ in range(places)]
         self.worn: Sequence[Worn] | None = None  # None: the engine serves; otherwise it scores
+        self._at = 0  # the forward's first row that what is computed now has
+        self._parts: dict[tuple[int, int], list[Worn]] = {}
 
     @contextmanager
     def scoring(self, worn: Sequence[Worn]) -> Iterator[None]:
@@ -106,7 +123,25 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped he
         try:
             yield
         finally:
-            self.worn = None
+            self.worn, self._at = None, 0
+            self._parts.clear()
+
+    @contextmanager
+    def rows_from(self, start: int) -> Iterator[None]:
+        """Within this, what is computed are rows from `start` on of what was computed outside of it."""
+        self._at += start
+        try:
+            yield
+        finally:
+            self._at -= start
+
+    def worn_by(self, rows: int) -> list[Worn]:
+        """What the next `rows` rows wear, numbered from the first of them."""
+        assert self.worn is not None
+        key = self._at, rows
+        if key not in self._parts:
+            self._parts[key] = [part for worn in self.worn for part in worn.of(self._at, self._at + rows)]
+        return self._parts[key]
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -154,7 +189,7 @@ class ModuleLora:
             for start, stop, place in self._shared.runs:
                 self._serve(y[start:stop], x[start:stop], place, lora_a_stacked, lora_b_stacked)
             return
-        for worn in self._shared.worn:
+        for worn in self._shared.worn_by(len(x)):
             offset = 0
             for name, width in zip(self._names, output_slices, strict=True):
                 if name in worn.pairs:

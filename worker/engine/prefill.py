@@ -7,6 +7,7 @@ the attention layers for the length of a forward and unbound after it. The sched
 engine can serve between scoring calls, and no KV in blocks outlives a forward.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,49 +22,89 @@ BLOCK = 32  # tokens in a KV block: the smallest the CPU attention kernels take,
 
 
 @dataclass(frozen=True)
-class Prefill:
-    """Sequences laid end to end: `positions` [tokens] within each, `slots` [tokens] in the scratch cache of `blocks`
-    blocks, and the attention backend's own `metadata`."""
+class Part:
+    """Tokens `start` to `stop` of a forward, `slots` [tokens] in the scratch cache, the backend's own `metadata`."""
 
-    positions: torch.Tensor
+    start: int
+    stop: int
     slots: torch.Tensor
-    blocks: int
     metadata: Any
 
+    def told(self, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What a forward context says to layers of these names."""
+        return dict.fromkeys(names, self.metadata), dict.fromkeys(names, self.slots)
 
-def prefill(lengths: Sequence[int], builder: Any, device: torch.device) -> Prefill:
+
+@dataclass(frozen=True)
+class Prefill:
+    """Sequences laid end to end: `positions` [tokens] within each, in a scratch cache of `blocks` blocks, and the parts
+    that attend one after the other."""
+
+    positions: torch.Tensor
+    blocks: int
+    parts: tuple[Part, ...]
+
+
+def prefill(lengths: Sequence[int], builder: Any, device: torch.device, pairs: int) -> Prefill:
     """Fresh sequences of these `lengths`, each with blocks of its own and attending to itself only; `builder` is the
-    backend's metadata builder."""
+    backend's metadata builder. A part sees about `pairs` pairs of tokens at most: sequences, or a piece of one."""
     count = np.array(lengths, np.int32)
     blocks = -(-count // BLOCK)
     first = np.cumsum(blocks) - blocks
     ends = np.cumsum(count, dtype=np.int32)
     positions = np.arange(ends[-1], dtype=np.int64) - np.repeat(ends - count, count)
-    places = np.repeat(first * BLOCK, count) + positions
-    table = first[:, None] + np.minimum(np.arange(blocks.max()), blocks[:, None] - 1)
-    where, slots, table_on = (
-        torch.from_numpy(x).to(device) for x in (positions, places.astype(np.int64), table.astype(np.int32))
-    )
-    starts = np.concatenate([[0], ends]).astype(np.int32)
-    metadata = builder.build(0, _common(count, starts, table_on, slots, where))
-    return Prefill(where, slots, int(blocks.sum()), metadata)
+    places = (np.repeat(first * BLOCK, count) + positions).astype(np.int64)
+    table = (first[:, None] + np.minimum(np.arange(blocks.max()), blocks[:, None] - 1)).astype(np.int32)
+    parts = []
+    at = 0
+    for begin, end, before, upto in _parts(lengths, pairs):
+        seen = count[begin:end] if upto is None else np.array([upto], np.int32)
+        starts = np.concatenate([[0], np.cumsum(seen - before)]).astype(np.int32)
+        mine = slice(at, at := at + int(starts[-1]))
+        slots, where, its = (torch.from_numpy(x).to(device) for x in (places[mine], positions[mine], table[begin:end]))
+        told = _common(seen, before, starts, its, slots, where)
+        parts.append(Part(mine.start, mine.stop, slots, builder.build(0, told)))
+    return Prefill(torch.from_numpy(positions).to(device), int(blocks.sum()), tuple(parts))
+
+
+def _parts(lengths: Sequence[int], pairs: int) -> Iterator[tuple[int, int, int, int | None]]:
+    """(first sequence, end, 0, None) of whole ones, (number, number + 1, first token, end) of a piece of a long one."""
+    begin = seen = 0
+    for number, length in enumerate(lengths):
+        mine = length * (length + 1) // 2
+        if number > begin and seen + mine > pairs:
+            yield begin, number, 0, None
+            begin, seen = number, 0
+        if mine <= pairs:
+            seen += mine
+            continue
+        at = 0
+        while at < length:
+            end = min(length, max(at + BLOCK, math.isqrt(at * at + 2 * pairs)))
+            yield number, number + 1, at, end
+            at = end
+        begin = number + 1
+    if begin < len(lengths):
+        yield begin, len(lengths), 0, None
 
 
 def _common(
     lengths: NDArray[np.int32],
+    before: int,
     starts: NDArray[np.int32],
     table: torch.Tensor,
     slots: torch.Tensor,
     positions: torch.Tensor,
 ) -> Any:
-    """What vLLM tells every backend; fields that a version lacks are left out."""
+    """What vLLM tells every backend of sequences of which `before` tokens were computed in an earlier part; fields that
+    a version lacks are left out."""
     given = {
         "query_start_loc": torch.from_numpy(starts).to(slots.device),
         "query_start_loc_cpu": torch.from_numpy(starts),
         "seq_lens": torch.from_numpy(lengths).to(slots.device),
         "num_reqs": len(lengths),
         "num_actual_tokens": int(starts[-1]),
-        "max_query_len": int(lengths.max()),
+        "max_query_len": int(lengths.max()) - before,
         "max_seq_len": int(lengths.max()),
         "block_table_tensor": table,
         "slot_mapping": slots,
@@ -72,7 +113,7 @@ def _common(
         "is_prefilling": torch.ones(len(lengths), dtype=torch.bool),
         "seq_lens_cpu_upper_bound": torch.from_numpy(lengths),
         "_seq_lens_cpu": torch.from_numpy(lengths),
-        "_num_computed_tokens_cpu": torch.zeros(len(lengths), dtype=torch.int32),
+        "_num_computed_tokens_cpu": torch.full((len(lengths),), before, dtype=torch.int32),
     }
     known = {f.name for f in fields(CommonAttentionMetadata)}
     return CommonAttentionMetadata(**{k: v for k, v in given.items() if k in known})

@@ -44,7 +44,15 @@ def sizes(path: str | Path, dtype: torch.dtype) -> Sizes:
 
 
 def start(
-    path: str | Path, of: Sizes, *, dtype: str, max_rank: int, max_tokens: int, serve_slots: int, name: str | None
+    path: str | Path,
+    of: Sizes,
+    *,
+    dtype: str,
+    max_rank: int,
+    serve_tokens: int,
+    serve_slots: int,
+    serve_cache: int,
+    name: str | None,
 ) -> vllm.LLM:
     """The engine; its arguments are those of `worker.engine.engine.Engine`. Raises ValueError for a rank that is not
     supported, CannotCompute for a quantised format that is not."""
@@ -61,10 +69,11 @@ def start(
         enforce_eager=True,
         enable_prefix_caching=True,  # within a salt, which every request has (`Engine.add_request`)
         block_size=BLOCK,
-        kv_cache_memory_bytes=of.token_bytes * (of.context + 8 * BLOCK),
+        kv_cache_memory_bytes=of.token_bytes * max(serve_cache, of.context + 8 * BLOCK),
+        async_scheduling=False,  # a step begins and ends within a pause
         structured_outputs_config={"backend": "xgrammar"},  # one for all requests: vLLM has one at a time
-        max_num_batched_tokens=max_tokens,
-        max_num_seqs=min(64, max_tokens),
+        max_num_batched_tokens=serve_tokens,
+        max_num_seqs=min(64, serve_tokens),
         enable_lora=True,
         max_loras=serve_slots,
         max_cpu_loras=serve_slots,

@@ -36,10 +36,10 @@ class EngineScorer:
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
-    model's; `serve_slots` adapters may be served by the same engine beside those scored. Keys and values of prompts
-    that adapters of activation `answer` continue, and hidden states below the layers that adapters of the last ones act
-    on, take at most `prompt_bytes`, a quarter of it for the wave in hand.
-    `name` is what vLLM's own metrics call the model (None: they are off).
+    model's. The same engine serves beside: `serve_slots` adapters, `serve_tokens` in a step, keys and values of
+    `serve_cache` tokens, at least of one context. Keys and values of prompts that adapters of activation `answer`
+    continue, and hidden states below what adapters of the last layers act on, take at most `prompt_bytes`, a quarter of
+    it for the wave in hand. `name` is what vLLM's own metrics call the model (None: they are off).
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class EngineScorer:
         max_tokens: int = 4096,
         dtype: str = "float32",
         serve_slots: int = 1,
+        serve_tokens: int = 256,
+        serve_cache: int = 0,
         prompt_bytes: int = 1 << 30,
         name: str | None = None,
     ) -> None:
@@ -64,8 +66,9 @@ class EngineScorer:
                     self.owner,
                     dtype=dtype,
                     max_rank=max_rank,
-                    max_tokens=max_tokens,
+                    serve_tokens=serve_tokens,
                     serve_slots=serve_slots,
+                    serve_cache=serve_cache,
                     name=name,
                 )
             )
@@ -176,7 +179,7 @@ class EngineScorer:
         whether no token before targets[j] has as large a logit and none a larger, where that is asked."""
         rows, which, targets = laid.rows, laid.which, laid.targets
         out, likeliest = np.empty(len(targets), np.float32), np.zeros(len(targets), np.bool_)
-        chunk = max(1, LOGITS // self.engine.vocab)
+        chunk = max(1, min(self.engine.rows, LOGITS // self.engine.vocab))
         by_row = np.argsort(which, kind="stable")
         bounds = np.searchsorted(which[by_row], np.arange(0, len(rows) + chunk, chunk))
         for k, low in enumerate(range(0, len(rows), chunk)):

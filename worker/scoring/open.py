@@ -45,6 +45,8 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         max_tokens=settings.max_tokens,
         dtype=settings.dtype,
         serve_slots=settings.serve_slots,
+        serve_tokens=settings.serve_tokens,
+        serve_cache=settings.serve_cache_tokens,
         prompt_bytes=settings.prompt_bytes,
         name=base.name,
     )

@@ -87,7 +87,7 @@ def test_a_request_that_comes_in_the_middle_of_a_wave_is_served_in_it(pair: Pair
     prompt = tokens(rng, 30).tolist()
     trials = crowd(rng, pair.modules)[:2]
     alone, tokens_alone = pair.vllm.score(trials), undisturbed(pair, prompt, None)
-    own, seen = engine._attended, []
+    own, seen = engine._attending.own, []
     with served(Streams(engine)) as streams:
 
         def attended(number, *args, **kwargs):
@@ -99,6 +99,16 @@ def test_a_request_that_comes_in_the_middle_of_a_wave_is_served_in_it(pair: Pair
             seen.append(dict(streams.tokens))
             return out
 
-        monkeypatch.setattr(engine, "_attended", attended)
+        monkeypatch.setattr(engine._attending, "own", attended)
         assert pair.vllm.score(trials) == alone
     assert seen == [{}, {"comes": tokens_alone}]
+
+
+def test_a_forward_that_scores_is_computed_in_pieces_and_one_that_serves_is_not(pair: Pair, monkeypatch) -> None:
+    lora, starts = pair.vllm.engine._lora, []
+    rows_from = lora.rows_from
+    monkeypatch.setattr(lora, "rows_from", lambda start: (starts.append(start), rows_from(start))[1])
+    undisturbed(pair, tokens(np.random.default_rng(75), 200).tolist(), None)
+    assert starts == []
+    pair.vllm.score(crowd(np.random.default_rng(76), pair.modules))
+    assert max(starts) > 0
