@@ -56,7 +56,9 @@ def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     except Exception as error:
         _not_loaded(context, claim, error)
         return None
-    writer = JournalWriter(claim, context.model, context.factory, resident.pace)
+    writer = JournalWriter(
+        claim, context.model, context.factory, resident.pace, now=lambda: resident.run.point, told=context.committed
+    )
     return LeasedRun(resident, writer, waiting.tenant_class, waiting.weight)
 
 
