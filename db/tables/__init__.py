@@ -6,6 +6,7 @@ from db.tables.files import Doomed, File, FileChunk, Installation, TokenCount, U
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease, Validation
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
 from db.tables.points import Point
+from db.tables.profiles import Profile
 from db.tables.restorations import Restoration, RestoredChunk
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
 from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
@@ -34,6 +35,7 @@ __all__ = (
     "JournalStep",
     "Lease",
     "Point",
+    "Profile",
     "Pruned",
     "Restoration",
     "RestoredChunk",

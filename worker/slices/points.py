@@ -43,7 +43,8 @@ def read(session: Session, job_id: str, history: History, base: Base, step: int 
     data = points.read(session, job_id, step)
     if data is None:
         raise NotKept(f"{job_id} has no point after step {step}: it followed from gradients, which no journal has")
-    _, state = recipes.method(history.spec, recipes.layout(history.spec, base)).init()
+    layout = recipes.layout(history.spec, base)
+    _, state = recipes.method(history.spec, layout, profile=history.profile).init()
     try:
         point = snapshots.decoded(data, _prefix(job_id, step), type(state))
     except snapshots.REFUSED as error:
