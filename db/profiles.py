@@ -1,8 +1,9 @@
 """Profiles as rows: read by whoever may read the database, written by an operator and never changed. Knows no tenant
 and nothing of what is in a file."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,6 +12,8 @@ from db.contract.methods.profiled import ProfileKind
 from db.contract.profiles import Profiled
 from db.tables import Profile
 
+HASH: Final = re.compile(r"[0-9a-f]{64}")
+
 
 def get(session: Session, sha256: str) -> Profile | None:
     """The profile of this hash (hex), its bytes apart."""
@@ -18,8 +21,8 @@ def get(session: Session, sha256: str) -> Profile | None:
 
 
 def named(session: Session, sha256: str) -> Profiled | None:
-    """What it belongs to."""
-    row = get(session, sha256)
+    """What it belongs to; None where there is none, and for what is no hash at all."""
+    row = get(session, sha256) if HASH.fullmatch(sha256) else None
     return None if row is None else Profiled(row.sha256, cast(ProfileKind, row.kind), row.base, row.layout)
 
 

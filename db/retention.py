@@ -24,6 +24,8 @@ from db.tables import (
     Point,
     Pruned,
     Restoration,
+    Served,
+    ServedDay,
     Usage,
     Worker,
 )
@@ -31,7 +33,7 @@ from db.usage import UTC_DAY
 
 ADVISORY_LOCK = 0x6F6E7761726401  # one process at a time; the others have nothing to wait for
 JOBS, ROWS = 500, 2000  # the most that one call looks at, and drops, of a kind
-MINUTES = timedelta(days=1)  # of usage by the minute, which only says how it goes now
+MINUTES = timedelta(days=1)  # of usage by the minute, which only says how it goes now, and by the request
 # A share is locked before it is looked whether a job waits, in a statement that begins with the lock in hand: a job
 # that comes meanwhile is seen, or its trigger waits for the lock and makes the share anew (migration 0004).
 IDLE = """
@@ -68,11 +70,14 @@ def prune(session: Session, keep: Keep) -> int:
     dropped += _of_ended(session, "journal", keep.journal, (JournalStep, Evaluation), None)
     dropped += _drop(session, Restoration, (Restoration.job_id, Restoration.step), Restoration.expires_at < func.now())
     dropped += _drop(session, Usage, (Usage.minute, Usage.model, Usage.tenant_id), Usage.minute < _ago(MINUTES))
+    dropped += _drop(session, Served, (Served.tenant_id, Served.request), Served.at < _ago(MINUTES))
     over = select(Job.id).where(Job.id == Point.job_id, Job.finished_at.is_not(None)).exists()
     dropped += _drop(session, Point, (Point.job_id, Point.step, Point.number), over)  # an older release ended it
     if keep.usage:
         old = Daily.day < UTC_DAY - int(keep.usage)
         dropped += _drop(session, Daily, (Daily.tenant_id, Daily.day), old)
+        old = ServedDay.day < UTC_DAY - int(keep.usage)
+        dropped += _drop(session, ServedDay, (ServedDay.tenant_id, ServedDay.day), old)
     if keep.workers:
         leased = select(Lease.job_id).where(Lease.worker_id == Worker.id).exists()
         dropped += _drop(session, Worker, (Worker.id,), Worker.heartbeat_at < _ago(_days(keep.workers)), ~leased)

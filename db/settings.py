@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     redis_password: SecretStr | None = None
     api_database_password: SecretStr | None = None  # these two are for `onward migrate`: it gives the roles
     worker_database_password: SecretStr | None = None  # onward_api and onward_worker their passwords
+    serve_secret: SecretStr | None = None  # what the API shows workers, for chats; none: nothing is served
     log_format: Literal["auto", "json", "console"] = "auto"  # auto: for people on a terminal, JSON elsewhere
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     home: Path = Path(".onward")

@@ -24,6 +24,14 @@ class Rates:
     measured: bool
 
 
+@dataclass(frozen=True)
+class Server:
+    """A worker that serves, and what it last said of it: url, held, queued_tokens, tools, answer."""
+
+    worker: str
+    serving: dict[str, Any]
+
+
 def register(
     session: Session,
     *,
@@ -51,11 +59,14 @@ def beat(
     capacity: int | None = None,
     about: dict[str, Any] | None = None,
     rate: float | None = None,
+    serving: dict[str, Any] | None = None,
 ) -> bool:
-    """Refreshes the heartbeat and whatever is given; `rate` is in scored tokens a second. False: there is no such
-    worker."""
-    given = {"state": state, "capacity": capacity, "about": about, "rate": rate}
+    """Refreshes the heartbeat and whatever is given; `rate` is in scored tokens a second, `serving` what it serves and
+    where (an empty one: it serves no more). False: there is no such worker."""
+    given: dict[str, Any] = {"state": state, "capacity": capacity, "about": about, "rate": rate}
     values = {name: value for name, value in given.items() if value is not None}
+    if serving is not None:
+        values["serving"] = serving or None
     found = update(Worker).where(Worker.id == worker_id).values(heartbeat_at=func.clock_timestamp(), **values)
     return session.execute(found.returning(Worker.id)).first() is not None
 
@@ -74,7 +85,7 @@ def back(session: Session, worker_id: str) -> None:
 
 def leave(session: Session, worker_id: str, reason: str | None = None) -> None:
     """The worker has ended in order; `reason` is why, where it was out of service."""
-    beat(session, worker_id, state="gone")
+    beat(session, worker_id, state="gone", serving={})
     _say(session, worker_id, reason)
 
 
@@ -89,6 +100,14 @@ def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS, 
     if autograd is not None:
         mine = mine.where(_takes(autograd))
     return session.scalar(select(mine.exists())) or False
+
+
+def dtypes(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> frozenset[str]:
+    """In what the fresh workers of `model` that take jobs of forward passes compute; one that still starts does not
+    say."""
+    mine = _fresh(fresh_seconds).where(Worker.model == model, _takes(False))
+    said = session.scalars(mine.with_only_columns(Worker.about["dtype"].as_string()).distinct())
+    return frozenset(dtype for dtype in said if dtype is not None)
 
 
 def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> int:
@@ -115,6 +134,13 @@ def served(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[tuple[
     that such a one takes need derivatives."""
     found = session.execute(_fresh(fresh_seconds).with_only_columns(Worker.model, Worker.takes).distinct())
     return {(model, kind) for model, takes in found for kind in kinds(takes)}
+
+
+def servers(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> list[Server]:
+    """The workers that are ready, serve chats of `model` and have beaten within `fresh_seconds`."""
+    offered = select(Worker.id, Worker.serving).where(Worker.id.in_(_fresh(fresh_seconds)), Worker.state == "ready")
+    found = session.execute(offered.where(Worker.model == model, Worker.serving.is_not(None)).order_by(Worker.id))
+    return [Server(worker, serving) for worker, serving in found if serving]
 
 
 def kinds(takes: str) -> tuple[bool, ...]:

@@ -44,8 +44,8 @@ class Limits:
 @dataclass(frozen=True)
 class Facts:
     """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
-    worker with the torch scorer is registered for the base; `profile` is the one that the request names, if there is
-    such a one."""
+    worker with the torch scorer is registered for the base, `dtypes` in what its workers without it compute; `profile`
+    is the one that the request names, None where there is no such."""
 
     base: Base
     training: Examples
@@ -53,6 +53,7 @@ class Facts:
     limits: Limits
     seed: int
     derivatives: bool = False
+    dtypes: frozenset[str] = frozenset()
     profile: Profiled | None = None
 
     @property

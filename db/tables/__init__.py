@@ -8,8 +8,9 @@ from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Re
 from db.tables.points import Point
 from db.tables.profiles import Profile
 from db.tables.restorations import Restoration, RestoredChunk
+from db.tables.served import Served, ServedDay
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
-from db.tables.tenants import KEY_SCOPES, ApiKey, Tenant
+from db.tables.tenants import KEY_SCOPES, RIGHTS, ApiKey, Tenant
 from db.tables.workers import Worker
 
 __all__ = (
@@ -17,6 +18,7 @@ __all__ = (
     "JOB_STATES",
     "KEY_SCOPES",
     "RESULT_KINDS",
+    "RIGHTS",
     "UNFINISHED",
     "WAITING",
     "Adapter",
@@ -40,6 +42,8 @@ __all__ = (
     "Restoration",
     "RestoredChunk",
     "Result",
+    "Served",
+    "ServedDay",
     "Share",
     "Tenant",
     "TokenCount",

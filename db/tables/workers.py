@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Float, Integer, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.columns import Base, now, one_of
@@ -21,6 +22,8 @@ class Worker(Base):
     about: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # versions, dtype, self-check
     takes: Mapped[str] = mapped_column(server_default="forward")  # jobs of forward passes, of derivatives, or all
     rate: Mapped[float | None] = mapped_column(Float)  # scored tokens a second while it scores, of late
+    # Where and what it serves: url, held (names of adapters), queued_tokens, tools, answer. Null: it serves nobody.
+    serving: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     started_at: Mapped[datetime] = now()
     heartbeat_at: Mapped[datetime] = now()
     __table_args__ = (

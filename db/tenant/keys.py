@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, cast
@@ -16,15 +17,19 @@ from db.tables import ApiKey, Tenant
 HINT_CHARS = len(KEY_PREFIX) + 4
 USED_EVERY = timedelta(minutes=1)  # how exactly a key's last use is known
 Scope = Literal["tenant", "read", "operator"]
+Right = Literal["train", "serve", "read"]  # to train is to read too; to serve is to chat, and to see models
+WHOLE: frozenset[Right] = frozenset(("train", "serve", "read"))
+OF_SCOPE: dict[str, frozenset[Right]] = {"tenant": WHOLE, "read": frozenset(("read",)), "operator": frozenset()}
 
 
 @dataclass(frozen=True)
 class Known:
-    """A good key: its id, what it may, and for whom it speaks (an operator's for nobody)."""
+    """A good key: its id, its scope, what of `WHOLE` it may, and for whom it speaks (an operator's for nobody)."""
 
     key: str
     scope: Scope
     tenant: Tenant | None
+    rights: frozenset[Right]
 
 
 def create(
@@ -37,10 +42,12 @@ def create(
     max_running: int | None = None,
     daily_tokens: int | None = None,
     max_bytes: int | None = None,
+    serve_quota: int | None = None,
+    daily_serve_tokens: int | None = None,
 ) -> Tenant:
     """A new tenant. `weight` is its share of scored tokens, `token_quota` a cap on them, `daily_tokens` one a day, UTC,
     `max_running` a cap on the jobs that run at one time (None: unlimited), `max_bytes` one on its files and results
-    (None: the API's setting).
+    (None: the API's setting); `serve_quota` and `daily_serve_tokens` are caps on served tokens, in all and a day.
 
     Raises sqlalchemy's IntegrityError when the name is taken.
     """
@@ -54,6 +61,8 @@ def create(
         max_bytes=max_bytes,
         max_running=max_running,
         daily_tokens=daily_tokens,
+        serve_quota=serve_quota,
+        daily_serve_tokens=daily_serve_tokens,
     )
     session.add(tenant)
     session.flush()
@@ -74,13 +83,18 @@ def create_key(
     scope: Scope = "tenant",
     name: str | None = None,
     lasts: timedelta | None = None,
+    rights: Collection[Right] | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key's row, and the secret, which cannot be had again. Without `lasts` it has no end.
+    """A new key's row, and the secret, which cannot be had again. Without `lasts` it has no end. `rights` are what it
+    may, in place of what `scope` says.
 
     Raises sqlalchemy's IntegrityError where scope `operator` has a tenant, or another has none.
     """
-    row, secret = _insert(session, tenant_id, scope, name, lasts)
-    audit.write(session, tenant_id, "key.create", row.id, {"scope": scope, "expires_at": _iso(row)})
+    if rights is not None:
+        scope = "tenant" if "train" in rights else "read"  # for a release that knows no rights
+    row, secret = _insert(session, tenant_id, scope, name, lasts, rights)
+    about = {"scope": scope, "expires_at": _iso(row)} | ({"scopes": row.scopes} if row.scopes is not None else {})
+    audit.write(session, tenant_id, "key.create", row.id, about)
     return row, secret
 
 
@@ -92,7 +106,9 @@ def rotate_key(session: Session, key_id: str, grace: timedelta) -> tuple[ApiKey,
     if old is None:
         return None
     lasts = old.expires_at - old.created_at if old.expires_at is not None else None
-    row, secret = _insert(session, old.tenant_id, cast(Scope, old.scope), old.name, lasts)
+    row, secret = _insert(
+        session, old.tenant_id, cast(Scope, old.scope), old.name, lasts, cast(list[Right] | None, old.scopes)
+    )
     ends = func.clock_timestamp() + literal(grace)
     session.execute(update(ApiKey).where(ApiKey.id == key_id).values(expires_at=func.least(ApiKey.expires_at, ends)))
     session.refresh(old)
@@ -118,13 +134,20 @@ def authenticate(session: Session, secret: str) -> Known | None:
     digest = _hash(secret)
     security.present(session, digest)
     found = session.execute(
-        select(ApiKey.hash, ApiKey.id, ApiKey.scope, Tenant)
+        select(ApiKey.hash, ApiKey.id, ApiKey.scope, Tenant, ApiKey.scopes)
         .outerjoin(Tenant, Tenant.id == ApiKey.tenant_id)
         .where(ApiKey.hash == digest, _live())
     ).first()
     if found is None or not hmac.compare_digest(found[0], digest):
         return None
-    return Known(found[1], cast(Scope, found[2]), found[3])
+    return Known(found[1], cast(Scope, found[2]), found[3], allowed(found[2], found[4]))
+
+
+def allowed(scope: str, scopes: Collection[str] | None) -> frozenset[Right]:
+    """What a key may whose row says this. Who trains reads."""
+    if scopes is None:
+        return OF_SCOPE[scope]
+    return cast(frozenset[Right], frozenset(scopes) | ({"read"} if "train" in scopes else frozenset()))
 
 
 def described(session: Session, secret: str) -> ApiKey | None:
@@ -142,12 +165,19 @@ def mark_used(session: Session, key_id: str) -> None:
 
 
 def _insert(
-    session: Session, tenant_id: str | None, scope: Scope, name: str | None, lasts: timedelta | None
+    session: Session,
+    tenant_id: str | None,
+    scope: Scope,
+    name: str | None,
+    lasts: timedelta | None,
+    rights: Collection[Right] | None,
 ) -> tuple[ApiKey, str]:
     secret = new_key()
     row = ApiKey(
         id=new_id("key_"), tenant_id=tenant_id, hint=secret[:HINT_CHARS], hash=_hash(secret), scope=scope, name=name
     )
+    if rights is not None:
+        row.scopes = sorted(set(rights))
     if lasts is not None:
         row.expires_at = func.now() + literal(lasts)
     session.add(row)

@@ -1,6 +1,6 @@
 """A row of each tenant in every table that has tenants, those of tables to come too. Knows the metadata."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import Table, insert, select
@@ -62,6 +62,7 @@ def _made_up(session: Session, table: Table, tenant: str) -> dict[str, Any]:
                 row[column.name] = {
                     str: f"x-{tenant}" if column.primary_key else "x",
                     datetime: datetime.now(UTC),
+                    date: datetime.now(UTC).date(),
                     int: 1,
                     float: 1.0,
                     bool: True,

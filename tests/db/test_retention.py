@@ -18,11 +18,15 @@ from db.tables import (
     Pruned,
     Restoration,
     RestoredChunk,
+    Served,
+    ServedDay,
     Share,
+    Tenant,
     Usage,
     Worker,
 )  # fmt: skip
-from db.tenant import jobs, restorations
+from db.tenant import jobs, restorations, served
+from db.tenant.served import Answered
 from db.worker import journal, leases, shares
 from db.worker.journal import Evaluated, Published, Step
 from tests.db.inserted import MODEL, a_claim, a_job, a_tenant, a_worker
@@ -184,6 +188,19 @@ def test_workers_that_are_gone_and_old_usage_go(session, tenant):
     prune(session, DAY)
     assert {*session.scalars(select(Worker.id))} == {holder, lives}  # whose lease may still be taken over
     assert [*session.scalars(select(Usage.tokens))] == [*session.scalars(select(Daily.tokens))] == [5]
+
+
+def test_served_requests_go_after_a_day_and_their_days_as_long_as_usage_is_kept(session, tenant):
+    served.commit(tenant, session, [Answered("old", MODEL, 3, 0, 4)])
+    session.execute(update(Served).values(at=Served.at - LONG_AGO))
+    session.execute(update(ServedDay).values(day=ServedDay.day - 2))
+    served.commit(tenant, session, [Answered("new", MODEL, 1, 0, 1)])
+    prune(session, FOREVER)
+    assert [*session.scalars(select(Served.request))] == ["new"]
+    assert session.scalar(select(func.count()).select_from(ServedDay)) == 2
+    prune(session, DAY)
+    assert [*session.scalars(select(ServedDay.completion))] == [1]
+    assert session.scalar(select(Tenant.served_tokens).where(Tenant.id == tenant)) == 9
 
 
 def shared(session):

@@ -32,7 +32,7 @@ from tests.upgrade.front import Front
 from tests.waiting import HANG, until
 from worker.adapters import verify
 
-ARCHIVE = Path(__file__).parent / "before-0013.tar.xz"
+ARCHIVE = Path(__file__).parent / "before-0014.tar.xz"
 ROOT = Path(__file__).parents[2]
 MODEL = "upgraded"
 STEPS = 40

@@ -22,11 +22,11 @@ def test_a_key_is_its_tenants_until_it_is_revoked(session):
     other, second = keys.create_key(session, anna.id)
     assert secret.startswith("sk-onward-")
     assert len(secret) == len("sk-onward-") + 43
-    assert keys.authenticate(session, secret) == Known(row.id, "tenant", anna)
+    assert keys.authenticate(session, secret) == Known(row.id, "tenant", anna, keys.WHOLE)
     assert keys.revoke_key(session, row.id)
     assert not keys.revoke_key(session, row.id)
     assert keys.authenticate(session, secret) is None
-    assert keys.authenticate(session, second) == Known(other.id, "tenant", anna)
+    assert keys.authenticate(session, second) == Known(other.id, "tenant", anna, keys.WHOLE)
 
 
 @pytest.mark.parametrize("wrong", ["", "sk-onward-", "sk-onward-" + "a" * 43, "\ud800", "x" * 100_000, "\0"])
@@ -133,3 +133,51 @@ def test_every_change_of_a_key_is_laid_to_who_runs_the_process(session):
     assert {(e.actor, e.request) for e in found} == {(f"operator:{user}", None)}
     dump = session.execute(text("SELECT string_agg(a::text, ' ') FROM audit a")).scalar_one()
     assert not [s for s in (secret, second, *(s.encode().hex() for s in (secret, second))) if s in dump]
+
+
+@pytest.mark.parametrize("rights, scope, may", [
+    (None, "tenant", {"train", "serve", "read"}),
+    ({"serve"}, "read", {"serve"}),
+    ({"train"}, "tenant", {"train", "read"}),
+    ({"serve", "read"}, "read", {"serve", "read"}),
+    ({"train", "serve", "read"}, "tenant", {"train", "serve", "read"}),
+])  # fmt: skip
+def test_what_a_key_may_and_what_an_older_release_takes_it_for(session, rights, scope, may):
+    row, secret = keys.create_key(session, a_tenant(session), rights=rights)
+    assert (row.scope, row.scopes) == (scope, sorted(rights) if rights else None)
+    assert keys.authenticate(session, secret).rights == may
+    new, second = keys.rotate_key(session, row.id, timedelta(hours=1))
+    assert new.scopes == row.scopes
+    assert keys.authenticate(session, second).rights == may
+
+
+def test_keys_without_rights_keep_what_their_scope_says(session):
+    _, reader = keys.create_key(session, a_tenant(session), scope="read")
+    _, operator = keys.create_key(session, None, scope="operator")
+    assert keys.authenticate(session, reader).rights == {"read"}
+    assert keys.authenticate(session, operator).rights == set()
+
+
+@pytest.mark.parametrize("rights", [{"root"}, set()])
+def test_rights_that_there_are_not_are_refused_by_the_database(session, rights):
+    with pytest.raises(IntegrityError, match="ck_api_keys_scopes"):
+        keys.create_key(session, a_tenant(session), rights=rights)
+
+
+def test_who_serves_is_found_while_it_beats_and_says_so(session):
+    worker = workers.register(session, model="m", host="h", pid=1)
+    about = {"url": "http://10.0.0.1:9200", "held": [], "queued_tokens": 0, "tools": False, "answer": True}
+    assert workers.beat(session, worker, serving=about)
+    assert workers.servers(session, "m", HANG) == [], "it is not ready yet"
+    workers.beat(session, worker, state="ready")
+    assert workers.servers(session, "m", HANG) == [workers.Server(worker, about)]
+    assert workers.servers(session, "other", HANG) == []
+    workers.beat(session, worker, serving=about | {"queued_tokens": 7})
+    assert [found.serving["queued_tokens"] for found in workers.servers(session, "m", HANG)] == [7]
+    session.execute(update(Worker).values(heartbeat_at=text("now() - interval '11 seconds'")))
+    assert workers.servers(session, "m") == []
+    workers.beat(session, worker, serving={})
+    assert workers.servers(session, "m", HANG) == []
+    workers.beat(session, worker, serving=about)
+    workers.leave(session, worker)
+    assert session.get_one(Worker, worker, populate_existing=True).serving is None
