@@ -12,7 +12,7 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from api import audit, connections, errors, expiry, files, models, receipts, uploads
+from api import audit, connections, errors, expiry, files, models, profiles, receipts, uploads
 from api.console import jobs as console_jobs
 from api.console import pages as console_pages
 from api.context import Context
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.registry = registry
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, uploads, routes, models, audit, receipts, health):
+    for room in (files, uploads, routes, models, audit, receipts, profiles, health):
         app.include_router(room.router)
     app.include_router(pages)
     app.include_router(console_pages.router)
