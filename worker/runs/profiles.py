@@ -96,13 +96,13 @@ def read(data: bytes) -> Profile:
         size = int.from_bytes(data[:8], "little")
         said = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][KEY])
         found = _told(said, hashlib.sha256(data).hexdigest(), tensors)
+        CHECKS[found.of.kind](found)
     except BadProfile:
         raise
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise BadProfile(f"it is no profile: {type(error).__name__}: {error}") from None
     for tensor in tensors.values():
         tensor.setflags(write=False)
-    CHECKS[found.of.kind](found)
     return found
 
 
