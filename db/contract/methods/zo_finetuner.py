@@ -1,5 +1,6 @@
 """ZO Fine-tuner's settings and presets. Its arithmetic is in `worker/zo/methods/zo_finetuner.py`."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -29,6 +30,8 @@ class ZoFinetuner(ProfiledSettings, ProbingSettings):
         source="arXiv 2510.00419",
         needs=MAKES,
     )
+    # All noise in one tensor of thousands makes its sigma about 50: probes stay as small as others' with an eps of 1.
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {**ProbingSettings.ranges, "eps": (1e-6, 2.0**-5)}
     reads: ClassVar[tuple[ProfileKind, ...]] = ("mlp", "factors")
     name: Literal["zo_finetuner"] = "zo_finetuner"
     queries: int = Field(default=1, ge=1, le=64)
