@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -14,6 +14,9 @@ from db import profiles
 from db.contract.methods.profiled import ProfileKind
 from db.contract.profiles import KINDS
 from db.contract.tokens import base_model
+
+if TYPE_CHECKING:
+    from worker.profiling.make import Made
 
 app = typer.Typer(no_args_is_help=True)
 BaseFolder = Annotated[Path, typer.Option("--base", help="The base model's folder.", exists=True, file_okay=False)]
@@ -45,22 +48,18 @@ def make(
     if kind not in KINDS:
         raise Failure(f"there is no kind of profile {kind!r}", f"one of: {', '.join(KINDS)}")
     from db.contract.rows.jsonl import BadRow
-    from worker.profiling.make import Wanted
-    from worker.profiling.make import make as made
-    from worker.profiling.meta import Plan
     from worker.types import CannotCompute
 
-    plan = Plan(steps=steps, batch=batch, rate=rate, eps=eps, hidden=hidden, seed=seed)
-    wanted = Wanted(
-        cast(ProfileKind, kind), rank, tuple(targets.split(",")), invocation, most, share, power, plan, seed
-    )
-    try:
-        opened = base_model.open_base(name or base.resolve().name, str(base))
-        found = made(wanted, opened, [file.read_bytes() for file in rows])
-    except BadRow as error:
-        raise Failure(f"line {error.line}: {error.reason}") from None
-    except (base_model.UnusableBase, base_model.UnknownTarget, CannotCompute, ValueError) as error:
-        raise Failure(str(error)) from None
+    plan = {"steps": steps, "batch": batch, "rate": rate, "eps": eps, "hidden": hidden}
+    told = {"invocation": invocation, "rows": most, "share": share, "power": power, "seed": seed}
+    opened = (name or base.resolve().name, str(base))
+    with _here():
+        try:
+            found = _made(kind, opened, rank, tuple(targets.split(",")), [file.read_bytes() for file in rows], told, plan)
+        except BadRow as error:
+            raise Failure(f"line {error.line}: {error.reason}") from None
+        except (base_model.UnusableBase, base_model.UnknownTarget, CannotCompute, ValueError) as error:
+            raise Failure(str(error)) from None
     out.write_bytes(found.data)
     said = _read(found.data)
     if as_json:
@@ -76,14 +75,15 @@ def add(
     as_json: show.Json = False,
 ) -> None:
     """Let jobs of every tenant name it (operator: needs the database). One that could not be followed is refused."""
-    from worker.runs.profiles import BadProfile
-    from worker.runs.profiles import read as checked
-
     data = file.read_bytes()
-    try:
-        found = checked(data)
-    except BadProfile as error:
-        raise Failure(f"{file} is refused: {error}") from None
+    with _here():
+        from worker.runs.profiles import BadProfile
+        from worker.runs.profiles import read as checked
+
+        try:
+            found = checked(data)
+        except BadProfile as error:
+            raise Failure(f"{file} is refused: {error}") from None
     models = _of(found.of.base)
     if not models:
         raise Failure(
@@ -139,6 +139,31 @@ def save(
     if as_json:
         return show.as_json({"sha256": found["id"], "path": str(path), "bytes": len(data)})
     return show.out.print(str(path), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _here() -> Iterator[None]:
+    """The API's image has no reader of tensors, and no torch."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Failure(f"this needs what is not here: {error.name}", "run it in the worker's image") from None
+
+
+def _made(
+    kind: ProfileKind,
+    opened: tuple[str, str],
+    rank: int,
+    targets: tuple[str, ...],
+    files: list[bytes],
+    told: dict[str, Any],
+    plan: dict[str, Any],
+) -> "Made":
+    from worker.profiling.make import Wanted, make
+    from worker.profiling.meta import Plan
+
+    wanted = Wanted(kind, rank, targets, **told, plan=Plan(**plan, seed=told["seed"]))
+    return make(wanted, base_model.open_base(*opened), files)
 
 
 def _listed(model: str | None = None) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def test_too_few_inputs_for_the_rank_are_told():
         activations.directions(x.T @ x, 4)
 
 
-@pytest.mark.parametrize("kind", ["mask", "factors", "basis", "mlp"])
+@pytest.mark.parametrize("kind", ["mask", "factors", "basis", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_the_same_seed_and_rows_are_the_same_file(base, kind):
     assert make(wanted(kind), base, [ROWS]).data == make(wanted(kind), base, [ROWS]).data
 
