@@ -1,8 +1,10 @@
 """`onward profiles`: made here from a base and rows, added by an operator; listed and saved through the API."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
 import typer
@@ -55,7 +57,9 @@ def make(
     opened = (name or base.resolve().name, str(base))
     with _here():
         try:
-            found = _made(kind, opened, rank, tuple(targets.split(",")), [file.read_bytes() for file in rows], told, plan)
+            found = _made(
+                kind, opened, rank, tuple(targets.split(",")), [file.read_bytes() for file in rows], told, plan
+            )
         except BadRow as error:
             raise Failure(f"line {error.line}: {error.reason}") from None
         except (base_model.UnusableBase, base_model.UnknownTarget, CannotCompute, ValueError) as error:

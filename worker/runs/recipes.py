@@ -101,12 +101,8 @@ def _asked(spec: JobSpec, layout: Layout, profile: bytes | None) -> Method[Any]:
             return profiled.method(m, spec, layout, profile)
         case "random_search":
             return _random_search(m, spec, layout)
-        case "first_order":
-            return differentiated.first(m, spec, layout)
-        case "forward_grad":
-            return differentiated.forward(m, spec, layout)
-        case "hybrid":
-            return differentiated.mixed(m, spec, layout)
+        case "first_order" | "forward_grad" | "hybrid":
+            return differentiated.method(m, spec, layout)
 
 
 def _shaped(m: Blockwise | Lezo | SparseMezo | Dizo, spec: JobSpec, layout: Layout) -> Method[Any]:
