@@ -19,6 +19,7 @@ from db.transitions import WrongState
 INVALID = "invalid_request_error"
 # The openai client repeats 409, 429 and 5xx unless told not to: repeating cannot help in these cases.
 FINAL = {"x-should-retry": "false"}
+SPOKEN = {"bytes": "bytes uploaded", "keys": "wrong API keys from your address", "tokens": "served tokens"}
 
 
 class ApiError(Exception):
@@ -95,10 +96,10 @@ def crowded(error: Crowded) -> ApiError:
 
 def exceeded(error: Exceeded) -> ApiError:
     taken = error.taken
-    what = {"bytes": "bytes uploaded", "keys": "wrong API keys from your address"}.get(taken.kind, taken.kind)
+    what = SPOKEN.get(taken.kind, taken.kind)
     seconds = math.ceil(taken.reset)
     message = f"Rate limit reached: {taken.limit} {what} a minute. Try again in {seconds} s."
-    headers = {"retry-after": str(seconds)} | (taken.headers if taken.kind == "requests" else {})
+    headers = {"retry-after": str(seconds)} | (taken.headers if taken.kind in ("requests", "tokens") else {})
     return ApiError(429, message, kind="requests", code="rate_limit_exceeded", headers=headers)
 
 

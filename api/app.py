@@ -13,6 +13,9 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from api import audit, connections, errors, expiry, files, models, profiles, receipts, uploads
+from api.chat import routes as chat
+from api.chat.ledger import Ledger
+from api.chat.lines import Lines
 from api.console import jobs as console_jobs
 from api.console import pages as console_pages
 from api.context import Context
@@ -20,6 +23,7 @@ from api.description import described
 from api.flights import Flights
 from api.jobs import routes
 from api.jobs.validating import Validator
+from api.memory import Memory
 from api.middleware import AtOnce, Requests
 from api.ops import health, metrics
 from api.pages import router as pages
@@ -52,15 +56,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ring = ringer(celery_app(settings.redis_url), metrics.doorbells(registry, sorted(settings.models)))
     rates = Rates(settings.redis_url, settings.rate_retry_seconds)
     flights = Flights(settings.count_threads, settings.count_waiting, settings.counts_at_once)
-    context = Context(settings, factory, TokenCounts(settings.token_cache_files), flights, rates, ring, stores)
+    tokens, memory = TokenCounts(settings.token_cache_files), Memory(settings.serve_memory_seconds)
+    context = Context(settings, factory, tokens, flights, rates, ring, stores, memory=memory)
     app.state.validator = Validator(context, lambda: expiry.sweep(context))
     metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry
+    app.state.lines, app.state.ledger = Lines(settings), Ledger(factory, settings.serve_usage_seconds)
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
     for room in (files, uploads, routes, models, audit, receipts, profiles, health):
         app.include_router(room.router)
+    app.include_router(chat.router)
     app.include_router(pages)
     app.include_router(console_pages.router)
     app.include_router(console_jobs.router)
@@ -96,6 +103,7 @@ def main() -> None:
     try:
         server.run()
     finally:
+        app.state.ledger.close()
         finish()
 
 

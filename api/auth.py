@@ -2,18 +2,21 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import errors
-from api.context import Ctx
+from api.context import Context, Ctx
 from db import audit
 from db.tenant import keys
 
 bearer = HTTPBearer(auto_error=False, description="A key as `onward keys create` prints it: sk-onward-…")
 READS = frozenset(("GET", "HEAD", "OPTIONS"))
+CHATS = frozenset(("/v1/chat/completions", "/v1/completions"))
+MODELS = "/v1/models"  # to read it is part of serving: clients list what they may ask
+SAID = {"train": "train and read", "serve": "chat", "read": "read"}
 ASKS = frozenset(("/v1/onward/receipts/verify",))  # routes that change nothing, although what is asked comes by POST
 
 
@@ -22,6 +25,7 @@ class Caller:
     id: str
     name: str
     key: str  # its id
+    weight: float = 1.0  # its share
 
 
 def known(
@@ -37,17 +41,40 @@ def known(
     address = request.client.host if request.client is not None else ""
     digest = hashlib.sha256(sent.credentials.encode("utf-8", "surrogatepass")).digest()
     rates.may_try(address, digest, most)
-    with context.sessions.begin() as session:
-        found = keys.authenticate(session, sent.credentials)
+    found = _looked_up(request, sent.credentials, digest, context)
     if found is None:
         rates.wrong_key(address, most)
         raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
     rates.good_key(digest)
     audit.current().actor = found.key
     context.last_use.note(context.sessions, found.key, found.tenant.id if found.tenant else None, digest)
-    if found.scope == "read" and request.method not in READS and request.url.path not in ASKS:
-        raise insufficient("This key may only read")
+    if found.scope != "operator" and found.rights.isdisjoint(needed(request.method, request.url.path)):
+        raise insufficient(f"This key may only {' and '.join(SAID[right] for right in _most(found.rights))}")
     return found
+
+
+def _looked_up(request: Request, secret: str, digest: bytes, context: Context) -> keys.Known | None:
+    """The database's word; for a chat, while it is away, what it last said of this key."""
+
+    def read() -> keys.Known | None:
+        with context.sessions.begin() as session:
+            return keys.authenticate(session, secret)
+
+    return context.memory.through(("key", digest), read) if request.url.path in CHATS else read()
+
+
+def needed(method: str, path: str) -> frozenset[keys.Right]:
+    """Of a key's rights, those of which one is enough here."""
+    if path in CHATS:
+        return frozenset(("serve",))
+    if method in READS:
+        return frozenset(("read", "serve") if path.startswith(MODELS) else ("read",))
+    return frozenset(("read",) if path in ASKS else ("train",))
+
+
+def _most(rights: frozenset[keys.Right]) -> list[keys.Right]:
+    """In words, without what another of them is part of."""
+    return [right for right in get_args(keys.Right) if right in rights and not (right == "read" and "train" in rights)]
 
 
 def caller(request: Request, key: Annotated[keys.Known, Depends(known)], context: Ctx) -> Caller:
@@ -57,7 +84,7 @@ def caller(request: Request, key: Annotated[keys.Known, Depends(known)], context
     request.scope["tenant"] = key.tenant.id  # for the log's line
     taken = context.rates.charge("requests", key.tenant.id, context.settings.requests_a_minute)
     request.scope["rates"] = {} if taken is None else taken.headers
-    return Caller(key.tenant.id, key.tenant.name, key.key)
+    return Caller(key.tenant.id, key.tenant.name, key.key, key.tenant.weight)
 
 
 def insufficient(why: str) -> errors.ApiError:

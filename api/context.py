@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.flights import Flights
 from api.last_use import LastUse
+from api.memory import Memory
 from api.rates import Rates
 from api.settings import Settings
 from api.token_counts import TokenCounts
@@ -35,6 +36,7 @@ class Context:
     ring: Ring
     stores: Stores | None = None  # of files' bytes; None: the database alone
     last_use: LastUse = field(default_factory=LastUse)
+    memory: Memory = field(default_factory=lambda: Memory(0.0))
     draining: threading.Event = field(default_factory=threading.Event)  # set: this process ends soon, go elsewhere
     ending: threading.Event = field(default_factory=threading.Event)  # set: it ends now, nothing is waited for
     under_way: Counter[str] = field(default_factory=Counter)  # requests of each tenant; of the event loop's thread

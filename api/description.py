@@ -6,6 +6,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.auth import CHATS
+from api.chat.request import ChatCreate, CompletionCreate
 from api.jobs.request import JobCreate
 from api.uploads import UploadComplete, UploadCreate
 
@@ -38,7 +40,9 @@ SAID: Final = {
     413: "The body is larger than this server takes.",
     415: "The body is compressed.",
     429: "A quota or a rate is used up.",
+    500: "A worker failed with this request.",
     503: "A part this needs is away; nothing was changed.",
+    504: "The answer took too long.",
 }
 OF_TENANTS: Final = (400, 401, 403, 404, 405, 408, 429, 503)
 OF_BODIES: Final = (409, 413, 415)
@@ -51,7 +55,7 @@ def described(app: FastAPI) -> dict[str, Any]:
         schemas = page["components"]["schemas"]
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's, which no route answers with
             schemas.pop(unused, None)
-        for model in (JobCreate, UploadCreate, UploadComplete):
+        for model in (JobCreate, UploadCreate, UploadComplete, ChatCreate, CompletionCreate):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         schemas["Error"] = ERROR
@@ -67,7 +71,8 @@ def described(app: FastAPI) -> dict[str, Any]:
 def _failures(path: str, method: str) -> tuple[int, ...]:
     if not path.startswith("/v1/"):
         return (405,)
-    return OF_TENANTS + (OF_BODIES if method == "post" else ())
+    ours = (500, 504) if path in CHATS else ()
+    return OF_TENANTS + (OF_BODIES if method == "post" else ()) + ours
 
 
 def _failure(status: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 log = structlog.get_logger("api.rates")
-Kind = Literal["requests", "jobs", "bytes", "keys"]
+Kind = Literal["requests", "jobs", "bytes", "keys", "tokens"]
 SOCKET_SECONDS = 0.2  # what a Valkey that does not answer costs one request, once in `retry_seconds`
 KNOWN = 4096  # keys that were good, remembered for when their address has sent too many wrong ones
 MINUTE = 60
@@ -42,11 +42,11 @@ class Taken:
 
     @property
     def headers(self) -> dict[str, str]:
-        """As OpenAI's."""
+        """As OpenAI's, of requests and of tokens."""
         return {
-            "x-ratelimit-limit-requests": str(self.limit),
-            "x-ratelimit-remaining-requests": str(max(self.limit - self.now, 0)),
-            "x-ratelimit-reset-requests": f"{math.ceil(self.reset)}s",
+            f"x-ratelimit-limit-{self.kind}": str(self.limit),
+            f"x-ratelimit-remaining-{self.kind}": str(max(self.limit - self.now, 0)),
+            f"x-ratelimit-reset-{self.kind}": f"{math.ceil(self.reset)}s",
         }
 
 

@@ -36,6 +36,14 @@ class Settings(Shared):
     jobs_a_minute: int = Field(default=3_000, ge=0)  # that a tenant asks for
     upload_bytes_a_minute: int = Field(default=4 << 30, ge=0)  # of a tenant
     wrong_keys_a_minute: int = Field(default=600, ge=0)  # of an address
+    serve_tokens_a_minute: int = Field(default=0, ge=0)  # of a tenant: prompts, and the most their answers may have
+    serve_connect_seconds: float = Field(default=1.0, gt=0)  # that a worker has to take a connection
+    serve_patience_seconds: float = Field(
+        default=5.0, gt=0
+    )  # without a byte, after which a worker is asked if it lives
+    serve_seconds: float = Field(default=600.0, gt=0)  # from a chat's arrival to its answer's last byte
+    serve_memory_seconds: float = Field(default=300.0, ge=0)  # that keys and names are known without the database
+    serve_usage_seconds: float = Field(default=1.0, gt=0)  # between writings of what was served
     restore_wait_seconds: float = Field(default=10.0, ge=0, le=60)  # that a request waits for a step to be rebuilt
     rate_retry_seconds: float = Field(default=10.0, gt=0)  # a Valkey that does not count is left alone for so long
     # Scored tokens of one step (probes x rows), and of one evaluation: what a job may take before others have a turn.

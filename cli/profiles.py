@@ -35,6 +35,7 @@ def make(
     rank: Annotated[int, typer.Option(min=1, max=64, help="Of the adapters that will read it.")] = 8,
     targets: Annotated[str, typer.Option(help="Their modules, commas between.")] = "q_proj,v_proj",
     invocation: Annotated[str | None, typer.Option(help="They act from this text on (activation answer).")] = None,
+    last: Annotated[int, typer.Option(min=0, help="They act on so many last layers alone (onward.layers).")] = 0,
     most: Annotated[int, typer.Option(min=2, help="Rows to use at most.")] = 200,
     share: Annotated[float, typer.Option(min=1e-6, max=1, help="mask: of the entries.")] = 0.01,
     power: Annotated[float, typer.Option(min=0.1, max=4, help="factors: their squares are (|g|^2/tr F)^p.")] = 0.5,
@@ -53,7 +54,7 @@ def make(
     from worker.types import CannotCompute
 
     plan = {"steps": steps, "batch": batch, "rate": rate, "eps": eps, "hidden": hidden}
-    told = {"invocation": invocation, "rows": most, "share": share, "power": power, "seed": seed}
+    told = {"invocation": invocation, "rows": most, "share": share, "power": power, "seed": seed, "last": last}
     opened = (name or base.resolve().name, str(base))
     with _here():
         try:

@@ -42,6 +42,21 @@ def of_checkpoint(name: str) -> tuple[str, int] | None:
     return None if found is None else (found[1], int(found[2]))
 
 
+def live_name(adapter: str) -> str:
+    """What the adapter of that name is while its job trains."""
+    return f"{adapter}:live"
+
+
+def of_live(name: str) -> str | None:
+    """The adapter's name that `live_name` was given."""
+    return name.removesuffix(":live") if name.startswith("ft:") and name.endswith(":live") else None
+
+
+def worn(job_id: str, step: int) -> str:
+    """What the adapter of a job after `step` steps is called in an engine: its content, not a tenant's name."""
+    return f"{job_id}@{step}"
+
+
 def job_of(name: str) -> str:
     """The id of the job whose adapter may have this name, whether it was published or not."""
     return f"ftjob-{name.rpartition(':')[2]}"

@@ -66,10 +66,33 @@ engine_start_seconds = Gauge("onward_engine_start_seconds", "Time to load and ch
 doorbells = Counter("onward_doorbells_total", "Doorbells, by what became of them.", (*MODEL, "outcome"))
 home_free_bytes = Gauge("onward_home_free_bytes", "Free space where adapters and snapshots are kept.")
 home_bytes = Gauge("onward_home_bytes", "Size of the file system where adapters and snapshots are kept.")
+serve_first_token_seconds = Histogram(
+    "onward_serve_first_token_seconds", "From a streamed request's arrival to its first token.", MODEL, buckets=SECONDS
+)
+serve_inter_token_seconds = Histogram(
+    "onward_serve_inter_token_seconds", "Between two outputs of a streamed request.", MODEL, buckets=SECONDS
+)
+serve_wait_seconds = Histogram(
+    "onward_serve_wait_seconds", "From a request's arrival to its start in the engine.", MODEL, buckets=SECONDS
+)
+serve_tokens = Counter("onward_serve_tokens_total", "Tokens generated for requests.", MODEL)
+serve_prompt_tokens = Counter(
+    "onward_serve_prompt_tokens_total", "Tokens of prompts of requests, by where they came from.", (*MODEL, "outcome")
+)
+serve_queued_tokens = Gauge("onward_serve_queued_tokens", "Tokens of requests that wait for the engine.", MODEL)
+serve_running = Gauge("onward_serve_running", "Requests in the engine.", MODEL)
+serve_aborts = Counter("onward_serve_aborts_total", "Requests ended before their end, by why.", (*MODEL, "reason"))
+serve_refusals = Counter("onward_serve_refusals_total", "Requests refused or failed, by the code.", (*MODEL, "code"))
+serve_adapters = Gauge("onward_serve_adapters", "Adapters in the engine's places.", MODEL)
+serve_adapters_made = Counter("onward_serve_adapters_made_total", "Adapters made to be worn.", MODEL)
+serve_adapters_evicted = Counter("onward_serve_adapters_evicted_total", "Adapters that made place for another.", MODEL)
 build_info = Gauge(
     "onward_build_info", "1; the labels say what runs.", ("component", "version", "vllm", "torch", "dtype", "scorer")
 )
 REASONS = ("disk", "store", "engine", "canary")
+REFUSED = ("overloaded", "draining", "adapter_unknown", "adapter_unfit", "invalid_value", "internal_error")
+ABORTS = ("client", "deadline", "drain", "slow_reader", "engine", "refused")
+PROMPTED = ("computed", "cached")
 ENDINGS = (
     "succeeded", "nonfinite_loss", "token_budget", "engine_refused", "unreadable_rows", "out_of_memory",
     "internal_error", "cancelled", "paused",
@@ -79,14 +102,24 @@ ENDINGS = (
 def zero(model: str) -> None:
     """Make every series of `model` visible before its first event, so that a rate starts from 0."""
     counters = (forwards, lease_expiries, fenced_writes, nonfinite_losses, slices, slice_errors, engine_failures)
-    for family in (*counters, canaries, replay_seconds, wait_estimate_ratio):
+    serving_too = (serve_wait_seconds, serve_tokens, serve_adapters_made, serve_adapters_evicted)
+    for family in (*counters, canaries, replay_seconds, wait_estimate_ratio, *serving_too):
         family.labels(model)
-    for family, values in ((prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost"))):
+    told_apart: tuple[tuple[Counter, tuple[str, ...]], ...] = (
+        (prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost")),
+        (serve_aborts, ABORTS), (serve_prompt_tokens, PROMPTED), (serve_refusals, REFUSED),
+    )  # fmt: skip
+    for family, values in told_apart:
         for value in values:
             family.labels(model, value)
+    for family in (serve_first_token_seconds, serve_inter_token_seconds):
+        family.labels(model)
     for reason in REASONS:
         out_of_service.labels(model, reason).set(0)
-    for gauge in (prompt_bytes, journal_lag_seconds, resident_runs, cohort_runs, canary_nats, engine_ready):
+    serving = (serve_queued_tokens, serve_running, serve_adapters)
+    for gauge in (
+        prompt_bytes, journal_lag_seconds, resident_runs, cohort_runs, canary_nats, engine_ready, *serving
+    ):  # fmt: skip
         gauge.labels(model).set(0)
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import Celery, signals
@@ -39,6 +39,9 @@ from worker.slices.restoring import Restorer
 from worker.slices.store_keeper import StoreKeeper
 from worker.types import CannotCompute
 
+if TYPE_CHECKING:  # a worker without an engine does not load its libraries
+    from worker.serving.open import Serving
+
 log = structlog.get_logger("worker.process")
 Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 
@@ -56,6 +59,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
     keeper = StoreKeeper(factory, stores, settings, beats)
     keeper.start()
+    serving: Serving | None = None
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
         progress = _begun(settings, factory, base.name)
@@ -64,8 +68,11 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         started = time.perf_counter()
         scorer, about = opens(settings, base)
         beats.rate = lambda: scorer.rate
+        serving = _serving(settings, base, scorer, factory, beats)
         with factory.begin() as session:
-            workers.beat(session, worker_id, state="ready", capacity=scorer.capacity, about=about)
+            workers.beat(
+                session, worker_id, state="ready", capacity=scorer.capacity, about=about, serving=beats.serving()
+            )
         receipts = _receipts(base, about, secret)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
@@ -78,8 +85,10 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         metrics.say_build(about)
         progress.ready.set()
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
-        return _serve(app, context)
+        return _serve(app, context, serving)
     finally:
+        if serving is not None:
+            serving.drain(settings.serve_drain_seconds)
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
@@ -162,7 +171,26 @@ def _heard(model: str, rung: bool) -> None:
     metrics.doorbells.labels(model, "rung" if rung else "lost").inc()
 
 
-def _serve(app: Celery, context: Context) -> int:
+def _serving(
+    settings: WorkerSettings, base: Base, scorer: MeteredScorer, factory: sessionmaker[Session], beats: Heartbeat
+) -> "Serving | None":
+    """The engine answers chats too, from now on, where it is to; what ends it ends the process."""
+    if settings.serve_secret is None or settings.scorer != "vllm":
+        return None
+    from worker.serving.open import open_serving
+
+    def ended(error: BaseException) -> None:
+        beats.leave_service(Out("engine", f"{type(error).__name__}: {error}"))
+        _give_up()
+
+    serving = open_serving(settings, base, scorer, factory, ended)
+    if serving is not None:
+        beats.serving = lambda: serving.offer
+        serving.start()
+    return serving
+
+
+def _serve(app: Celery, context: Context, serving: "Serving | None" = None) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, _stop_soon)  # until Celery has its own
     tasks.bind(app, context)
@@ -173,6 +201,8 @@ def _serve(app: Celery, context: Context) -> int:
     def drain(**_: Any) -> None:
         context.heartbeat.draining.set()
         context.progress.draining.set()
+        if serving is not None:
+            serving.refuse_more()
         if listening.is_set() and not context.busy.locked():
             raise WorkerShutdown(0)
 

@@ -17,6 +17,12 @@ class WorkerSettings(Settings):
     `stuck_seconds` makes the worker unhealthy. One that is out of service for its disk tries it every `disk_seconds`.
     Of a run whose journal is not enough a point is kept every `point_steps` at least. With `only_autograd` a worker
     takes jobs that need derivatives alone: it stands beside an engine.
+
+    With `serve_secret` a worker answers chats of the API on `serve_port` (0: any free one), which dials it by
+    `serve_address` (empty: this host's name). At most `serve_queue_tokens` tokens of requests wait; at its end running
+    answers have `serve_drain_seconds`. `serve_tool_parser` is vLLM's name of what reads the base's calls of tools;
+    empty, it is asked for none. Requests wear `serve_slots` adapters at one time, and of those that they have worn
+    `serve_adapter_bytes` are kept in memory.
     """
 
     model: str = Field(min_length=1)
@@ -26,6 +32,8 @@ class WorkerSettings(Settings):
     slots: int = Field(default=64, ge=1)
     prompt_bytes: int = Field(default=2 << 30, ge=1 << 20)
     max_tokens: int = Field(default=4096, ge=1)
+    serve_slots: int = Field(default=4, ge=1)
+    serve_adapter_bytes: int = Field(default=256 << 20, ge=0)
     cohort: int = Field(default=8, ge=1)
     residents: int = Field(default=32, ge=1)
     wish_seconds: float = Field(default=0.5, gt=0)
@@ -37,6 +45,11 @@ class WorkerSettings(Settings):
     canary_seconds: float = Field(default=60.0, gt=0)
     stuck_seconds: float = Field(default=900.0, gt=0)
     disk_seconds: float = Field(default=10.0, gt=0)
+    serve_port: int = Field(default=0, ge=0, le=65535)
+    serve_address: str = ""
+    serve_queue_tokens: int = Field(default=32_768, ge=1)
+    serve_drain_seconds: float = Field(default=20.0, ge=0)
+    serve_tool_parser: str = ""
     receipt_key: SecretStr | None = None  # what receipts are signed with: 64 hexadecimal digits; none: they are not
 
     @property

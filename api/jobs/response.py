@@ -13,7 +13,7 @@ from api.jobs import figures
 from api.pagination import Entry
 from db.contract.journal_row import replay_of
 from db.contract.spec import JobSpec, stored
-from db.ids import adapter_name, checkpoint_name, step_file
+from db.ids import adapter_name, checkpoint_name, live_name, step_file
 from db.tables import Adapter, Evaluation, Event, Job
 from db.tenant.waiting import Waits
 
@@ -31,8 +31,9 @@ class JobObject(Entry):
     whether live workers have measured that; `onward.chosen` which method was taken where the request named none, and
     why; `onward.held_out` how many rows of its training file are measured on, and `onward.repeated_rows` how many say
     what an earlier one says; `onward.replay` what its steps are rebuilt from: the `journal`, or `snapshots`, points
-    kept whole of a run that follows from gradients. While the files are being validated, and of a job that ended so,
-    there is no spec and no price; `onward.validated_rows` says how far it is."""
+    kept whole of a run that follows from gradients; `onward.live_model` by which name it answers while it trains. While
+    the files are being validated, and of a job that ended so, there is no spec and no price; `onward.validated_rows`
+    says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -133,6 +134,7 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
         **foretold(waits),
         "validated_rows": waits.validated_rows if waits else None,
         "adapter": about(beside.adapter, row),
+        "live_model": live(row),
         "replay": replay_of(row.spec),
         "epochs": figures.epochs(spec, beside.rows) if spec else None,
         **of_rows(row),
@@ -163,6 +165,13 @@ def about(adapter: Adapter | None, of: Job) -> dict[str, Any] | None:
     said = {"id": adapter.id, "name": adapter.name, "step": adapter.step, "sha256": adapter.sha256}
     said |= {"replay": replay_of(of.spec)}
     return said | ({"deleted_at": epoch(adapter.deleted_at)} if adapter.deleted_at else {"file": adapter.file_id})
+
+
+def live(row: Job) -> str | None:
+    """The name by which it can be asked while it trains."""
+    if row.state != "running" or row.spec is None:
+        return None
+    return live_name(adapter_name(row.model, row.tenant_id, row.spec.get("suffix"), row.id))
 
 
 def why(waits: Waits | None) -> dict[str, Any] | None:

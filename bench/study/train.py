@@ -180,14 +180,15 @@ class Bench:
         if not unknown:
             return
         cpu = time.process_time()
-        with self.engine.engine.turns.taken("scoring"):
-            prompts(
+        self.engine.owner.run(
+            lambda: prompts(
                 [(SCOPE, e) for e in unknown],
                 self.engine.prompt_cache,
                 self.engine.engine.keys_and_values,
                 token_bytes=self.engine.engine.token_bytes,
                 max_tokens=4096,
             )
+        )
         each = (time.process_time() - cpu) / sum(e.start for e in unknown)
         self._prompt_seconds.update({e.prompt_key: each * e.start for e in unknown})
 

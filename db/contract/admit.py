@@ -86,6 +86,9 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
         if able != trained:
             message = f"The validation file is of format '{file.format}', the training file is not."
             yield Refusal(file.param, message, "objective_mismatch")
+    if (layers := asked.values.get("layers")) and int(layers.removeprefix("last:")) > (depth := facts.base.depth):
+        path = asked.path("layers")
+        yield Refusal(path, f"'{path}' is {layers}: {facts.base.name} has {depth} layers.", "above_limit")
     for rule in held_out.unfit(asked.values, facts.training.rows, facts.valid_rows):
         yield asked.refusal(rule.field, rule.reason)
     if stranger := _strangers(asked):
@@ -148,14 +151,15 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
     targets = asked.path("targets")
-    if missing := facts.base.missing(spec.adapter.targets):
-        there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
+    if missing := facts.base.missing(spec.adapter.targets, spec.adapter.layers):
+        where = f" in its {spec.adapter.depth} layers" if spec.adapter.layers else ""
+        there = f"{facts.base.name} has no module {missing[0]!r}{where}; it has {', '.join(facts.base.targets)}."
         yield Refusal(targets, there, "unknown_target")
         return
     if spec.adapter.activation == "answer" and (never := facts.base.everywhere_only(spec.adapter.targets)):
         message = f"An adapter of activation 'answer' cannot act on {never[0]}: PEFT could not run it. Leave it out."
         yield Refusal(targets, message)
-    modules = facts.base.select(spec.adapter.targets)
+    modules = facts.base.select(spec.adapter.targets, spec.adapter.layers)
     for name, inputs, outputs in modules:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."

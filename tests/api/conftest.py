@@ -50,6 +50,7 @@ def serving(settings: Settings) -> Iterator[str]:
     thread.join(HANG)
     app.state.context.ending.set()  # what it counts outside of requests ends too, before the database goes
     app.state.validator.join(HANG)
+    app.state.ledger.close()
 
 
 def client(factory: sessionmaker[Session], url: str, name: str, **limits: int) -> Client:

@@ -5,7 +5,7 @@ branch. The two parts are computed apart, so that a prompt is read once for all 
 continue it, and put together by their log-sum-exps: exact up to rounding. Sums are float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class BranchAttention:
     see of its piece: positions up to its own on branch 0 and on its own branch. `prompts` has for every piece the
     number of its prompt in `caches`, -1 for none; a cache is [layers, 2, heads, length, width]. Caches of up to
     `together` tokens are copied side by side, so that few calls serve many; longer ones are read where they are.
+    Between two copies and two calls there is a `pause`.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class BranchAttention:
         caches: Sequence[torch.Tensor],
         device: torch.device,
         together: int,
+        pause: Callable[[], None] = lambda: None,
     ) -> None:
-        self._device = device
+        self._device, self._pause = device, pause
         pieces = [np.arange(*span) for span in spans]
         parts = _alike([len(p) for p in pieces], longest=1 << 62)
         rows, at = _padded([[pieces[i] for i in part] for part in parts], len(positions))
@@ -98,6 +100,7 @@ class BranchAttention:
             else:
                 mine, keys, values = (x[group.rows] for x in (q, k, v))
             outs.append(_attend(mine, keys.transpose(1, 2), values.transpose(1, 2), group.mask))
+            self._pause()
         if self._plain:
             return outs[0]
         return torch.cat([o for o, _ in outs])[self._own_at], torch.cat([w for _, w in outs])[self._own_at]
@@ -105,7 +108,9 @@ class BranchAttention:
     def _prompt_part(self, layer: int, group: _Group, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert group.cache is not None
         keys, values = group.cache[layer].float()
-        return _attend(q[group.rows], keys, values, group.mask)
+        out = _attend(q[group.rows], keys, values, group.mask)
+        self._pause()
+        return out
 
     def _visible(self, rows: Rows, positions: NDArray[np.int64], branches: NDArray[np.int32]) -> torch.Tensor:
         """The mask of padded pieces. A place that is filled up repeats the piece's own first token, so that nothing of
@@ -127,6 +132,7 @@ class BranchAttention:
         out = caches[0].new_zeros(layers, two, len(caches), heads, int(lengths.max()), width)
         for i, cache in enumerate(caches):
             out[:, :, i, :, : cache.shape[3]] = cache
+            self._pause()
         there = np.arange(lengths.max()) < lengths[:, None]
         return None if there.all() else self._additive(there)[:, None, None], out
 

@@ -7,13 +7,13 @@ bare base hands out its keys and values as tensors, and a later forward's attent
 (`worker.engine.attention`). Both work by standing in for the attention layers' own `forward`, which has been the same
 in every version of vLLM and on every device, where the layout of a paged cache has not.
 
-Every use needs a turn (`worker.engine.turns`): a step of serving takes its own, who scores takes one for a wave.
+One thread owns the engine and everything here happens on it (`worker.engine.owner`). A forward that scores pauses where
+the owner has something to serve: after every linear, every layer's attention and every part of the logits. What it has
+set of the process is put aside for that time, so that vLLM's own step runs as though nothing else did, and put back.
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,32 @@ import torch
 import vllm
 from numpy.typing import NDArray
 from vllm.distributed import cleanup_dist_env_and_memory
-from vllm.forward_context import set_forward_context
+from vllm.forward_context import override_forward_context, set_forward_context
+from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import kernels, lora, processor
+from worker.engine import activation, kernels, lora, processor
 from worker.engine.attention import BranchAttention
+from worker.engine.depth import Depth
 from worker.engine.lora import Worn
+from worker.engine.owner import Owner
+from worker.engine.places import Places
 from worker.engine.prefill import Prefill, ScratchCache, prefill
+from worker.engine.standing import Standing
 from worker.engine.start import sizes, start
-from worker.engine.turns import Turns
 
 TOGETHER = 96  # tokens: on a CPU copying short prompts side by side is cheaper than a call for each; long ones are not
 
 
 class Engine:
-    """A vLLM engine of one base model on this process's device.
+    """A vLLM engine of one base model on this process's device, made and used on the thread of its `owner`.
 
     `max_rank` bounds what is scored and served, `max_tokens` what vLLM's scheduler puts in one step, `serve_slots` the
     adapters served at a time. With a `name` vLLM counts what its scheduler serves under it. `modules` maps every linear
     that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
-    `vocab` the number of logits, `token_bytes` what the keys and values of a token take.
+    `vocab` the number of logits, `token_bytes` what the keys and values of a token take. `places` are where adapters
+    lie that requests wear; within the contexts of `depth` a forward goes through some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -49,6 +55,7 @@ class Engine:
     def __init__(
         self,
         path: str | Path,
+        owner: Owner,
         *,
         dtype: str,
         max_rank: int,
@@ -56,19 +63,25 @@ class Engine:
         serve_slots: int,
         name: str | None = None,
     ) -> None:
+        owner.demand()
+        self.owner = owner
         self.dtype = processor.named(dtype)
         of = sizes(path, self.dtype)
-        self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
+        self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
             path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
         )
-        self.turns = Turns()
         self._runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
         self._take_attention()
-        self._lora, self.modules = lora.install(self._runner.lora_manager._adapter_manager, self.device)
+        manager = self._runner.lora_manager._adapter_manager
+        self._lora, stacks = lora.install(manager, self.device, self.pause)
+        self.modules = {name: (int(a.shape[2]), int(b.shape[1])) for name, (a, b) in stacks.items()}
+        self.places = Places(manager, self._lora, stacks)
+        activation.install(self._runner)
         kernels.use(self._runner.model, self.device)
+        self.depth = Depth(self._runner.model)
 
     def _take_attention(self) -> None:
         """Learn which layers attend, and make the cache that they share while whole sequences are scored."""
@@ -79,13 +92,41 @@ class Engine:
             raise ValueError("the model mixes kinds of attention; one scratch cache cannot hold them")
         self._layers = [self._config.compilation_config.static_forward_context[n] for n in self._group.layer_names]
         self._scratch = ScratchCache(self._layers, cache.num_blocks)
+        self._standing = Standing(self._layers)
+        shared = self._group.get_metadata_builder(0)  # which serving uses in the middle of a forward of ours
+        self._builder = type(shared)(shared.kv_cache_spec, shared.layer_names, shared.vllm_config, shared.device)
+
+    def pause(self) -> None:
+        """Let the owner serve, if there is something to serve; in the middle of a forward or between two."""
+        if not self.owner.due:
+            return
+        with (
+            torch.inference_mode(False),
+            override_forward_context(None),
+            self._lora.aside(),
+            self._scratch.aside(),
+            self._standing.aside(),
+            self.depth.aside(),
+        ):
+            self.owner.pause()
 
     def forward(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
         """Hidden states [tokens, width] of whole sequences of these `lengths`, `ids` [tokens] end to end, each
         attending to itself only."""
-        of = prefill(lengths, self._group.get_metadata_builder(0), self.device)
+        with self._standing.doing(self._attended):
+            return self._prefilled(ids, lengths, worn)
+
+    def _prefilled(self, ids: NDArray[np.int32], lengths: Sequence[int], worn: Sequence[Worn]) -> torch.Tensor:
+        of = prefill(lengths, self._builder, self.device)
         with self._scratch.bound(of.blocks):
             return self._run(ids, of.positions, worn, of)
+
+    def _attended(self, number: int, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A layer's own attention, and a pause."""
+        own = self._layers[number]
+        out: torch.Tensor = type(own).forward(own, *args, **kwargs)
+        self.pause()
+        return out
 
     def keys_and_values(self, sequences: Sequence[NDArray[np.int32]]) -> list[torch.Tensor]:
         """Those of whole sequences under the bare base, each [layers, 2, key heads, length, width]."""
@@ -99,12 +140,10 @@ class Engine:
         ) -> torch.Tensor:
             for part, given in enumerate((key, value)):
                 kept[number, part] = given.view(-1, layer.num_kv_heads, layer.head_size).transpose(0, 1)
-            own = self._layers[number]
-            out: torch.Tensor = type(own).forward(own, query, key, value, *args, **kwargs)
-            return out
+            return self._attended(number, query, key, value, *args, **kwargs)
 
-        with self._standing_in(keep):
-            self.forward(np.concatenate(sequences), lengths, ())
+        with self._standing.doing(keep):
+            self._prefilled(np.concatenate(sequences), lengths, ())
         ends = np.cumsum(lengths)
         return [kept[:, :, :, end - length : end].contiguous() for end, length in zip(ends, lengths, strict=True)]
 
@@ -123,44 +162,73 @@ class Engine:
             own = self._layers[number]
             q = query.view(-1, own.num_heads, own.head_size)
             k, v = (x.view(-1, own.num_kv_heads, own.head_size) for x in (key, value))
-            return attention(number, q, k, v, own.impl.scale).reshape(query.shape)
+            out = attention(number, q, k, v, own.impl.scale).reshape(query.shape)
+            self.pause()
+            return out
 
-        with self._standing_in(attend):
+        with self._standing.doing(attend):
             return self._run(ids, torch.from_numpy(positions).to(self.device), worn)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, vocab] logits of hidden states [rows, width], in the model's dtype."""
-        self.turns.demand("scoring")
+        """[rows, vocab] logits of hidden states [rows, width], in the model's dtype; before it, a pause."""
+        self.owner.demand()
+        self.pause()
         with torch.inference_mode():
             logits: torch.Tensor = self._runner.model.compute_logits(hidden)
         return logits
 
     def add_request(
-        self, request: str, ids: Sequence[int], sampling: vllm.SamplingParams, adapter: LoRARequest | None = None
+        self,
+        request: str,
+        ids: Sequence[int],
+        sampling: vllm.SamplingParams,
+        adapter: LoRARequest | None = None,
+        start: int = 0,
+        salt: str | None = None,
     ) -> None:
-        """Queue a request by this name for the steps to come. Raises ValueError for one that the model cannot take."""
-        with self.turns.taken("serving"):
-            self._llm.llm_engine.add_request(request, {"prompt_token_ids": list(ids)}, sampling, lora_request=adapter)
+        """Queue a request by this name for the steps to come. It wears an adapter that `places` gave, from token
+        `start` of its prompt on, and shares keys and values of prompts with requests of the same `salt`, with nobody
+        where that is None. Raises ValueError for one that the model cannot take, NotHeld for an adapter that has no
+        place."""
+        self.owner.demand()
+        prompt = tokens_input(list(ids), cache_salt=request if salt is None else salt)
+        if adapter is not None:
+            self.places.demand(adapter)
+            if start:
+                adapter, sampling = activation.named_from(adapter, start), activation.acting_from(sampling, start)
+        self._llm.llm_engine.add_request(request, prompt, sampling, lora_request=adapter)
+
+    @property
+    def runnable(self) -> bool:
+        """Whether a step would move a request."""
+        return bool(self._llm.llm_engine.has_unfinished_requests())
 
     def step(self) -> list[vllm.RequestOutput]:
         """One step of vLLM's scheduler: what the requests in it have come to."""
-        with self.turns.taken("serving"):
-            return list(self._llm.llm_engine.step())
+        self.owner.demand()
+        return list(self._llm.llm_engine.step())
+
+    @property
+    def served(self) -> LLMEngine:
+        """vLLM's own engine, for what serves through it on this thread."""
+        return self._llm.llm_engine
 
     def versions(self) -> dict[str, str]:
         return {"vllm": vllm.__version__, "torch": torch.__version__}
 
     def close(self) -> None:
         """Give back the model, its memory and the process group; another engine may be started afterwards."""
+        self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
-        del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch
+        del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
+        del self.depth, self._standing
         cleanup_dist_env_and_memory()
         gc.collect()
 
     def _run(
         self, ids: NDArray[np.int32], positions: torch.Tensor, worn: Sequence[Worn], of: Prefill | None = None
     ) -> torch.Tensor:
-        self.turns.demand("scoring")
+        self.owner.demand()
         names = self._group.layer_names
         with (
             torch.inference_mode(),
@@ -175,14 +243,3 @@ class Engine:
             tokens = torch.from_numpy(ids).to(self.device)
             hidden: torch.Tensor = self._runner.model(input_ids=tokens, positions=positions)
         return hidden
-
-    @contextmanager
-    def _standing_in(self, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
-        """Within this, attention layer i does `forward(i, query, key, value)`."""
-        try:
-            for number, layer in enumerate(self._layers):
-                layer.forward = partial(forward, number)
-            yield
-        finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)

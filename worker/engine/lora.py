@@ -1,10 +1,11 @@
 """LoRA on the engine's forward pass: the slots probes are written to and grouped GEMMs. Knows no trials, no attention.
 
-Two sets of adapters never meet. What the engine serves lives in vLLM's own stacked tensors and its adapter cache. What
-is scored lives in a `SlotBank`, which vLLM neither sees nor evicts; a slot number means nothing outside one forward.
+Two sets of adapters never meet. What the engine serves lies in vLLM's own stacked tensors, in the places that
+`worker.engine.places` owns. What is scored lives in a `SlotBank`, which vLLM neither sees nor evicts; a slot number
+means nothing outside one forward.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,13 +46,17 @@ class SlotBank:
 
     def fit(self, width: int) -> int:
         """Make room for adapters of up to `width` parameters, forgetting what slots hold; how many slots there are."""
-        slots = min(self.slots, max(1, self._limit // (max(1, width) * self._rows.element_size())))
+        slots = self.room(width)
         if width > self._rows.shape[1] or slots > len(self._rows):
             if slots * width > len(self._memory):  # shapes that take turns, wave by wave, take turns in the same memory
                 self._memory = self._memory.new_empty(slots * width)
             self._rows = self._memory[: slots * width].view(slots, width)
             self._views.clear()
         return len(self._rows)
+
+    def room(self, width: int) -> int:
+        """How many slots there are for adapters of `width` parameters."""
+        return min(self.slots, max(1, self._limit // (max(1, width) * self._rows.element_size())))
 
     def write(self, slot: int, layout: Layout, params: Params) -> None:
         """Overwrite a slot with `params` [layout.size], for which `fit` has made room."""
@@ -80,15 +85,18 @@ class SlotBank:
 
 
 class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped here
-    """vLLM's CPU LoRA kernels, with tokens grouped by adapter: one GEMM a run of equal tokens.
+    """What tokens vLLM's scheduler has put into a step, grouped by adapter: one GEMM a run of equal tokens.
 
-    The original copies a whole A and B for every token, and for tokens without adapter (index -1) indexes from the
-    end, which gives them the last slot's adapter. Here such tokens belong to no run and are left alone.
+    vLLM's CPU kernels copy a whole A and B for every token, and for tokens without adapter (index -1) index from the
+    end, which gives them the last place's adapter. Here such tokens belong to no run and are left alone. `held` says
+    what lies in each place: the rank by the name of each linear.
     """
 
-    def __init__(self, max_num_batched_tokens: int, max_batches: int, device: torch.device) -> None:
-        super().__init__(max_num_batched_tokens, max_batches, device)
-        self._runs: list[tuple[int, int, int]] = []  # (start, stop, stacked index), adapters only
+    def __init__(self, max_num_batched_tokens: int, max_batches: int, places: int, device: torch.device) -> None:
+        # A request whose adapter begins within its prompt is two runs.
+        super().__init__(max_num_batched_tokens, 2 * max_batches, device)
+        self.runs: list[tuple[int, int, int]] = []  # (start, stop, place), adapters only
+        self.held: list[dict[str, int]] = [{} for _ in range(places)]
         self.worn: Sequence[Worn] | None = None  # None: the engine serves; otherwise it scores
 
     @contextmanager
@@ -100,45 +108,35 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped he
         finally:
             self.worn = None
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within this the engine serves. What it tells of its requests' adapters is told at every step anew, and
+        scoring reads none of it."""
+        worn, self.worn = self.worn, None
+        try:
+            yield
+        finally:
+            self.worn = worn
+
     def update_metadata(
         self, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
     ) -> None:
         super().update_metadata(mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
         indices, counts = torch.unique_consecutive(self.token_lora_indices, return_counts=True)
         stops = torch.cumsum(counts, 0)
-        self._runs = [
+        self.runs = [
             (stop - count, stop, index)
             for index, count, stop in zip(indices.tolist(), counts.tolist(), stops.tolist(), strict=True)
             if index >= 0
         ]
 
-    def _apply_shrink(self, y: torch.Tensor, x: torch.Tensor, w_t_all: torch.Tensor, scale: float) -> None:
-        """y[run] += scale * x[run] @ A^T; w_t_all is [slots, 1, rank, inputs]."""
-        for start, stop, index in self._runs:
-            y[start:stop].addmm_(x[start:stop].to(y.dtype), w_t_all[index, 0].to(y.dtype).T, alpha=scale)
-
-    def _apply_expand(
-        self,
-        y: torch.Tensor,
-        x: torch.Tensor,
-        w_t_all: torch.Tensor,
-        y_offset: int,
-        y_slice_size: int,
-        add_inputs: bool = True,
-    ) -> None:
-        """y[run, slice] += x[run] @ B^T; w_t_all is [slots, 1, outputs, rank]."""
-        for start, stop, index in self._runs:
-            part = y[start:stop, y_offset : y_offset + y_slice_size]
-            part.addmm_(x[start:stop].to(y.dtype), w_t_all[index, 0].T, beta=1.0 if add_inputs else 0.0)
-
 
 class ModuleLora:
     """What one linear layer calls. `names` are the transformers names of its output slices, in order (q, k, v are one
-    layer in vLLM)."""
+    layer in vLLM). A forward that scores calls `pause` after it."""
 
-    def __init__(self, names: tuple[str, ...], shared: GroupedLora) -> None:
-        self._names = names
-        self._shared = shared
+    def __init__(self, names: tuple[str, ...], shared: GroupedLora, pause: Callable[[], None]) -> None:
+        self._names, self._shared, self._pause = names, shared, pause
 
     def add_lora_linear(
         self,
@@ -146,13 +144,15 @@ class ModuleLora:
         x: torch.Tensor,
         lora_a_stacked: tuple[torch.Tensor, ...],
         lora_b_stacked: tuple[torch.Tensor, ...],
-        scale: float,
+        _scale: float,
         output_slices: tuple[int, ...],
-        **kwargs: Any,
+        **_: Any,
     ) -> None:
-        """y [tokens, sum of slices] += scaling * x A^T B^T for the tokens of each adapter, in place."""
+        """y [tokens, sum of slices] += scaling * x A^T B^T for the tokens of each adapter, in place. What is served has
+        its scaling in B already; stacks are [places, 1, rank, inputs] and [places, 1, slice, rank] of each slice."""
         if self._shared.worn is None:
-            self._shared.add_lora_linear(y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, **kwargs)
+            for start, stop, place in self._shared.runs:
+                self._serve(y[start:stop], x[start:stop], place, lora_a_stacked, lora_b_stacked)
             return
         for worn in self._shared.worn:
             offset = 0
@@ -160,22 +160,40 @@ class ModuleLora:
                 if name in worn.pairs:
                     _add(y[worn.start : worn.stop, offset : offset + width], x[worn.start : worn.stop], name, worn)
                 offset += width
+        self._pause()
+
+    def _serve(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        place: int,
+        lora_a_stacked: tuple[torch.Tensor, ...],
+        lora_b_stacked: tuple[torch.Tensor, ...],
+    ) -> None:
+        offset, held = 0, self._shared.held[place]
+        for name, a, b in zip(self._names, lora_a_stacked, lora_b_stacked, strict=True):
+            width, rank = b.shape[2], held.get(name)
+            if rank is not None:
+                y[:, offset : offset + width].addmm_(x @ a[place, 0, :rank].T, b[place, 0, :, :rank].T)
+            offset += width
 
 
-def install(manager: Any, device: torch.device) -> tuple[GroupedLora, dict[str, tuple[int, int]]]:
+def install(manager: Any, device: torch.device, pause: Callable[[], None]) -> tuple[GroupedLora, Pairs]:
     """Replace vLLM's LoRA kernels by the grouped ones in the layers of an adapter `manager` of vLLM's. Returns what all
-    layers share, and every linear that an adapter may act on, by its transformers name: (inputs, outputs)."""
+    layers share, and of every linear that an adapter may act on, by its transformers name, the stacks of what is
+    served: A [places, rank, inputs] and B [places, outputs, rank]. `pause` is called after every linear of a forward
+    that scores."""
     if len(manager.punica_wrapper_mapping) != 1:
         raise ValueError("the model has several LoRA wrappers; only text models are scored")
-    shared = GroupedLora(manager.max_num_batched_tokens, manager.max_num_seqs, device)
+    shared = GroupedLora(manager.max_num_batched_tokens, manager.max_num_seqs, manager.lora_slots, device)
     manager.punica_wrapper_mapping = dict.fromkeys(manager.punica_wrapper_mapping, shared)
-    linears: dict[str, tuple[int, int]] = {}
+    stacks: Pairs = {}
     for name, module in manager.modules.items():
         names = tuple(manager.packed_modules.get(name, [name]))
-        for part, outputs in zip(names, module.output_slices, strict=True):
-            linears[part] = (int(module.input_size), int(outputs))
-        module.set_mapping(ModuleLora(names, shared))
-    return shared, linears
+        for part, a, b in zip(names, module.lora_a_stacked, module.lora_b_stacked, strict=True):
+            stacks[part] = (a[:, 0], b[:, 0])
+        module.set_mapping(ModuleLora(names, shared, pause))
+    return shared, stacks
 
 
 def _add(y: torch.Tensor, x: torch.Tensor, name: str, worn: Worn) -> None:

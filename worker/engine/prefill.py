@@ -85,6 +85,7 @@ class ScratchCache:
     def __init__(self, layers: Sequence[Any], own_blocks: int) -> None:
         self._layers, self._own_blocks = layers, own_blocks
         self._cache = self._made(0)
+        self._own: list[Any] | None = None  # while bound: the layers' own caches
 
     @contextmanager
     def bound(self, blocks: int) -> Iterator[None]:
@@ -94,14 +95,29 @@ class ScratchCache:
             self._cache = self._made(blocks)
         else:
             self._cache.zero_()
-        own = [layer.kv_cache for layer in self._layers]
+        self._own = [layer.kv_cache for layer in self._layers]
         try:
-            for layer in self._layers:
-                layer.kv_cache = self._cache
+            self._bind([self._cache] * len(self._layers))
             yield
         finally:
-            for layer, cache in zip(self._layers, own, strict=True):
-                layer.kv_cache = cache
+            self._bind(self._own)
+            self._own = None
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within this, every layer has its own cache again."""
+        if self._own is None:
+            yield
+            return
+        try:
+            self._bind(self._own)
+            yield
+        finally:
+            self._bind([self._cache] * len(self._layers))
+
+    def _bind(self, caches: Sequence[Any]) -> None:
+        for layer, cache in zip(self._layers, caches, strict=True):
+            layer.kv_cache = cache
 
     def _made(self, blocks: int) -> torch.Tensor:
         """A cache of `blocks` blocks in the shape and memory order of the engine's own."""

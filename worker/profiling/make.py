@@ -27,8 +27,8 @@ PROMPT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a profile is made for and from. `rank` and `targets` are those of the adapters that will read it. With an
-    `invocation`, a text that every prompt has, they act from its last occurrence on. `rows` of the files are used at
+    """What a profile is made for and from. `rank` and `targets` are those of the adapters that will read it, which act
+    on the `last` layers alone where that is not 0. With an `invocation`, a text that every prompt has, they act from its last occurrence on. `rows` of the files are used at
     most. `share` is of a mask, `power` of factors, `plan` of networks; A starts from `seed`."""
 
     kind: ProfileKind
@@ -40,6 +40,7 @@ class Wanted:
     power: float = 0.5
     plan: Plan = field(default_factory=Plan)
     seed: int = 0
+    last: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def make(wanted: Wanted, base: Base, files: Sequence[bytes]) -> Made:
     Raises ValueError where they do not lead to one, BadRow, UnknownTarget, and CannotCompute."""
     acting = _invocation(wanted, base, files[0])
     seen = tuple(_examples(base, files, wanted.rows, acting))
-    modules = tuple(Module(*linear) for linear in base.select(wanted.targets))
+    modules = tuple(Module(*linear) for linear in base.select(wanted.targets, _layers(wanted, base)))
     layout = Layout(wanted.rank, 2.0 * wanted.rank, modules, acting)
     tensors, said, about = _found(wanted, base, layout, seen, _objective(files))
     about |= {"rows": len(seen), "activation": "answer" if acting else "all", "seed": wanted.seed}
@@ -115,6 +116,12 @@ def reported(measures: fisher.Measures, layout: Layout) -> Iterator[str]:
     gains = ", ".join(f"{gain:.2f} with p {power:g}" for power, gain in found.powers)
     yield f"reweighting tensors by (|g|^2 / tr F)^p gains, in a quadratic model, {gains}"
     yield f"and at most {found.best:.2f}, with all noise in {half} of {module}"
+
+
+def _layers(wanted: Wanted, base: Base) -> tuple[int, ...]:
+    if wanted.last > base.depth:
+        raise ValueError(f"{base.name} has {base.depth} layers, not {wanted.last}")
+    return tuple(range(base.depth - wanted.last, base.depth)) if wanted.last else ()
 
 
 def _objective(files: Sequence[bytes]) -> str:

@@ -56,7 +56,7 @@ from worker.zo.shapes import EVEN, Both, Shape
 
 def layout(spec: JobSpec, base: Base) -> Layout:
     """The adapter of `spec` on `base`: modules that a target names, in model order. Raises UnknownTarget."""
-    modules = tuple(Module(*linear) for linear in base.select(spec.adapter.targets))
+    modules = tuple(Module(*linear) for linear in base.select(spec.adapter.targets, spec.adapter.layers))
     return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
 
 

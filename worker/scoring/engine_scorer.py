@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from worker import objectives
 from worker.engine.attention import BranchAttention
 from worker.engine.engine import Engine
-from worker.engine.lora import SlotBank
+from worker.engine.lora import SlotBank, Worn
+from worker.engine.owner import Owner
 from worker.engine.prompt_cache import PromptCache
 from worker.forwards import Forward, Scoring, finished
 from worker.scoring.check_trials import TrialCheck
+from worker.scoring.entries import entries
 from worker.scoring.laying import Laid, lay
-from worker.scoring.packing import Wave, waves
+from worker.scoring.packing import Piece, Segment, Wave, waves
 from worker.scoring.prompts import prompts
 from worker.scoring.wear import wear
 from worker.types import Greedy, LogProbs, Loss, Trial, blank, unseen
@@ -29,12 +31,14 @@ LOGITS = 1 << 24  # logits held at once: 64 MiB in fp32
 
 
 class EngineScorer:
-    """A `Scorer` on one in-process engine, from construction to `close`; each wave is a turn of the engine's.
+    """A `Scorer` on one in-process engine, from construction to `close`, with a thread of its own (`owner`); each wave
+    is an act on it, which pauses where there is something to serve.
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
     model's; `serve_slots` adapters may be served by the same engine beside those scored. Keys and values of prompts
-    that adapters of activation `answer` continue take at most `prompt_bytes`, a quarter of it for the wave in hand.
+    that adapters of activation `answer` continue, and hidden states below the layers that adapters of the last ones act
+    on, take at most `prompt_bytes`, a quarter of it for the wave in hand.
     `name` is what vLLM's own metrics call the model (None: they are off).
     """
 
@@ -52,13 +56,27 @@ class EngineScorer:
     ) -> None:
         self.path, self.dtype, self.max_rank = Path(path), dtype, max_rank
         self._max_tokens = max_tokens
-        self.engine = Engine(
-            path, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
-        )
+        self.owner = Owner()
+        try:
+            self.engine = self.owner.run(
+                lambda: Engine(
+                    path,
+                    self.owner,
+                    dtype=dtype,
+                    max_rank=max_rank,
+                    max_tokens=max_tokens,
+                    serve_slots=serve_slots,
+                    name=name,
+                )
+            )
+        except Exception:
+            self.owner.close()
+            raise
         self._check = TrialCheck(self.engine.modules, max_rank, self.engine.context, self.engine.vocab)
         self._bank = SlotBank(slots, self.engine.dtype, self.engine.device)
         self.prompt_cache: PromptCache[torch.Tensor] = PromptCache(prompt_bytes * 3 // 4)
         self._max_prompts = prompt_bytes // 4 // self.engine.token_bytes
+        self._entry_bytes = self.engine.width * self.engine.dtype.itemsize
 
     @property
     def capacity(self) -> int:
@@ -87,7 +105,7 @@ class EngineScorer:
         self._check(trials)
         out, greedy = blank(trials), unseen(trials)
         width = max((t.layout.size for t in trials if t.layout is not None), default=0)
-        packed = waves(trials, self._bank.fit(width), self._max_tokens, self._max_prompts)
+        packed = waves(trials, self._bank.room(width), self._max_tokens, self._max_prompts)
         forwards = [
             Forward(frozenset(s.number for s in w.segments), w.tokens, partial(self._fill, out, greedy, w, width))
             for w in packed
@@ -95,27 +113,49 @@ class EngineScorer:
         return forwards, out, greedy
 
     def _fill(self, out: list[LogProbs], greedy: list[Greedy | None], wave: Wave, width: int) -> None:
-        """One wave, in a turn of its own. Others may have been scored since it was packed: the bank fits it anew."""
+        """One wave, an act of its own. Others may have been scored since it was packed: the bank fits it anew."""
         laid = lay(wave)
         if not laid.cuts:
             return
-        with self.engine.turns.taken("scoring"):
+
+        def scored() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
             self._bank.fit(width)
-            chosen, likeliest = self._chosen(self._hidden(laid), laid)
+            return self._chosen(self._hidden(laid), laid)
+
+        chosen, likeliest = self.owner.run(scored)
         for trial, example, candidate, start, stop in laid.cuts:
             out[trial][example][candidate] = chosen[start:stop]
             if (best := greedy[trial]) is not None:
                 best[example][candidate] = likeliest[start:stop]
 
     def close(self) -> None:
-        """Stop the engine and give its memory back."""
-        self.engine.close()
+        """Stop the engine, give its memory back and end its thread."""
+        if self.owner.failed is None:
+            self.owner.run(self.engine.close)
+        self.owner.close()
 
     def _hidden(self, laid: Laid) -> torch.Tensor:
         """Hidden states [tokens, width] of a wave, its probes worn."""
-        worn = wear(self._bank, laid.segments)
-        if laid.branched:
-            return self.engine.forward_branched(laid.ids, laid.positions, self._attention(laid), worn)
+        attention = self._attention(laid) if laid.branched else None
+        if not laid.below:
+            return self._forwarded(laid, attention, wear(self._bank, laid.segments, self.engine.pause))
+        entry = entries(laid.pieces, laid.below, self.prompt_cache, partial(self._below, laid), self._entry_bytes)
+        with self.engine.depth.entering(laid.below, entry):
+            return self._forwarded(laid, attention, wear(self._bank, laid.segments, self.engine.pause))
+
+    def _below(self, laid: Laid, pieces: Sequence[tuple[str, Piece]]) -> list[torch.Tensor]:
+        """What the bare base has of each piece [tokens, width] where it enters layer `laid.below`."""
+        bare = [Trial(None, None, (piece.example,), "lm", scope) for scope, piece in pieces]
+        segments = [Segment(i, bare[i], (piece,)) for i, (_, piece) in enumerate(pieces)]
+        alone = lay(Wave(tuple(segments), laid.branched))
+        attention = self._attention(alone) if alone.branched else None
+        with self.engine.depth.leaving(laid.below) as taken:
+            self._forwarded(alone, attention, ())
+        return [taken[0][start:stop].contiguous() for start, stop in alone.spans]
+
+    def _forwarded(self, laid: Laid, attention: BranchAttention | None, worn: Sequence[Worn]) -> torch.Tensor:
+        if attention is not None:
+            return self.engine.forward_branched(laid.ids, laid.positions, attention, worn)
         return self.engine.forward(laid.ids, [stop - start for start, stop in laid.spans], worn)
 
     def _attention(self, laid: Laid) -> BranchAttention:
@@ -128,7 +168,7 @@ class EngineScorer:
         )
         engine = self.engine
         return BranchAttention(
-            laid.spans, laid.positions, laid.branches, numbers, caches, engine.device, engine.together
+            laid.spans, laid.positions, laid.branches, numbers, caches, engine.device, engine.together, engine.pause
         )
 
     def _chosen(self, hidden: torch.Tensor, laid: Laid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

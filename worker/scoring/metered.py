@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from worker import metrics
 from worker.engine.prompt_cache import PromptCache
@@ -10,17 +10,23 @@ from worker.forwards import Scoring, finished
 from worker.scoring.scorer import Watched
 from worker.types import Loss, Trial
 
+if TYPE_CHECKING:  # a worker without an engine does not load its libraries
+    from worker.scoring.engine_scorer import EngineScorer
+
 HALF = 60.0  # seconds of scoring after which a batch counts half in the rate
 
 
 class MeteredScorer:
     """A Scorer that counts what passes through another, and what becomes of the prompts in its cache.
 
-    `rate` is in scored tokens a second of scoring, of late; None before it has scored.
+    `rate` is in scored tokens a second of scoring, of late; None before it has scored. `engine` is what the scorer
+    stands on, where it can serve too.
     """
 
-    def __init__(self, scorer: Watched, model: str, cache: PromptCache[Any] | None = None) -> None:
-        self._scorer, self._model, self._cache = scorer, model, cache
+    def __init__(
+        self, scorer: Watched, model: str, cache: PromptCache[Any] | None = None, engine: "EngineScorer | None" = None
+    ) -> None:
+        self._scorer, self._model, self._cache, self.engine = scorer, model, cache, engine
         self._seen = dict.fromkeys(metrics.OUTCOMES, 0)
         self._tokens = self._seconds = 0.0
         self.rate: float | None = None

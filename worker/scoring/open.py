@@ -44,14 +44,17 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         max_rank=settings.max_rank,
         max_tokens=settings.max_tokens,
         dtype=settings.dtype,
+        serve_slots=settings.serve_slots,
         prompt_bytes=settings.prompt_bytes,
         name=base.name,
     )
     about |= self_check(engine) if settings.self_check else engine.engine.versions()
     metrics.prompt_limit_bytes.labels(base.name).set(engine.prompt_cache.budget)
-    metrics.peak_flops.labels(base.name).set(peak_flops(engine.engine.device.type, settings.dtype))
+    peak = engine.owner.run(lambda: peak_flops(engine.engine.device.type, settings.dtype))  # with the engine's threads
+    metrics.peak_flops.labels(base.name).set(peak)
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
-    return MeteredScorer(_with_canary(engine, settings, base, weights), base.name, engine.prompt_cache), about
+    watched = _with_canary(engine, settings, base, weights)
+    return MeteredScorer(watched, base.name, engine.prompt_cache, engine), about
 
 
 def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base, weights: str) -> Canary:

@@ -16,12 +16,11 @@ from db.worker import journal, leases
 from db.worker.candidates import Waiting
 from db.worker.leases import Claim, LeaseLost
 from worker import metrics
-from worker.adapters import parents, snapshots
+from worker.adapters import parents, restored, snapshots
 from worker.runs import data, rebuilding
 from worker.runs.divergence import recalled
 from worker.runs.replay import Point
 from worker.runs.run import Run, start
-from worker.slices import points
 from worker.slices.context import Context
 from worker.slices.ending import Failed, Released, run_raised
 from worker.slices.journal_writer import JournalWriter
@@ -144,7 +143,7 @@ def _load(context: Context, claim: Claim) -> Resident:
 def _kept(context: Context, session: Session, claim: Claim, history: History) -> dict[int, Point]:
     """The points of a run whose journal is not enough: that of its last step, and the best."""
     wanted = {claim.step} if claim.best_step is None else {claim.step, claim.best_step}
-    return {step: points.read(session, claim.job_id, history, context.base, step) for step in wanted}
+    return {step: restored.kept(session, claim.job_id, history, context.base, step) for step in wanted}
 
 
 def _at(run: Run, kept: dict[int, Point], best: tuple[int, float] | None) -> Run:

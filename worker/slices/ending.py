@@ -10,7 +10,7 @@ from db.transitions import Wish
 from db.worker.journal import NotWhole
 from worker.adapters.parents import ParentChanged
 from worker.runs.run import Run
-from worker.types import EngineOff
+from worker.types import EngineGone, EngineOff
 
 SAID = 300  # characters of an exception that a tenant reads
 Reason = Literal["disk", "store", "engine", "canary"]
@@ -110,6 +110,8 @@ def engine_raised(error: Exception, *, alone: bool, sound: Callable[[], bool]) -
     An engine that broke in company may have been broken by one of them, so that they are suspects too; where only the
     canary is off, nobody is.
     """
+    if isinstance(error, EngineGone):
+        return Verdict(Released(), Out("engine", str(error)))
     if isinstance(error, EngineOff):
         return Verdict(Released(), Out("canary", str(error)))
     if isinstance(error, ValueError) or sound():

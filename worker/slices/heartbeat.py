@@ -5,6 +5,7 @@ Knows claims and times, nothing of runs. Flags it sets are read by the main thre
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -57,6 +58,7 @@ class Heartbeat(threading.Thread):
         self.draining = threading.Event()
         self.out: Out | None = None  # why no slice is to be taken now
         self.rate: Callable[[], float | None] = lambda: None  # scored tokens a second, once a scorer tells
+        self.serving: Callable[[], dict[str, Any] | None] = lambda: None  # what is served here and where, once it is
 
     def hold(self, claim: Claim, claimed_at: float) -> None:
         """Keep `claim` alive from now on; `claimed_at` is time.monotonic() just before it was claimed."""
@@ -156,7 +158,7 @@ class Heartbeat(threading.Thread):
                 workers.out(session, self._worker, f"{out.reason}: {out.message}")
             else:
                 state: workers.State | None = "draining" if self.draining.is_set() else None
-                workers.beat(session, self._worker, state=state, rate=self.rate())
+                workers.beat(session, self._worker, state=state, rate=self.rate(), serving=self.serving())
 
     def try_disk(self) -> None:
         """Back to service where the disk, which was the reason to leave it, works again."""

@@ -16,10 +16,9 @@ from db.contract.tokens.base_model import Base
 from db.ids import adapter_name, checkpoint_name
 from db.worker import journal, restorations
 from db.worker.restorations import Asked
-from worker.adapters import peft_files
-from worker.runs import rebuilding, recipes
+from worker.adapters import peft_files, restored
+from worker.runs import recipes
 from worker.settings import WorkerSettings
-from worker.slices import points
 from worker.slices.ending import said
 
 log = structlog.get_logger("worker.slices.restoring")
@@ -81,11 +80,8 @@ class Restorer(threading.Thread):
 
     def _rebuilt(self, asked: Asked) -> tuple[str, bytes]:
         with security.transaction(self._factory, asked.tenant_id) as session:
-            history = journal.history(session, asked.job_id, asked.step)
-            spec, kept = history.spec, None
-            if spec.method.replay == "snapshots":
-                kept = points.read(session, asked.job_id, history, self._base)
-        point = kept or rebuilding.rebuild(history, self._base)
+            found = restored.gathered(session, asked.job_id, asked.step, self._base)
+        spec, point = found.history.spec, restored.point(found, self._base)
         name = checkpoint_name(adapter_name(spec.model, asked.tenant_id, spec.suffix, asked.job_id), asked.step)
         layout = recipes.layout(spec, self._base)
         files = peft_files.directory(spec.adapter, layout, point.params, spec.model, name, spec.method.autograd)
@@ -94,7 +90,7 @@ class Restorer(threading.Thread):
     def _refuse(self, asked: Asked, error: Exception) -> None:
         gone = isinstance(error, journal.NotWhole)
         code = "journal_gone" if gone else "internal_error"
-        whole = isinstance(error, points.NotKept)
+        whole = isinstance(error, restored.NotKept)
         message = "its journal is not kept any more" if gone and not whole else said(error)
         log.error("cannot be restored", job=asked.job_id, step=asked.step, code=code, error=str(error))
         with security.transaction(self._factory, asked.tenant_id) as session:

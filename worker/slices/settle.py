@@ -18,7 +18,7 @@ from db.worker import journal, leases
 from db.worker.journal import Published
 from db.worker.leases import Claim, LeaseLost
 from worker import failpoints, metrics
-from worker.adapters import parents
+from worker.adapters import parents, restored
 from worker.adapters.publish import publish
 from worker.runs import rebuilding
 from worker.runs.replay import Point
@@ -244,7 +244,7 @@ def _point(context: Context, leased: LeasedRun, step: int) -> Point:
     with context.transaction(claim.tenant_id) as session:
         history = journal.history(session, claim.job_id, step)
         if leased.writer.whole:
-            return points.read(session, claim.job_id, history, context.base)
+            return restored.kept(session, claim.job_id, history, context.base)
     kind = type(run.state)
     start = context.snapshots.newest(claim.job_id, claim.spec, history.losses, kind, history.restarts)
     return rebuilding.rebuild(history, context.base, start or parents.first(history, context.base))

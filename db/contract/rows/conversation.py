@@ -18,7 +18,16 @@ Part = dict[str, Any]
 
 def chat(row: Part, line: int, limits: Limits) -> Chat:
     """Raises BadRow."""
-    raw = row["messages"]
+    messages = turns(row["messages"], line, limits)
+    if not any(m.role == "assistant" for m in messages):
+        raise BadRow(line, "messages must hold an assistant message: there is nothing to learn", "messages")
+    if not any(m.scored for m in messages):
+        raise BadRow(line, "every assistant message has weight 0: there is nothing to learn", "messages")
+    return Chat(messages, tooling.tools(row, line))
+
+
+def turns(raw: object, line: int, limits: Limits) -> tuple[Message, ...]:
+    """The turns of a conversation, which may be one that waits for its answer. Raises BadRow."""
     if not isinstance(raw, list):
         raise BadRow(line, f"messages must be an array, not {kind(raw)}", "messages")
     if not 1 <= len(raw) <= limits.max_messages:
@@ -35,11 +44,7 @@ def chat(row: Part, line: int, limits: Limits) -> Chat:
         if message.calls:
             called.update(call.get("id") for call in message.calls)
         messages.append(message)
-    if not any(m.role == "assistant" for m in messages):
-        raise BadRow(line, "messages must hold an assistant message: there is nothing to learn", "messages")
-    if not any(m.scored for m in messages):
-        raise BadRow(line, "every assistant message has weight 0: there is nothing to learn", "messages")
-    return Chat(tuple(messages), tooling.tools(row, line))
+    return tuple(messages)
 
 
 def unfit(row: Chat, line: int) -> None:

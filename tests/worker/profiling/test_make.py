@@ -107,3 +107,10 @@ def test_rows_of_several_files_count_alike_and_of_several_formats_are_refused(ba
     assert half.about["rows"] == 6
     with pytest.raises(ValueError, match="different formats"):
         make(wanted("basis"), base, [ROWS, b'{"prompt": "a", "completion": "b"}\n'])
+
+
+def test_adapters_of_the_last_layers_have_profiles_of_their_own(base):
+    made = profiles.read(make(wanted("basis", last=1), base, [ROWS]).data)
+    assert [module.name for module in made.layout.modules] == [f"model.layers.1.self_attn.{name}" for name in TARGETS]
+    with pytest.raises(ValueError, match="has 2 layers, not 3"):
+        make(wanted("basis", last=3), base, [ROWS])

@@ -1,49 +1,32 @@
 """Scoring and serving in one engine: neither sees the other's adapters or keys and values."""
 
-import threading
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 from vllm import SamplingParams
 from vllm.lora.request import LoRARequest
 
-from tests.waiting import HANG
 from tests.worker.scoring.cases import crowd, layout, lm, probe, tokens
 from tests.worker.scoring.conftest import MAX_TOKENS, SLOTS, Pair
-from worker.engine.turns import Turns, Use
 from worker.scoring.packing import waves
-from worker.types import Candidate, Example, Layout, Params, Trial
-
-
-def publish(pair: Pair, shape: Layout, params: Params, folder: Path) -> Path:
-    """An adapter directory as PEFT itself writes it."""
-    targets = [m.name for m in shape.modules]
-    config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, bias="none")
-    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(pair.path), config)
-    with torch.no_grad():
-        for module, a, b in shape.pairs(params):
-            layer = model.base_model.model.get_submodule(module.name)
-            layer.lora_A["default"].weight.copy_(torch.from_numpy(a))
-            layer.lora_B["default"].weight.copy_(torch.from_numpy(b))
-    model.save_pretrained(folder)
-    return folder
+from worker.types import Candidate, Example, Layout, Params, Trial, Wearable
 
 
 def served(pair: Pair, prompts: list[np.ndarray], adapters: list[LoRARequest | None]) -> list[list[float]]:
     """Log-probabilities of every prompt token but the first, by vLLM's own scheduler and LoRA path."""
     engine = pair.vllm.engine
     sampling = SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=0)
-    for number, (prompt, adapter) in enumerate(zip(prompts, adapters, strict=True)):
-        engine.add_request(str(number), prompt.tolist(), sampling, adapter)
     finished: dict[int, Any] = {}
-    while len(finished) < len(prompts):
-        finished |= {int(output.request_id): output for output in engine.step() if output.finished}
+
+    def serve() -> None:
+        for number, (prompt, adapter) in enumerate(zip(prompts, adapters, strict=True)):
+            engine.add_request(str(number), prompt.tolist(), sampling, adapter)
+        while len(finished) < len(prompts):
+            finished.update({int(output.request_id): output for output in engine.step() if output.finished})
+
+    pair.vllm.owner.run(serve)
     return [
         [row[int(t)].logprob for row, t in zip(finished[number].prompt_logprobs[1:], prompt[1:], strict=True)]
         for number, prompt in enumerate(prompts)
@@ -55,15 +38,17 @@ def whole(shape: Layout | None, params: Params | None, ids: np.ndarray) -> Trial
     return Trial(shape, params, (Example((ids[:-1],), (rows,)),), "lm")
 
 
-def test_served_requests_get_their_own_adapter_or_none(pair: Pair, tmp_path: Path) -> None:
+def test_served_requests_get_their_own_adapter_or_none(pair: Pair) -> None:
     """A request without adapter beside one with: in vLLM's CPU path it got the last slot's adapter (index -1)."""
     rng = np.random.default_rng(11)
     shape = layout(pair.modules, 8, 16.0)
     params = probe(rng, shape)
-    adapter = LoRARequest("ours", 1, str(publish(pair, shape, params, tmp_path / "adapter")))
+    places, owner = pair.vllm.engine.places, pair.vllm.owner
+    adapter = owner.run(lambda: places.take(Wearable("ours", shape, params)))
     prompts = [tokens(rng, n) for n in (20, 33, 12, 7)]
     wearing = [None, adapter, None, adapter]
     answers = served(pair, prompts, wearing)
+    owner.run(lambda: places.give("ours"))
     expected = [whole(shape if w else None, params if w else None, p) for w, p in zip(wearing, prompts, strict=True)]
     for answer, theirs, mine in zip(answers, pair.oracle.logprobs(expected), pair.vllm.logprobs(expected), strict=True):
         np.testing.assert_allclose(answer, theirs[0][0], rtol=0, atol=1e-5)
@@ -74,7 +59,7 @@ def test_served_requests_get_their_own_adapter_or_none(pair: Pair, tmp_path: Pat
 
 def test_scoring_between_two_steps_of_a_generation_changes_nothing(pair: Pair) -> None:
     """A request is decoding, its keys and values in the engine's cache; a full score call runs; it decodes on."""
-    engine = pair.vllm.engine
+    engine, owner = pair.vllm.engine, pair.vllm.owner
     rng = np.random.default_rng(12)
     prompt = tokens(rng, 40).tolist()
     params = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
@@ -82,11 +67,11 @@ def test_scoring_between_two_steps_of_a_generation_changes_nothing(pair: Pair) -
     before = [x.total for x in pair.vllm.score(trials)]
 
     def generate(name: str, interrupted: bool) -> tuple[list[int], list[float]]:
-        engine.add_request(name, prompt, params)
+        owner.run(lambda: engine.add_request(name, prompt, params))
         tokens_out: list[int] = []
         scored: list[float] = []
         while len(tokens_out) < 12:
-            for output in engine.step():
+            for output in owner.run(engine.step):
                 tokens_out = list(output.outputs[0].token_ids)
             if interrupted and len(tokens_out) == 4:
                 scored = [x.total for x in pair.vllm.score(trials)]
@@ -98,66 +83,30 @@ def test_scoring_between_two_steps_of_a_generation_changes_nothing(pair: Pair) -
     assert scored == before
 
 
-def test_another_thread_serves_between_the_waves_of_a_scoring_call(pair: Pair) -> None:
-    """Each comes to what it comes to alone: the tokens of a request, and the losses of several waves."""
-    engine = pair.vllm.engine
-    rng = np.random.default_rng(15)
-    prompt, sampling = tokens(rng, 40).tolist(), SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
-    trials = crowd(rng, pair.modules)
-    alone = [x.total for x in pair.vllm.score(trials)]
-    answers: dict[str, list[int]] = {}
-
-    def serve(name: str) -> None:
-        engine.add_request(name, prompt, sampling)
-        while len(answers.get(name, [])) < 12:
-            for output in engine.step():
-                answers[name] = list(output.outputs[0].token_ids)
-
-    serve("alone")
-    server = threading.Thread(target=serve, args=("beside",))
-    server.start()
-    beside = [[x.total for x in pair.vllm.score(trials)] for _ in range(3)]
-    server.join(HANG)
-    assert answers["beside"] == answers["alone"]
-    assert beside == [alone] * 3
-
-
-def test_the_engine_is_used_in_turns_only(pair: Pair) -> None:
-    """No forward without a turn, and no step of serving within a wave."""
+def test_the_engine_is_used_on_its_own_thread_only(pair: Pair) -> None:
     engine = pair.vllm.engine
     ids = tokens(np.random.default_rng(16), 4)
-    with pytest.raises(RuntimeError, match="scoring without a turn"):
-        engine.forward(ids, [4], ())
-    with engine.turns.taken("scoring"):
-        hidden = engine.forward(ids, [4], ())
-        with pytest.raises(RuntimeError, match="has the engine for scoring"):
-            engine.step()
-    with pytest.raises(RuntimeError, match="scoring without a turn"):
-        engine.logits(hidden)
+    hidden = pair.vllm.owner.run(lambda: engine.forward(ids, [4], ()))
+    for use in (
+        lambda: engine.forward(ids, [4], ()),
+        lambda: engine.logits(hidden),
+        engine.step,
+        lambda: engine.add_request("x", [1], SamplingParams()),
+        engine.close,
+    ):
+        with pytest.raises(RuntimeError, match="on its own thread only"):
+            use()
 
 
-def test_every_wave_is_a_turn(pair: Pair) -> None:
+def test_every_wave_is_an_act(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a long call waits for one of its waves."""
-
-    class Counted(Turns):
-        def __init__(self) -> None:
-            super().__init__()
-            self.uses: list[Use] = []
-
-        def taken(self, use: Use) -> AbstractContextManager[None]:
-            self.uses.append(use)
-            return super().taken(use)
-
     trials = crowd(np.random.default_rng(17), pair.modules)
-    kept = pair.vllm.engine.turns
-    pair.vllm.engine.turns = counted = Counted()
-    try:
-        pair.vllm.score(trials)
-    finally:
-        pair.vllm.engine.turns = kept
+    acts, run = [], pair.vllm.owner.run
+    monkeypatch.setattr(pair.vllm.owner, "run", lambda act: (acts.append(act), run(act))[1])
+    pair.vllm.score(trials)
     packed = waves(trials, SLOTS, MAX_TOKENS)
     assert len(packed) > 1
-    assert counted.uses == ["scoring"] * len(packed)
+    assert len(acts) == len(packed)
 
 
 def test_the_scheduler_keeps_every_block(pair: Pair) -> None:

@@ -19,7 +19,7 @@ from worker.slices.ending import (
     engine_raised,
     run_raised,
 )
-from worker.types import EngineOff
+from worker.types import EngineGone, EngineOff
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def asks_nothing() -> bool:
         (ValueError("rank"), False, asks_nothing, Verdict(Suspected())),
         (EngineOff("nan"), True, asks_nothing, Verdict(Released(), Out("canary", "nan"))),
         (EngineOff("nan"), False, asks_nothing, Verdict(Released(), Out("canary", "nan"))),
+        (EngineGone("gone"), True, asks_nothing, Verdict(Released(), Out("engine", "gone"))),
+        (EngineGone("gone"), False, asks_nothing, Verdict(Released(), Out("engine", "gone"))),
         (OSError("x\ny"), True, lambda: True, Verdict(Failed("engine_refused", "OSError: x"))),
         (MemoryError(), False, lambda: True, Verdict(Suspected())),
         (OSError("x"), True, lambda: False, Verdict(Killed(), Out("engine", "OSError: x"))),

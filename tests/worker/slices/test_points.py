@@ -16,11 +16,10 @@ from db.worker.points import Kept
 from tests.db.inserted import a_worker
 from tests.waiting import AGES
 from tests.worker.slices.doubles import STEPS, Bowl, a_choice_job, leased
-from worker.adapters import peft_files
+from worker.adapters import peft_files, restored
+from worker.adapters.restored import NotKept
 from worker.runs import fingerprint, recipes
-from worker.slices import points as kept
 from worker.slices.loop import run_slice
-from worker.slices.points import NotKept
 
 
 class Slope(Bowl):
@@ -104,13 +103,13 @@ def test_a_point_that_is_not_what_its_row_says_is_not_gone_on_from(torch, factor
     torch.forget_all()
     with factory.begin() as session:
         history = journal.history(session, job)
-        found = kept.read(session, job, history, torch.base)
+        found = restored.kept(session, job, history, torch.base)
         assert found.state.step == history.step > 0
         assert np.isfinite(found.params).all()
         last = session.get_one(JournalStep, (job, history.step - 1))
         last.losses = [*last.losses[:1], *journal_row.hashed("0" * 64)]
     with factory.begin() as session, pytest.raises(NotKept, match="not what the row"):
-        kept.read(session, job, journal.history(session, job), torch.base)
+        restored.kept(session, job, journal.history(session, job), torch.base)
 
 
 def test_a_worker_of_forward_passes_neither_sees_nor_claims_it(context, torch, factory, job):

@@ -1,0 +1,106 @@
+"""What requests are answered equals transformers and PEFT, token for token, on every architecture."""
+
+import numpy as np
+import pytest
+
+from tests.worker.scoring.cases import ANSWERABLE, INVOCATION, activated, crowd, layout, probe
+from tests.worker.scoring.conftest import MAX_TOKENS, Pair
+from tests.worker.serving.generated import Asked, Peft, admitted, given_back, invoked, prompt, served
+from worker.types import Wearable
+
+
+def wardrobe(pair: Pair, seed: int = 1) -> list[Wearable]:
+    """A plain adapter of few modules, one of all, of another rank, and one of activation `answer`."""
+    rng = np.random.default_rng(seed)
+    answerable = ANSWERABLE.get(pair.path.name.split("-")[1], ())
+    shapes = [
+        layout(pair.modules, 8, 16.0, "q_proj", "v_proj"),
+        layout(pair.modules, 2, 3.0),
+        activated(layout(pair.modules, 8, 16.0, *answerable)),
+    ]
+    return [
+        Wearable(f"{kind}@{seed}", s, probe(rng, s)) for kind, s in zip(("few", "all", "answer"), shapes, strict=True)
+    ]
+
+
+def mixture(pair: Pair) -> list[Asked]:
+    """Four prompts by four: the bare base and three adapters. Two prompts have the invocation, one of them twice, one
+    of them is longer than a step: the invocation is in the second chunk."""
+    rng = np.random.default_rng(2)
+    twice = (*invoked(rng, 9, INVOCATION, 4), *invoked(rng, 3, INVOCATION, 5))
+    prompts = [prompt(rng, 17), invoked(rng, 6, INVOCATION, 0), twice, invoked(rng, MAX_TOKENS + 7, INVOCATION, 21)]
+    return [Asked(ids, wearable) for ids in prompts for wearable in (None, *wardrobe(pair))]
+
+
+@pytest.fixture(scope="session")
+def theirs(pair: Pair) -> list[list[int]]:
+    oracle = Peft(pair.path)
+    return [oracle.generated(asked) for asked in mixture(pair)]
+
+
+def test_every_token_equals_peft_in_one_batch_and_alone(pair: Pair, theirs: list[list[int]]) -> None:
+    requests = mixture(pair)
+    assert served(pair.vllm.engine, requests) == theirs
+    assert [served(pair.vllm.engine, [asked])[0] for asked in requests] == theirs
+    kinds = np.array(theirs).reshape(4, 4, -1)
+    for number in range(4):
+        base, few, everywhere, answer = kinds[number].tolist()
+        assert base not in (few, everywhere), "an adapter must matter for this test to say anything"
+        assert (answer == base) == (number == 0), "without its invocation it never acts"
+
+
+def test_scoring_between_the_steps_changes_no_token(pair: Pair, theirs: list[list[int]]) -> None:
+    trials = crowd(np.random.default_rng(3), pair.modules)
+    before = [x.total for x in pair.vllm.score(trials)]
+    scored: list[list[float]] = []
+
+    def score() -> None:
+        if len(scored) < 6:
+            scored.append([x.total for x in pair.vllm.score(trials)])
+
+    assert served(pair.vllm.engine, mixture(pair), score) == theirs
+    assert scored == [before] * 6
+
+
+def test_a_later_start_shares_no_keys_with_an_earlier_one(pair: Pair) -> None:
+    """A conversation's next turn: what was the answer is now before the last invocation, and wears nothing. Its tokens
+    are in the prefix cache, as the adapter had them."""
+    rng = np.random.default_rng(4)
+    answer = wardrobe(pair)[2]
+    first = Asked(invoked(rng, 70, INVOCATION, 30), answer, salt="one")
+    (said,) = served(pair.vllm.engine, [first])
+    second = Asked((*first.ids, *said, *INVOCATION, 12), answer, salt="one")
+    oracle = Peft(pair.path)
+    assert said == oracle.generated(first)
+    assert served(pair.vllm.engine, [second]) == [oracle.generated(second)]
+    assert served(pair.vllm.engine, [second]) == [oracle.generated(second)], "found in the cache, too"
+
+
+def test_more_starts_in_a_step_than_requests_it_can_hold(pair: Pair) -> None:
+    """Each request is two runs of tokens: 40 of them are more runs than vLLM has room for requests."""
+    answer, oracle = wardrobe(pair)[2], Peft(pair.path)
+    rng = np.random.default_rng(5)
+    requests = [Asked(invoked(rng, 2, INVOCATION, 0), answer, count=3) for _ in range(40)]
+    assert served(pair.vllm.engine, requests) == [oracle.generated(asked) for asked in requests]
+
+
+def test_a_request_that_is_put_back_and_read_again_starts_where_it_did(pair: Pair) -> None:
+    """More tokens than the engine has blocks for: vLLM drops a running request's keys and reads it anew, what it has
+    answered too."""
+    engine, oracle = pair.vllm.engine, Peft(pair.path)
+    scheduler = engine._llm.llm_engine.engine_core.engine_core.scheduler
+    room = scheduler.kv_cache_manager.block_pool.num_gpu_blocks
+    rng = np.random.default_rng(6)
+    worn = [wardrobe(pair)[n % 3] for n in range(2 * room // 3)]  # a block each at first, three at last
+    requests = [Asked(invoked(rng, 20, INVOCATION, 5), w, count=60) for w in worn]
+    assert {asked.start for asked in requests} == {0, 20}
+    names = [admitted(engine, asked) for asked in requests]
+    preempted, outputs = 0, {}
+    while len(outputs) < len(names):
+        for output in engine.owner.run(engine.step):
+            if output.finished:
+                outputs[output.request_id] = list(output.outputs[0].token_ids)
+        preempted += sum(r.num_preemptions for r in scheduler.running)
+    given_back(engine, requests)
+    assert preempted > 0, "nothing was put back: the test says nothing"
+    assert [outputs[name] for name in names] == [oracle.generated(asked) for asked in requests]

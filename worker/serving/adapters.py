@@ -1,0 +1,106 @@
+"""Adapters by name, as requests wear them: kept in memory by bytes, made once however many ask. Knows no engine.
+
+A name is `<job>@<step>`, the job's adapter after so many committed steps. A committed step is never another, so what
+was made once is right for ever, and what is dropped is made again with the same bits.
+"""
+
+import re
+import threading
+from concurrent.futures import Future
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from worker.runs.replay import Point
+from worker.serving.kept import Kept
+from worker.serving.making import Made, Unknown
+from worker.types import Wearable
+
+NAME = re.compile(r"([a-z]+-[a-z0-9]{1,64})@(0|[1-9]\d{0,8})")
+
+
+class Makes(Protocol):
+    """What `worker.serving.making.Maker` does."""
+
+    def make(self, job_id: str, step: int, near: Point | None = None) -> Made: ...
+
+
+def named(job_id: str, step: int) -> str:
+    return f"{job_id}@{step}"
+
+
+class Adapters:
+    """At most `budget` bytes of them in memory, and of the points that a next step of a job that is being trained is
+    replayed from. Any thread may ask; it waits for what it asks for, which may take minutes: never the engine's."""
+
+    def __init__(self, maker: Makes, budget: int) -> None:
+        self._maker = maker
+        self._lock = threading.Lock()
+        self._worn: Kept[Wearable] = Kept(budget * 3 // 4)
+        self._points: Kept[Point] = Kept(budget - budget * 3 // 4)  # by job
+        self._making: dict[str, Future[Wearable]] = {}
+        self.made = 0
+
+    def get(self, name: str) -> Wearable:
+        """The adapter of this name. Raises Unknown, Unfit, StoreAway, and SQLAlchemyError: nothing of it is kept."""
+        found = NAME.fullmatch(name)
+        if found is None:
+            raise Unknown(f"{name[:100]!r} names no step of a job")
+        with self._lock:
+            kept = self._worn.get(name)
+            if kept is not None:
+                return kept
+            making = self._making.get(name)
+            mine = making is None
+            if making is None:
+                making = self._making[name] = Future()
+        if mine:
+            self._make(name, found[1], int(found[2]), making)
+        return making.result()
+
+    def kept(self, name: str) -> Wearable | None:
+        """The adapter of this name, if it is in memory. Does not wait."""
+        with self._lock:
+            return self._worn.get(name)
+
+    def held(self) -> tuple[str, ...]:
+        """Names of those in memory, the one unused longest first."""
+        with self._lock:
+            return self._worn.names()
+
+    def forget(self, job_id: str) -> None:
+        """Its tenant has deleted it."""
+        with self._lock:
+            self._points.drop(job_id)
+            for name in self._worn.names():
+                if name.startswith(f"{job_id}@"):
+                    self._worn.drop(name)
+
+    def _make(self, name: str, job_id: str, step: int, making: Future[Wearable]) -> None:
+        with self._lock:
+            near = self._points.get(job_id)
+        try:
+            made = self._maker.make(job_id, step, near)
+            wearable = Wearable(name, made.layout, made.params)
+        except BaseException as error:
+            with self._lock:
+                del self._making[name]
+            making.set_exception(error)
+            return
+        with self._lock:
+            del self._making[name]
+            self.made += 1
+            self._worn.put(name, wearable, made.params.nbytes)
+            if made.point is not None and (near is None or made.point.state.step > near.state.step):
+                self._points.put(job_id, made.point, size(made.point))
+        making.set_result(wearable)
+
+
+def size(thing: Any) -> int:
+    """Bytes of the arrays in a point: its parameters and its method's state."""
+    if isinstance(thing, np.ndarray):
+        return int(thing.nbytes)
+    if is_dataclass(thing):
+        return sum(size(getattr(thing, field.name)) for field in fields(thing))
+    return sum(map(size, thing)) if isinstance(thing, tuple) else 0
