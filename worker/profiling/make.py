@@ -28,8 +28,9 @@ PROMPT_BYTES = 256 << 20
 @dataclass(frozen=True)
 class Wanted:
     """What a profile is made for and from. `rank` and `targets` are those of the adapters that will read it, which act
-    on the `last` layers alone where that is not 0. With an `invocation`, a text that every prompt has, they act from its last occurrence on. `rows` of the files are used at
-    most. `share` is of a mask, `power` of factors, `plan` of networks; A starts from `seed`."""
+    on the `last` layers alone where that is not 0. With an `invocation`, a text that every prompt has, they act from
+    its last occurrence on. `rows` of the files are used at most. `share` is of a mask, `power` of factors, `plan` of
+    networks; A starts from `seed`."""
 
     kind: ProfileKind
     rank: int
