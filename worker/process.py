@@ -67,8 +67,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
         scorer, about = opens(settings, base)
-        beats.rate = lambda: scorer.rate
-        progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
+        _watch(scorer, beats, progress)
         serving = _serving(settings, base, scorer, factory, beats)
         with factory.begin() as session:
             workers.beat(
@@ -93,6 +92,12 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _watch(scorer: MeteredScorer, beats: Heartbeat, progress: Progress) -> None:
+    """What the side threads ask of a scorer."""
+    beats.rate = lambda: scorer.rate
+    progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
 
 
 def _registered(session: Session, model: str, settings: WorkerSettings) -> str:
