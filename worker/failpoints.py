@@ -11,6 +11,7 @@ def point(name: str, *those: str) -> None:
     """Kill this process, with no clean-up, at the n-th pass of the point named in ONWARD_FAULT ("name" or "name:n").
 
     With "name:n:stop" it is not killed but stopped (SIGSTOP), once, until somebody lets it go on (SIGCONT). With
+    "name:n:raise" the n-th pass raises RuntimeError. With
     "name:n:kill:id" only passes count in which `id` is one of `those` who pass. A process started without ONWARD_FAULT
     passes through; production never sets it.
     """
@@ -24,5 +25,8 @@ def point(name: str, *those: str) -> None:
     if how == "stop":
         if _passed[name] == int(nth):
             os.kill(os.getpid(), signal.SIGSTOP)
+    elif how == "raise":
+        if _passed[name] == int(nth):
+            raise RuntimeError(f"ONWARD_FAULT at {name}")
     elif _passed[name] >= int(nth or 1):
         os._exit(137)

@@ -3,6 +3,7 @@ the engine's thread. Knows requests as tokens; no HTTP and no rows."""
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
+from worker import failpoints
 from worker.engine import activation
 from worker.engine.places import Places
 from worker.serving import errors
@@ -58,7 +60,7 @@ class Given:
 
 class Desk:
     """What `Owner.serve` is given. At most `limit` tokens wait here. `tell` hands on what a step has come to, `end`
-    that the engine has ended; neither may raise or wait."""
+    that the engine has ended; neither may raise or wait. `wake` is `Owner.post`."""
 
     def __init__(
         self,
@@ -68,9 +70,10 @@ class Desk:
         model: str,
         tell: Callable[[list[Given]], None],
         end: Callable[[BaseException], None],
+        wake: Callable[[Callable[[], None]], None],
     ) -> None:
         self._engine, self._places = engine, places
-        self._tell, self._end = tell, end
+        self._tell, self._end, self._wake = tell, end, wake
         self._queues: Queues[Asked] = Queues(limit)
         self._running: dict[str, Asked] = {}
         self._most = engine.vllm_config.scheduler_config.max_num_seqs
@@ -121,6 +124,7 @@ class Desk:
         if not self._running:
             return
         self.steps += 1
+        failpoints.point("serving_step")
         outputs = self._engine.step()
         self._tell([given for output in outputs if (given := self._given(output)) is not None])
         self._stalled = not entered and not outputs and self._all_wait()
@@ -195,6 +199,9 @@ class Desk:
     def _submit_one(self, asked: Asked, request: EngineCoreRequest, parent: ParentRequest | None, number: int) -> None:
         self._engine.output_processor.add_request(request, asked.prompt, parent, number)
         self._engine.engine_core.add_request(request)
+        held_to = self._scheduler.requests[request.request_id].structured_output_request
+        if held_to is not None and isinstance(held_to._grammar, Future):
+            held_to._grammar.add_done_callback(lambda _: self._wake(self.nudge))
 
     def _given(self, output: RequestOutput) -> Given | None:
         asked = self._running.get(output.request_id)

@@ -39,7 +39,7 @@ class Client:
     ) -> None:
         self.vllm_config, self.model_config = engine.vllm_config, engine.model_config
         self.renderer, self.input_processor = engine.renderer, engine.input_processor
-        self.desk = Desk(engine, places, limit, model, self._tell, self._end)
+        self.desk = Desk(engine, places, limit, model, self._tell, self._end, owner.post)
         self._owner, self._model, self._ended = owner, model, ended
         self._tasks = engine.get_supported_tasks()
         self._open: dict[Stream, Asked] = {}
@@ -92,9 +92,7 @@ class Client:
     def end(self, ask: Ask, reason: Reason, error: errors.Refused | None = None) -> None:
         """Whatever of `ask` is under way ends, its streams with `error`."""
         for stream in ask.streams:
-            if (asked := self._open.pop(stream, None)) is not None and not stream.ended:
-                stream.fail(error or asyncio.CancelledError())
-                self._owner.post(partial(self.desk.abort, asked, reason))
+            self._end_stream(stream, reason, error)
 
     def end_all(self, reason: Reason, error: errors.Refused) -> None:
         for ask in {stream.ask for stream in self._open}:
@@ -105,7 +103,12 @@ class Client:
             async for output in asked.stream:
                 yield output
         finally:
-            self.end(asked.stream.ask, "client")
+            self._end_stream(asked.stream, "client")
+
+    def _end_stream(self, stream: Stream, reason: Reason, error: errors.Refused | None = None) -> None:
+        if (asked := self._open.pop(stream, None)) is not None and not stream.ended:
+            stream.fail(error or asyncio.CancelledError())
+            self._owner.post(partial(self.desk.abort, asked, reason))
 
     def _check_length(self, ask: Ask, request: EngineCoreRequest) -> None:
         """vLLM would silently generate less than what was asked for."""

@@ -49,6 +49,15 @@ class _Completion(_Resolved, OpenAIServingCompletion):  # type: ignore[misc]
     pass
 
 
+class _Renderer(OnlineRenderer):  # type: ignore[misc]
+    """Renders tools as they were sent: vLLM writes out what nobody said of them, and training does not."""
+
+    async def preprocess_chat(self, request: Any, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("tool_dicts"):
+            kwargs["tool_dicts"] = [_said(tool) for tool in kwargs["tool_dicts"]]
+        return await super().preprocess_chat(request, messages, *args, **kwargs)
+
+
 class OpenAI:
     """Chat and completions of the model that `client` has, which answers call `name`. With a `tool_parser`, by vLLM's
     name for it, tools are taken."""
@@ -60,7 +69,7 @@ class OpenAI:
         models = OpenAIServingModels(engine_client=client, base_model_paths=paths)
         tools = {"enable_auto_tools": self.tools, "tool_parser": tool_parser}
         template = {"chat_template": None, "chat_template_content_format": FORMAT}
-        renderer = OnlineRenderer(client.model_config, client.renderer, request_logger=None, **template, **tools)
+        renderer = _Renderer(client.model_config, client.renderer, request_logger=None, **template, **tools)
         common = {"online_renderer": renderer, "request_logger": None, "enable_prompt_tokens_details": True}
         self._chat = _Chat(client, models, "assistant", **common, **template, **tools)
         self._completion = _Completion(client, models, **common)
@@ -112,6 +121,13 @@ async def _events(ask: Ask, answer: AsyncGenerator[str, None]) -> AsyncGenerator
             if event.startswith(FAILED):
                 raise ask.error or errors.vllms(json.loads(event.removeprefix("data: "))["error"])
             yield event
+
+
+def _said(of: Any) -> Any:
+    """Without what is None."""
+    if isinstance(of, dict):
+        return {name: _said(value) for name, value in of.items() if value is not None}
+    return of
 
 
 def _plain(answer: Any) -> Any:
