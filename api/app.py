@@ -12,12 +12,13 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from api import audit, connections, errors, expiry, files, models, receipts, uploads
+from api import audit, connections, errors, expiry, files, models, profiles, receipts, uploads
 from api.chat import routes as chat
 from api.chat.ledger import Ledger
 from api.chat.lines import Lines
 from api.console import jobs as console_jobs
 from api.console import pages as console_pages
+from api.console import playground as console_playground
 from api.context import Context
 from api.description import described
 from api.flights import Flights
@@ -65,12 +66,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.lines, app.state.ledger = Lines(settings), Ledger(factory, settings.serve_usage_seconds)
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, uploads, routes, models, audit, receipts, health):
+    for room in (files, uploads, routes, models, audit, receipts, profiles, health):
         app.include_router(room.router)
     app.include_router(chat.router)
     app.include_router(pages)
     app.include_router(console_pages.router)
     app.include_router(console_jobs.router)
+    app.include_router(console_playground.pages)
+    app.include_router(console_playground.router)
     if not settings.api_metrics_port:
         app.include_router(health.scraped)
     app.openapi = lambda: described(app)  # type: ignore[method-assign]

@@ -14,8 +14,10 @@ from db.tenant import keys
 
 bearer = HTTPBearer(auto_error=False, description="A key as `onward keys create` prints it: sk-onward-…")
 READS = frozenset(("GET", "HEAD", "OPTIONS"))
-CHATS = frozenset(("/v1/chat/completions", "/v1/completions"))
-MODELS = "/v1/models"  # to read it is part of serving: clients list what they may ask
+CHATS = frozenset(("/v1/chat/completions", "/v1/completions", "/console/chat"))
+# To read these is part of serving: who may ask sees what there is to ask, and the page to do it from.
+MODELS = ("/v1/models", "/console/playground", "/console/static")
+DOORS = frozenset(("/console/login", "/console/logout"))  # any good key may come and go
 SAID = {"train": "train and read", "serve": "chat", "read": "read"}
 ASKS = frozenset(("/v1/onward/receipts/verify",))  # routes that change nothing, although what is asked comes by POST
 
@@ -48,7 +50,7 @@ def known(
     rates.good_key(digest)
     audit.current().actor = found.key
     context.last_use.note(context.sessions, found.key, found.tenant.id if found.tenant else None, digest)
-    if found.scope != "operator" and found.rights.isdisjoint(needed(request.method, request.url.path)):
+    if found.scope != "operator" and found.rights.isdisjoint(needed(request.method, _path(request))):
         raise insufficient(f"This key may only {' and '.join(SAID[right] for right in _most(found.rights))}")
     return found
 
@@ -60,11 +62,18 @@ def _looked_up(request: Request, secret: str, digest: bytes, context: Context) -
         with context.sessions.begin() as session:
             return keys.authenticate(session, secret)
 
-    return context.memory.through(("key", digest), read) if request.url.path in CHATS else read()
+    return context.memory.through(("key", digest), read) if _path(request) in CHATS else read()
+
+
+def _path(request: Request) -> str:
+    """Of the route, wherever the whole is mounted."""
+    return request.url.path.removeprefix(request.scope.get("root_path", ""))
 
 
 def needed(method: str, path: str) -> frozenset[keys.Right]:
     """Of a key's rights, those of which one is enough here."""
+    if path in DOORS:
+        return keys.WHOLE
     if path in CHATS:
         return frozenset(("serve",))
     if method in READS:

@@ -198,6 +198,8 @@ def _serving(
 
 def _serve(app: Celery, context: Context, serving: "Serving | None" = None) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
+    if serving is not None:
+        context.committed = serving.committed
     signal.signal(signal.SIGTERM, _stop_soon)  # until Celery has its own
     tasks.bind(app, context)
     listening = threading.Event()

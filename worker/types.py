@@ -70,6 +70,12 @@ class Layout:
     def size(self) -> int:
         return self.offsets[-1]
 
+    @cached_property
+    def below(self) -> int:
+        """How many transformer layers lie below the first that it acts on, by the first number in its modules' names:
+        what goes through them is the base model's own."""
+        return min(next((int(p) for p in m.name.split(".") if p.isdigit()), 0) for m in self.modules)
+
     def tensor(self, params: Params, index: int) -> NDArray[np.float32]:
         """A view of tensor `index` (2 m is A, 2 m + 1 is B of module m) in its shape."""
         return params[self.offsets[index] : self.offsets[index + 1]].reshape(self.shapes[index])
@@ -148,6 +154,11 @@ class Trial:
     tangent: Params | None = None
     gradient: bool = False
     since: int = 0
+
+    @property
+    def below(self) -> int:
+        """How many layers of the model lie below its probe."""
+        return 0 if self.layout is None or self.params is None else self.layout.below
 
     @property
     def differentiated(self) -> bool:

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["chat"])
 def described(name: str) -> dict[str, Any]:
     """Of a route that reads its body itself."""
     schema = {"$ref": f"#/components/schemas/{name}"}
-    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "object"}}}
     said = {"200": {"description": "The answer, or its stream where `stream` is true.", "content": answer}}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
@@ -38,16 +38,17 @@ Sent = Annotated[bytes, Depends(sent)]
 async def chat(request: Request, raw: Sent, tenant: Tenant, context: Ctx) -> Response:
     """OpenAI's. `model` is a base model's name, an adapter's (`ft:…`), a step's (`ft:…:ckpt-step-N`), or `ft:…:live` of
     a job that trains; the answer's `model` is the name that asks the same again."""
-    return await _answered(request, validated(ChatCreate, raw), tenant, context)
+    return await answered(request, validated(ChatCreate, raw), tenant, context)
 
 
 @router.post("/completions", openapi_extra=described("CompletionCreate"), response_model=None)
 async def completions(request: Request, raw: Sent, tenant: Tenant, context: Ctx) -> Response:
     """OpenAI's, for texts that no chat template is to touch."""
-    return await _answered(request, validated(CompletionCreate, raw), tenant, context)
+    return await answered(request, validated(CompletionCreate, raw), tenant, context)
 
 
-async def _answered(request: Request, asked: ChatCreate | CompletionCreate, tenant: Tenant, context: Ctx) -> Response:
+async def answered(request: Request, asked: ChatCreate | CompletionCreate, tenant: Tenant, context: Ctx) -> Response:
+    """What a tenant's key asked by one of the routes. Raises ApiError."""
     sendable(asked)
     state = request.app.state
     return await Exchange(request, tenant, context, state.lines, state.ledger, asked).answer()

@@ -19,7 +19,7 @@ from db.tenant import parents
 from db.tenant.restorations import Step
 
 PATIENCE = 2.0  # seconds that a thread waits for a step; a client that tries again waits longer
-LAID_OUT = ("rank", "alpha", "targets")
+LAID_OUT = ("rank", "alpha", "targets", "layers")
 
 
 def resolved(wanted: Asked, body: JobCreate, tenant: str, context: Context) -> tuple[Asked, str]:
@@ -54,7 +54,7 @@ def laid_out(wanted: Asked, body: JobCreate, adapter: AdapterSpec, text: str | N
     """The parent's layout. What was asked for beside it must be the same."""
     given: dict[str, Any] = {name: wanted.values.get(name) for name in LAID_OUT}
     given |= {"activation": body.onward.activation, "invocation": body.onward.invocation}
-    theirs: dict[str, Any] = {name: getattr(adapter, name) for name in LAID_OUT}
+    theirs: dict[str, Any] = {name: getattr(adapter, name) for name in LAID_OUT} | {"layers": adapter.depth}
     for name, value in (theirs | {"activation": adapter.activation, "invocation": text}).items():
         asked = tuple(given[name]) if name == "targets" and given[name] is not None else given[name]
         if asked not in (None, "auto", value):

@@ -57,6 +57,10 @@ class Own(Strict):
     activation: Literal["all", "answer", "auto"] | None = None
     invocation: Identifier | None = None
     targets: Annotated[list[Identifier], Field(min_length=1, max_length=64)] | Auto = None
+    layers: (
+        Annotated[str, Field(pattern=r"^last:[1-9][0-9]{0,3}$", description="`last:k`: of the last k layers alone.")]
+        | Auto
+    ) = None
     steps: int | Auto = None
     batch_size: Annotated[int, Field(ge=1)] | Auto = None
     repeat: int | Auto = None

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from db.contract import acting, choosing, derivatives, held_out, methods, ranges
+from db.contract import acting, choosing, derivatives, held_out, methods, precision, profiles, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
@@ -86,11 +86,17 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
         if able != trained:
             message = f"The validation file is of format '{file.format}', the training file is not."
             yield Refusal(file.param, message, "objective_mismatch")
+    if (layers := asked.values.get("layers")) and int(layers.removeprefix("last:")) > (depth := facts.base.depth):
+        path = asked.path("layers")
+        yield Refusal(path, f"'{path}' is {layers}: {facts.base.name} has {depth} layers.", "above_limit")
     for rule in held_out.unfit(asked.values, facts.training.rows, facts.valid_rows):
         yield asked.refusal(rule.field, rule.reason)
     if stranger := _strangers(asked):
         path, owners = asked.path(stranger), " and ".join(f"'{name}'" for name in methods.owners(stranger))
         yield Refusal(path, f"'{path}' is a setting of the method {owners} only.")
+    if (kinds := profiles.needed(asked.values.get("method", methods.DEFAULT))) and "profile" not in asked.values:
+        named = " or ".join(map(repr, kinds))
+        yield asked.refusal("profile", f"this method needs the hash of a profile of kind {named}")
 
 
 def _strangers(asked: Asked) -> str | None:
@@ -103,6 +109,8 @@ def _built(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec |
     acts = {"activation": "answer" if invocation else "all", "invocation": invocation or None}
     rows = facts.training.rows, facts.valid_rows
     values = resolve({**asked.values, **acts}, facts.base, facts.training.format, *rows)
+    if "eps" not in asked.values and "eps" in values["method"]:  # a preset's probe is as large as it has to be here
+        values["method"]["eps"] = max(values["method"]["eps"], precision.least_eps(facts.dtypes))
     files = {
         "model": facts.base.name,
         "training_file": facts.training.id,
@@ -143,22 +151,26 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
     targets = asked.path("targets")
-    if missing := facts.base.missing(spec.adapter.targets):
-        there = f"{facts.base.name} has no module {missing[0]!r}; it has {', '.join(facts.base.targets)}."
+    if missing := facts.base.missing(spec.adapter.targets, spec.adapter.layers):
+        where = f" in its {spec.adapter.depth} layers" if spec.adapter.layers else ""
+        there = f"{facts.base.name} has no module {missing[0]!r}{where}; it has {', '.join(facts.base.targets)}."
         yield Refusal(targets, there, "unknown_target")
         return
     if spec.adapter.activation == "answer" and (never := facts.base.everywhere_only(spec.adapter.targets)):
         message = f"An adapter of activation 'answer' cannot act on {never[0]}: PEFT could not run it. Leave it out."
         yield Refusal(targets, message)
-    modules = facts.base.select(spec.adapter.targets)
+    modules = facts.base.select(spec.adapter.targets, spec.adapter.layers)
     for name, inputs, outputs in modules:
         if spec.adapter.rank > min(inputs, outputs):
             message = f"Rank {spec.adapter.rank} is more than {name} can have: it is {inputs} by {outputs}."
             yield Refusal(asked.path("rank"), message, "above_limit")
     try:
         spec.method.check_modules(modules, spec.adapter.rank)
+        profiles.check(spec.method, facts.profile, facts.base, profiles.layout_of(spec.adapter.rank, modules))
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
+    if small := precision.unfit(spec.method, facts.dtypes):
+        yield asked.refusal(small.field, small.reason)
     if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
         yield asked.refusal("method", reason, "no_derivatives")
 

@@ -14,7 +14,7 @@ from db.contract.spec import AdapterSpec
 from db.contract.tokens.base_model import Base
 
 ADAPTER: Final = tuple(AdapterSpec.model_fields)
-ACTING: Final = ("activation", "invocation")  # of them, those that no preset has
+ACTING: Final = ("activation", "invocation", "layers")  # of them, those that no preset has
 SHAPE: Final = ("steps", "batch_size", "repeat", "eval_every", "eval_rows")  # fields of a run that presets have
 # and those that only a tenant can give
 OWN: Final = ("token_budget", "suffix", "seed", "parent", "on_divergence", "max_restarts", "patience")
@@ -49,7 +49,9 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     count the files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for,
     also one that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where
     asked for.
-    Raises ValueError for an unknown field or method, and for an objective that the file's format cannot train.
+    `layers` is `last:k`, of all layers where it is missing.
+    Raises ValueError for an unknown field or method, for an objective that the file's format cannot train, and for more
+    layers than the base has.
     """
     given = {key: value for key, value in asked.items() if value is not None and value != "auto"}
     if unknown := sorted(given.keys() - set(fields())):
@@ -61,13 +63,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     evaluated = min(found.eval_rows, valid_rows or held)
     return {
         "objective": objective,
-        "adapter": {
-            "rank": found.rank,
-            "alpha": found.alpha,
-            "targets": tuple(found.targets),
-            "activation": activation,
-            "invocation": tuple(given.get("invocation", ())),
-        },
+        "adapter": _adapter(given, found, activation, base),
         "method": _settings(method, given, found, max(1, rows - held)),
         **{key: getattr(found, key) for key in SHAPE},
         "eval_rows": evaluated,
@@ -75,6 +71,20 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
         "on_divergence": "stop" if evaluated else "continue",
         **{key: given[key] for key in OWN if key in given},
     }
+
+
+def _adapter(given: Mapping[str, Any], found: Preset, activation: str, base: Base) -> dict[str, Any]:
+    shape = {"rank": found.rank, "alpha": found.alpha, "targets": tuple(found.targets)}
+    acts = {"activation": activation, "invocation": tuple(given.get("invocation", ()))}
+    return shape | acts | ({"layers": last(given["layers"], base)} if "layers" in given else {})
+
+
+def last(layers: str, base: Base) -> tuple[int, ...]:
+    """The numbers of the layers that `last:k` says. Raises ValueError where the base has fewer."""
+    count = int(layers.removeprefix("last:"))
+    if count > base.depth:
+        raise ValueError(f"{base.name} has {base.depth} layers")
+    return tuple(range(base.depth - count, base.depth))
 
 
 def _objective(given: Mapping[str, Any], format: Format) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 
 from db.contract import methods
 from db.contract.methods import MethodSpec
@@ -13,14 +13,15 @@ from db.contract.refusal import Unfit
 
 # Of the specs that this code writes. Raise it with whatever the release before cannot read, a field or a method: its
 # workers then leave the job to those that can.
-SPEC_VERSION: Final = 3
+SPEC_VERSION: Final = 4
 
 
 class AdapterSpec(Frozen):
     """A LoRA adapter: `rank`, `alpha` (scaling is alpha / rank) and the suffixes of the linear modules it acts on.
 
     `activation` says on which tokens: `all`, or from the last occurrence of the token ids `invocation` on (`answer`:
-    PEFT's activated LoRA, arXiv 2504.12397).
+    PEFT's activated LoRA, arXiv 2504.12397). `layers` are the numbers of the transformer layers it acts on, the last
+    ones; where there are none, all.
     """
 
     rank: int = Field(ge=1, le=WIDEST)
@@ -28,11 +29,24 @@ class AdapterSpec(Frozen):
     targets: tuple[str, ...] = Field(min_length=1)
     activation: Activation = "all"
     invocation: tuple[int, ...] = Field(default=(), max_length=64)
+    # Not written where it says nothing: digests of specs that knew no layers stand.
+    layers: tuple[NonNegativeInt, ...] = Field(default=(), exclude_if=lambda layers: not layers)
+
+    @property
+    def depth(self) -> str | None:
+        """`layers` as a request says them."""
+        return f"last:{len(self.layers)}" if self.layers else None
 
     @model_validator(mode="after")
     def _answer_has_an_invocation(self) -> "AdapterSpec":
         if (self.activation == "answer") != bool(self.invocation):
             raise Unfit("invocation", "invocation belongs to activation 'answer', which needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_follow_one_another(self) -> "AdapterSpec":
+        if self.layers and self.layers != tuple(range(self.layers[0], self.layers[-1] + 1)):
+            raise Unfit("layers", "layers are the last ones, in order")
         return self
 
 

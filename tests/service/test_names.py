@@ -175,7 +175,9 @@ def asked(client, model: str):
 
 
 def test_what_does_not_go_with_the_parent_is_refused_at_its_field(stage, client, done):
-    for field, value in {"rank": 4, "alpha": 1.0, "targets": ["q_proj"], "activation": "answer"}.items():
+    for field, value in {
+        "rank": 4, "alpha": 1.0, "targets": ["q_proj"], "activation": "answer", "layers": "last:1",
+    }.items():  # fmt: skip
         with pytest.raises(openai.BadRequestError) as refused:
             children(client, done.fine_tuned_model, **{field: value})
         assert (refused.value.param, refused.value.code) == (f"onward.{field}", "other_layout")

@@ -74,6 +74,8 @@ def config(adapter: AdapterSpec, base_model: str) -> bytes:
         "use_rslora": False,
         "use_dora": False,
     }
+    if adapter.layers:
+        fields["layers_to_transform"] = list(adapter.layers)
     if adapter.invocation:
         fields["alora_invocation_tokens"] = list(adapter.invocation)
     return (json.dumps(fields, indent=2, sort_keys=True) + "\n").encode()

@@ -30,6 +30,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from worker.engine import kernels, places, processor
 from worker.engine.attending import Attending
 from worker.engine.attention import BranchAttention
+from worker.engine.depth import Depth
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
 from worker.engine.pieces import Pieces
@@ -46,7 +47,8 @@ class Engine:
     of `serve_cache` tokens (at least of a context), for adapters in `serve_slots` places. With a `name` vLLM counts
     what it serves under it. `modules` maps every linear that an adapter may act on, by its transformers name, to
     (inputs, outputs). `context` is the longest sequence, `vocab` the number of logits, `rows` of how many tokens they
-    are computed at once, `token_bytes` what a token's keys and values take, `places` hold what requests wear.
+    are computed at once, `token_bytes` what a token's keys and values take, `places` hold what requests wear;
+    within the contexts of `depth` a forward goes through some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -67,7 +69,7 @@ class Engine:
         self.owner = owner
         self.dtype = processor.named(dtype)
         of = sizes(path, self.dtype)
-        self.context, self.vocab, self.token_bytes = of.context, of.vocab, of.token_bytes
+        self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
             path,
             of,
@@ -85,6 +87,7 @@ class Engine:
         self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
         self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
+        self.depth = Depth(self._runner.model)
         pieces = Pieces(self._lora, self.modules)
         pieces.install(self._runner.model, self._runner.lora_manager._adapter_manager.modules)
         self.rows = pieces.rows(self.vocab * self._config.model_config.get_hidden_size())
@@ -113,6 +116,7 @@ class Engine:
             self._lora.aside(),
             self._scratch.aside(),
             self._attending.aside(),
+            self.depth.aside(),
         ):
             self.owner.pause()
 
@@ -215,7 +219,7 @@ class Engine:
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
-        del self._attending
+        del self.depth, self._attending
         cleanup_dist_env_and_memory()
         gc.collect()
 

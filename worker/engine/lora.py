@@ -184,7 +184,7 @@ class ModuleLora:
         **_: Any,
     ) -> None:
         """y [tokens, sum of slices] += scaling * x A^T B^T for the tokens of each adapter, in place. What is served has
-        its scaling in B already; stacks are [places, 1, rank, inputs] and [places, 1, slice, rank] of each slice."""
+        its scaling in A already; stacks are [places, 1, rank, inputs] and [places, 1, slice, rank] of each slice."""
         if self._shared.worn is None:
             for start, stop, place in self._shared.runs:
                 self._serve(y[start:stop], x[start:stop], place, lora_a_stacked, lora_b_stacked)

@@ -19,7 +19,9 @@ from vllm.lora.request import LoRARequest
 
 from worker.engine import activation, lora
 from worker.engine.lora import GroupedLora, Pairs
-from worker.types import Wearable
+from worker.types import Layout, Wearable
+
+ROOMS = 256  # of which the views are kept
 
 
 class NotHeld(LookupError):
@@ -44,6 +46,7 @@ class Places:
         self._held: dict[str, _Place] = {}  # by name, the one unused longest first
         self._free = list(reversed(range(manager.lora_slots)))
         self._ids = count(manager.lora_slots + 1)  # vLLM has warmed up with the first
+        self._rooms: dict[tuple[int, Layout], list[torch.Tensor]] = {}
         self.evicted = 0
         manager.remove_all_adapters()
         for a, b in stacks.values():
@@ -130,13 +133,12 @@ class Places:
         """Over what the last adapter left, of which nothing stays: where its rank was higher, and in linears that this
         one lacks, zeros."""
         layout, params, last = wearable.layout, wearable.params, self._shared.held[index]
-        rank = layout.rank
         writable = params if params.flags.writeable else params.copy()  # torch warns of arrays it might write to
-        for module, a, b in layout.pairs(writable):
-            into_a, into_b = (stack[index] for stack in self._stacks[module.name])
-            into_a[:rank].copy_(torch.from_numpy(a))
-            into_b[:, :rank].copy_(torch.from_numpy(b).mul(layout.scaling))
-        now = {module.name: rank for module in layout.modules}
+        room = self._room(index, layout)
+        pieces = torch.split(torch.from_numpy(writable), [a * b for a, b in layout.shapes])
+        torch._foreach_copy_(room, [piece.view(shape) for piece, shape in zip(pieces, layout.shapes, strict=True)])
+        torch._foreach_mul_(room[::2], layout.scaling)  # of A: rows of B are far apart, and each costs a miss
+        now = {module.name: layout.rank for module in layout.modules}
         for name, before in last.items():
             kept = now.get(name, 0)
             if kept < before:
@@ -144,6 +146,16 @@ class Places:
                 into_a[kept:before].zero_()
                 into_b[:, kept:before].zero_()
         self._shared.held[index] = now
+
+    def _room(self, index: int, layout: Layout) -> list[torch.Tensor]:
+        """Where the tensors of an adapter of this layout lie in a place, in its order."""
+        key = index, layout
+        if key not in self._rooms:
+            if len(self._rooms) >= ROOMS:
+                self._rooms.clear()
+            found = [tuple(stack[index] for stack in self._stacks[module.name]) for module in layout.modules]
+            self._rooms[key] = [x for a, b in found for x in (a[: layout.rank], b[:, : layout.rank])]
+        return self._rooms[key]
 
 
 def install(runner: Any, pause: Callable[[], None], demand: Callable[[], None]) -> tuple[GroupedLora, Places]:

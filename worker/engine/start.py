@@ -18,11 +18,12 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a base model: the longest sequence, the number of logits, the bytes of keys and values a token, and the last
-    names of the linears that an adapter may act on."""
+    """Of a base model: the longest sequence, the number of logits, the size of a hidden state, the bytes of keys and
+    values a token, and the last names of the linears that an adapter may act on."""
 
     context: int
     vocab: int
+    width: int
     token_bytes: int
     targets: tuple[str, ...]
 
@@ -36,6 +37,7 @@ def sizes(path: str | Path, dtype: torch.dtype) -> Sizes:
     return Sizes(
         context=int(config.max_position_embeddings),
         vocab=int(config.vocab_size),
+        width=int(config.hidden_size),
         token_bytes=2 * config.num_hidden_layers * heads * width * dtype.itemsize,
         targets=targets,
     )

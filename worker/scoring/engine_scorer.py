@@ -17,13 +17,14 @@ from worker import objectives
 from worker.engine.attention import BranchAttention
 from worker.engine.controller import SIZES, Curve, measured
 from worker.engine.engine import Engine
-from worker.engine.lora import SlotBank
+from worker.engine.lora import SlotBank, Worn
 from worker.engine.owner import Owner
 from worker.engine.prompt_cache import PromptCache
 from worker.forwards import Forward, Scoring, finished
 from worker.scoring.check_trials import TrialCheck
+from worker.scoring.entries import entries
 from worker.scoring.laying import Laid, lay
-from worker.scoring.packing import Wave, waves
+from worker.scoring.packing import Piece, Segment, Wave, waves
 from worker.scoring.prompts import prompts
 from worker.scoring.wear import wear
 from worker.types import Greedy, LogProbs, Loss, Trial, blank, unseen
@@ -37,10 +38,11 @@ class EngineScorer:
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
-    model's. Keys and values of prompts that adapters of activation `answer` continue take at most `prompt_bytes`, a
-    quarter of it for the wave in hand. The same engine serves beside: `serve_slots` adapters, `serve_tokens` in a step,
-    keys and values of `serve_cache` tokens, at least of one context; `train_share_min` of the time is scoring's where
-    both want it. `name` is what vLLM's own metrics call the model (None: they are off).
+    model's. Keys and values of prompts that adapters of activation `answer` continue, and hidden states below what
+    adapters of the last layers act on, take at most `prompt_bytes`, a quarter of it for the wave in hand. The same
+    engine serves beside: `serve_slots` adapters, `serve_tokens` in a step, keys and values of `serve_cache` tokens, at
+    least of one context; `train_share_min` of the time is scoring's where both want it. `name` is what vLLM's own
+    metrics call the model (None: they are off).
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class EngineScorer:
         self._bank = SlotBank(slots, self.engine.dtype, self.engine.device)
         self.prompt_cache: PromptCache[torch.Tensor] = PromptCache(prompt_bytes * 3 // 4)
         self._max_prompts = prompt_bytes // 4 // self.engine.token_bytes
+        self._entry_bytes = self.engine.width * self.engine.dtype.itemsize
 
     @property
     def capacity(self) -> int:
@@ -149,9 +152,26 @@ class EngineScorer:
 
     def _hidden(self, laid: Laid) -> torch.Tensor:
         """Hidden states [tokens, width] of a wave, its probes worn."""
-        worn = wear(self._bank, laid.segments, self.engine.pause)
-        if laid.branched:
-            return self.engine.forward_branched(laid.ids, laid.positions, self._attention(laid), worn)
+        attention = self._attention(laid) if laid.branched else None
+        if not laid.below:
+            return self._forwarded(laid, attention, wear(self._bank, laid.segments, self.engine.pause))
+        entry = entries(laid.pieces, laid.below, self.prompt_cache, partial(self._below, laid), self._entry_bytes)
+        with self.engine.depth.entering(laid.below, entry):
+            return self._forwarded(laid, attention, wear(self._bank, laid.segments, self.engine.pause))
+
+    def _below(self, laid: Laid, pieces: Sequence[tuple[str, Piece]]) -> list[torch.Tensor]:
+        """What the bare base has of each piece [tokens, width] where it enters layer `laid.below`."""
+        bare = [Trial(None, None, (piece.example,), "lm", scope) for scope, piece in pieces]
+        segments = [Segment(i, bare[i], (piece,)) for i, (_, piece) in enumerate(pieces)]
+        alone = lay(Wave(tuple(segments), laid.branched))
+        attention = self._attention(alone) if alone.branched else None
+        with self.engine.depth.leaving(laid.below) as taken:
+            self._forwarded(alone, attention, ())
+        return [taken[0][start:stop].contiguous() for start, stop in alone.spans]
+
+    def _forwarded(self, laid: Laid, attention: BranchAttention | None, worn: Sequence[Worn]) -> torch.Tensor:
+        if attention is not None:
+            return self.engine.forward_branched(laid.ids, laid.positions, attention, worn)
         return self.engine.forward(laid.ids, [stop - start for start, stop in laid.spans], worn)
 
     def _attention(self, laid: Laid) -> BranchAttention:

@@ -18,7 +18,8 @@ class Laid:
     piece's sequences), [tokens] each.
 
     `segments` says which trial has which tokens (trial, start, stop), `spans` where each piece lies (start, stop), and
-    `continued` what each piece continues (scope, example), None where nothing. The wanted `rows` [n] are distinct token
+    `continued` what each piece continues (scope, example), None where nothing; `pieces` are they, each with its scope,
+    and `below` the layers that none of their adapters acts on. The wanted `rows` [n] are distinct token
     numbers; target j reads row `rows[which[j]]` and token `targets[j]`; `cuts` say whose it is, and `greedy` [targets]
     whether its trial asks if it is the likeliest token.
     """
@@ -35,6 +36,8 @@ class Laid:
     targets: NDArray[np.int64]
     greedy: NDArray[np.bool_]
     cuts: tuple[Cut, ...]
+    pieces: tuple[tuple[str, Piece], ...]
+    below: int
 
 
 def lay(wave: Wave) -> Laid:
@@ -43,12 +46,14 @@ def lay(wave: Wave) -> Laid:
     segments: list[tuple[Trial, int, int]] = []
     spans: list[tuple[int, int]] = []
     continued: list[tuple[str, Example] | None] = []
+    pieces: list[tuple[str, Piece]] = []
     for segment in wave.segments:
         begin = runs.tokens
         for piece in segment.pieces:
             start = runs.tokens
             runs.add(segment.number, piece, segment.trial.greedy)
             spans.append((start, runs.tokens))
+            pieces.append((segment.trial.scope, piece))
             continued.append((segment.trial.scope, piece.example) if piece.example.start else None)
         segments.append((segment.trial, begin, runs.tokens))
     lengths = [len(x) for x in runs.ids]
@@ -67,6 +72,8 @@ def lay(wave: Wave) -> Laid:
         targets=_joined(runs.targets).astype(np.int64),
         greedy=np.array(runs.greedy, np.bool_),
         cuts=tuple(runs.cuts),
+        pieces=tuple(pieces),
+        below=wave.below,
     )
 
 

@@ -29,10 +29,12 @@ class Segment:
 @dataclass(frozen=True)
 class Wave:
     """One forward pass: segments laid end to end without padding. In a `branched` one pieces continue a prompt that was
-    computed before, or hold several sequences; in any other every piece is one whole sequence."""
+    computed before, or hold several sequences; in any other every piece is one whole sequence. No adapter acts on the
+    first `below` layers."""
 
     segments: tuple[Segment, ...]
     branched: bool = False
+    below: int = 0
 
     @property
     def tokens(self) -> int:
@@ -44,16 +46,25 @@ def waves(trials: Sequence[Trial], slots: int, max_tokens: int, max_prompts: int
     branches, each in order.
 
     A wave holds at most `slots` distinct adapters, `max_tokens` tokens and distinct prompts of `max_prompts` tokens; a
-    piece beyond that has a wave to itself. A trial that does not fit is continued in the next wave.
+    piece beyond that has a wave to itself. A trial that does not fit is continued in the next wave. Adapters of one
+    wave begin at one layer, so that none pays for layers that another acts on.
     """
     branching = [any(e.start or e.shared for e in t.examples) for t in trials]
-    whole, branched = (_Packer(slots, max_tokens, max_prompts, b) for b in (False, True))
-    for number, trial in enumerate(trials):
-        if not branching[number]:
-            whole.add(number, trial, range(len(trial.examples)))
-    for number, examples in _rounds(trials, [n for n, b in enumerate(branching) if b], max_prompts):
-        branched.add(number, trials[number], examples)
-    return whole.closed() + branched.closed()
+    depths = sorted({t.below for t in trials})
+    out: list[Wave] = []
+    for below in depths:
+        whole = _Packer(slots, max_tokens, max_prompts, False, below)
+        for number, trial in enumerate(trials):
+            if not branching[number] and trial.below == below:
+                whole.add(number, trial, range(len(trial.examples)))
+        out += whole.closed()
+    for below in depths:
+        branched = _Packer(slots, max_tokens, max_prompts, True, below)
+        mine = [n for n, trial in enumerate(trials) if branching[n] and trial.below == below]
+        for number, examples in _rounds(trials, mine, max_prompts):
+            branched.add(number, trials[number], examples)
+        out += branched.closed()
+    return out
 
 
 def _rounds(trials: Sequence[Trial], numbers: Sequence[int], max_prompts: int) -> Iterator[tuple[int, range]]:
@@ -81,6 +92,7 @@ class _Packer:
     max_tokens: int
     max_prompts: int
     branched: bool
+    below: int
     waves: list[Wave] = field(default_factory=list)
     open: list[tuple[int, Trial, list[Piece]]] = field(default_factory=list)
     tokens: int = 0
@@ -113,7 +125,7 @@ class _Packer:
         """Every wave so far, the one begun included."""
         if self.open:
             segments = tuple(Segment(number, trial, tuple(pieces)) for number, trial, pieces in self.open)
-            self.waves.append(Wave(segments, self.branched))
+            self.waves.append(Wave(segments, self.branched, self.below))
         self.open, self.tokens, self.adapters, self.prompts = [], 0, 0, {}
         return self.waves
 

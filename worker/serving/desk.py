@@ -15,7 +15,6 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
 from worker import failpoints
-from worker.engine import activation
 from worker.engine.places import Places
 from worker.serving import errors
 from worker.serving.asks import Reason, Stream
@@ -163,10 +162,8 @@ class Desk:
         self.held = self._places.held
         self._counts.places(self.held, self._places.evicted)
         asked.wears = True
-        if asked.start:
-            adapter = activation.named_from(adapter, asked.start)
-            asked.request.sampling_params = activation.acting_from(asked.params, asked.start)
-        asked.request.lora_request = adapter
+        worn = self._places.worn(adapter, asked.params, asked.start)
+        asked.request.lora_request, asked.request.sampling_params = worn
         return True
 
     def _enter(self, asked: Asked) -> None:

@@ -20,7 +20,9 @@ from worker.types import Layout, Params
 # Of an update's norm (scaling times those of A and B, Frobenius), a linear's. Those of weights are 10 to 300: an update
 # a hundred times the largest of them is no adapter, and in the narrower dtypes it ends in numbers that are none.
 MOST_NORM: Final = 3e4
-CONFIG: Final = ("base_model_name_or_path", "r", "lora_alpha", "target_modules", "alora_invocation_tokens")
+CONFIG: Final = (
+    "base_model_name_or_path", "r", "lora_alpha", "target_modules", "layers_to_transform", "alora_invocation_tokens",
+)  # fmt: skip
 
 
 class Unfit(ValueError):

@@ -1,4 +1,4 @@
-// Curves; everything else is htmx.
+// Curves and the playground; everything else is htmx.
 "use strict";
 
 const COLOURS = ["#0a60c2", "#c2410c", "#15803d", "#7e22ce"];
@@ -97,3 +97,85 @@ function drawn(place) {
 }
 
 document.querySelectorAll(".plot").forEach(drawn);
+
+// The playground. An answer is a stream of events; what a model says goes in as text, never as markup.
+async function* events(body) {
+  const lines = body.pipeThrough(new TextDecoderStream()).getReader();
+  let kept = "";
+  for (;;) {
+    const { value, done } = await lines.read();
+    if (done) return;
+    const parts = (kept + value).split("\n\n");
+    kept = parts.pop();
+    for (const part of parts) {
+      const data = part.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
+      if (data) yield data;
+    }
+  }
+}
+
+function failure(answer, said) {
+  return (said && said.error && said.error.message) || `The server answered ${answer.status}.`;
+}
+
+async function speak(form, place, request, signal) {
+  const answer = place.querySelector(".answer"), how = place.querySelector(".how");
+  answer.textContent = how.textContent = "";
+  answer.classList.remove("wrong");
+  const began = performance.now();
+  let first = null, tokens = 0, model = request.model, whole = false;
+  const wrong = (message) => {
+    answer.classList.add("wrong");
+    answer.append((answer.textContent ? "\n" : "") + message);
+  };
+  try {
+    const sent = await fetch(form.dataset.chat, {
+      method: "POST", signal, body: JSON.stringify(request),
+      headers: { "content-type": "application/json", "x-onward-form": form.dataset.csrf },
+    });
+    if (!sent.ok) return wrong(failure(sent, await sent.json().catch(() => null)));
+    for await (const data of events(sent.body)) {
+      if (data === "[DONE]") { whole = true; break; }
+      const chunk = JSON.parse(data);
+      if (chunk.error) { wrong(chunk.error.message); whole = true; break; }
+      model = chunk.model || model;
+      if (chunk.usage) tokens = chunk.usage.completion_tokens;
+      const text = chunk.choices && chunk.choices[0] && chunk.choices[0].delta.content;
+      if (text) {
+        first = first === null ? performance.now() : first;
+        answer.append(text);
+      }
+    }
+    if (!whole) wrong("The answer was cut off.");
+  } catch (error) {
+    if (error.name !== "AbortError") wrong("The connection was lost.");
+  }
+  const seconds = (performance.now() - began) / 1000;
+  const wait = first === null ? "" : `first words after ${((first - began) / 1000).toFixed(2)} s, `;
+  how.textContent = `${model}: ${wait}${tokens ? `${tokens} tokens in ` : ""}${seconds.toFixed(2)} s`;
+}
+
+function playground(form) {
+  const stop = form.querySelector("[data-stop]"), ask = form.querySelector("[type=submit]");
+  let asked = null;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (asked) return;
+    asked = new AbortController();
+    ask.disabled = true;
+    stop.disabled = false;
+    const { said, system, tokens, temperature } = form.elements;
+    const messages = [...(system.value ? [{ role: "system", content: system.value }] : []), { role: "user", content: said.value }];
+    const places = [...form.querySelectorAll("section")].filter((place) => place.querySelector("select").value);
+    await Promise.all(places.map((place) => speak(form, place, {
+      model: place.querySelector("select").value, messages, max_completion_tokens: Number(tokens.value),
+      temperature: Number(temperature.value), stream: true, stream_options: { include_usage: true },
+    }, asked.signal)));
+    asked = null;
+    ask.disabled = false;
+    stop.disabled = true;
+  });
+  stop.addEventListener("click", () => asked && asked.abort());
+}
+
+document.querySelectorAll(".playground").forEach(playground);

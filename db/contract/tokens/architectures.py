@@ -43,6 +43,14 @@ def layers(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(zip(begins, [*begins[1:], len(alike)], strict=True))
 
 
+def number(name: str) -> int:
+    """Of the transformer layer in which the module of this name lies. Raises ValueError for one outside of all."""
+    found = next((part for part in name.split(".") if part.isdigit()), None)
+    if found is None:
+        raise ValueError(f"{name} is in no layer")
+    return int(found)
+
+
 def _layer(name: str) -> str:
     parts = name.split(".")
     number = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))

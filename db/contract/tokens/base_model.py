@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import huggingface_hub
 from tokenizers import Tokenizer, processors
 
-from db.contract.tokens.architectures import ARCHITECTURES, Linear, linears, size
+from db.contract.tokens.architectures import ARCHITECTURES, Linear, linears, number, size
 
 SMALL_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
@@ -71,18 +71,27 @@ class Base:
         """Last parts of the modules' names, each once, in model order: what an adapter may act on."""
         return tuple(dict.fromkeys(name.rpartition(".")[2] for name, _, _ in self.modules))
 
-    def select(self, targets: tuple[str, ...]) -> tuple[Linear, ...]:
-        """The modules that a suffix in `targets` names (as PEFT matches: whole parts), in model order.
+    @property
+    def depth(self) -> int:
+        """How many transformer layers there are."""
+        return number(self.modules[-1][0]) + 1
+
+    def select(self, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> tuple[Linear, ...]:
+        """The modules that a suffix in `targets` names (as PEFT matches: whole parts), in model order; those of
+        `layers` alone where any are given.
 
         Raises UnknownTarget where a suffix names none.
         """
-        if missing := self.missing(targets):
+        if missing := self.missing(targets, layers):
             raise UnknownTarget(f"{self.name} has no module {missing[0]!r}; it has {', '.join(self.targets)}")
-        return tuple(m for m in self.modules if any(_names(target, m[0]) for target in targets))
+        return tuple(m for m in self._in(layers) if any(_names(target, m[0]) for target in targets))
 
-    def missing(self, targets: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of `targets` that name no module."""
-        return tuple(t for t in targets if not any(_names(t, name) for name, _, _ in self.modules))
+    def missing(self, targets: tuple[str, ...], layers: tuple[int, ...] = ()) -> tuple[str, ...]:
+        """Those of `targets` that name no module, of `layers` where any are given."""
+        return tuple(t for t in targets if not any(_names(t, name) for name, _, _ in self._in(layers)))
+
+    def _in(self, layers: tuple[int, ...]) -> tuple[Linear, ...]:
+        return tuple(m for m in self.modules if number(m[0]) in layers) if layers else self.modules
 
     def everywhere_only(self, targets: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the modules that `targets` name which no adapter of activation `answer` may act on."""

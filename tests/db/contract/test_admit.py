@@ -9,6 +9,7 @@ from db.contract.acting import Counted, Readings
 from db.contract.admit import Admitted, Asked, Examples, Facts, Limits
 from db.contract.pricing import Counts, price
 from db.contract.refusal import Refusal
+from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.invocation import Tail
 
@@ -374,3 +375,52 @@ def test_a_method_that_was_named_was_not_chosen(facts: Facts):
     assert isinstance(found, Admitted)
     assert found.chosen is None
     assert "chosen" not in found.told
+
+
+@pytest.mark.parametrize("method", ["mezo", "lozo", "fzoo", "hizoo", "zo_muon"])
+def test_a_probe_below_the_noise_of_a_workers_dtype_is_refused(facts: Facts, method: str):
+    coarse = replace(facts, dtypes=frozenset({"float32", "bfloat16"}))
+    found = decided(coarse, method=method, eps=1e-2)
+    assert isinstance(found, Refusal)
+    assert (found.field, found.code) == ("onward.eps", "invalid_value")
+    assert "at least 0.03 where a worker computes in bfloat16" in found.message
+    assert isinstance(decided(facts, method=method, eps=1e-2), Admitted)
+    assert isinstance(decided(coarse, method=method, eps=3e-2), Admitted)
+
+
+def test_a_presets_probe_is_as_large_as_a_workers_dtype_wants_it(facts: Facts):
+    fine, coarse = (
+        decided(replace(facts, dtypes=frozenset({dtype})), method="mezo") for dtype in ("float32", "bfloat16")
+    )
+    assert isinstance(fine, Admitted)
+    assert isinstance(coarse, Admitted)
+    assert (fine.spec.method.eps, coarse.spec.method.eps) == (1e-2, 3e-2)
+
+
+def test_what_reads_no_difference_of_losses_takes_any_dtype(facts: Facts):
+    coarse = replace(facts, dtypes=frozenset({"bfloat16"}), derivatives=True)
+    assert isinstance(decided(coarse, method="first_order"), Admitted)
+    # Its worker has the torch scorer.
+    assert isinstance(decided(coarse, method="hybrid", eps=1e-2, top_layers=1), Admitted)
+
+
+def test_an_adapter_may_act_on_the_last_layers_alone(facts: Facts):
+    found, whole = decided(facts, layers="last:1"), decided(facts)
+    assert isinstance(found, Admitted)
+    assert isinstance(whole, Admitted)
+    assert (found.spec.adapter.layers, found.spec.adapter.depth) == ((1,), "last:1")
+    assert "layers" not in whole.spec.adapter.model_dump(), "a spec that says nothing of them has the digest it had"
+    assert JobSpec.model_validate(found.spec.model_dump(mode="json")) == found.spec
+    both = decided(facts, layers="last:2")
+    assert isinstance(both, Admitted)
+    modules = [facts.base.select(of.spec.adapter.targets, of.spec.adapter.layers) for of in (whole, both, found)]
+    assert modules[0] == modules[1]
+    assert modules[2] == tuple(m for m in modules[0] if ".1." in m[0])
+
+
+def test_more_layers_than_there_are_are_refused(facts: Facts):
+    assert refusal(facts, layers="last:3") == ("onward.layers", "above_limit")
+    assert refusal(facts, layers="last:1", targets=["model.layers.0.self_attn.q_proj"]) == (
+        "onward.targets",
+        "unknown_target",
+    )

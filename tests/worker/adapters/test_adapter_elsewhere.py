@@ -31,10 +31,11 @@ TARGETS = {
 }
 
 
-def published(arch, tmp_path):
+def published(arch, tmp_path, layers=()):
     """(base, folder of the published adapter, log-probabilities [tokens - 1] by the definition)."""
     own = base(arch, tmp_path)
     job = spec(arch, rank=4, targets=TARGETS[arch])
+    job = job.model_copy(update={"adapter": AdapterSpec(**job.adapter.model_dump(), layers=layers)})
     params = adapter(job, own)
     folder = publish(tmp_path / "adapters", "ftjob-a", "n", job, own, Point(params, State())).path
     model = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
@@ -59,6 +60,18 @@ def test_peft_loads_it(arch, tmp_path):
     own, folder, merged = published(arch, tmp_path)
     bare = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
     worn = PeftModel.from_pretrained(bare, folder)
+    assert logprobs(worn) == pytest.approx(merged, abs=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "opt"])
+def test_peft_loads_one_of_the_last_layers(arch, tmp_path):
+    """Its configuration says so itself: nothing is left out, and nothing is made up below."""
+    own, folder, merged = published(arch, tmp_path, layers=(1,))
+    assert json.loads((Path(folder) / "adapter_config.json").read_text())["layers_to_transform"] == [1]
+    bare = AutoModelForCausalLM.from_pretrained(own.source, dtype=torch.float32)
+    worn = PeftModel.from_pretrained(bare, folder)
+    layers = {name.split("layers.")[1][0] for name, _ in worn.named_modules() if name.endswith("lora_A")}
+    assert layers == {"1"}
     assert logprobs(worn) == pytest.approx(merged, abs=1e-4)
 
 

@@ -6,6 +6,7 @@ import pytest
 from tests.worker.scoring.cases import ANSWERABLE, INVOCATION, activated, crowd, layout, probe
 from tests.worker.scoring.conftest import MAX_TOKENS, Pair
 from tests.worker.serving.generated import Asked, Peft, admitted, give, invoked, prompt, served, step
+from worker.engine.prefill import BLOCK
 from worker.types import Wearable
 
 
@@ -62,18 +63,35 @@ def test_scoring_between_the_steps_changes_no_token(pair: Pair, theirs: list[lis
     assert scored == [before] * 6
 
 
-def test_a_later_start_shares_no_keys_with_an_earlier_one(pair: Pair) -> None:
+def test_a_later_start_shares_what_lies_before_the_earlier_one_and_no_more(pair: Pair) -> None:
     """A conversation's next turn: what was the answer is now before the last invocation, and wears nothing. Its tokens
-    are in the prefix cache, as the adapter had them."""
-    rng = np.random.default_rng(4)
-    answer = wardrobe(pair)[2]
-    first = Asked(invoked(rng, 70, INVOCATION, 30), answer, salt="one")
-    (said,) = served(pair.vllm.engine, [first])
-    second = Asked((*first.ids, *said, *INVOCATION, 12), answer, salt="one")
-    oracle = Peft(pair.path)
-    assert said == oracle.generated(first)
-    assert served(pair.vllm.engine, [second]) == [oracle.generated(second)]
-    assert served(pair.vllm.engine, [second]) == [oracle.generated(second)], "found in the cache, too"
+    are in the prefix cache, as the adapter had them. What was before the first invocation is there as the base's: for
+    the base too, for an adapter that acts on it not, and for nobody of another salt."""
+    rng, oracle = np.random.default_rng(4), Peft(pair.path)
+    few, _, answer = wardrobe(pair)
+    salt = f"one of {pair.path.name}"
+    first = Asked(invoked(rng, 70, INVOCATION, 30), answer, salt=salt)
+    assert found(pair, first) == (oracle.generated(first), 0)
+    second = Asked((*first.ids, *oracle.generated(first), *INVOCATION, 12), answer, salt=salt)
+    base, plain = Asked(second.ids[:101], salt=salt), Asked(second.ids[:101], few, salt=salt)
+    assert found(pair, base) == (oracle.generated(base), 70 // BLOCK * BLOCK)
+    assert found(pair, plain) == (oracle.generated(plain), 0)
+    assert found(pair, second) == (oracle.generated(second), 101 // BLOCK * BLOCK), "what the base has read"
+    assert found(pair, second) == (oracle.generated(second), (len(second.ids) - 1) // BLOCK * BLOCK)
+    stranger = Asked(second.ids, answer, salt="another")
+    assert found(pair, stranger) == (oracle.generated(second), 0)
+    assert found(pair, Asked(second.ids, answer)) == (oracle.generated(second), 0), "without a salt, nobody's"
+
+
+def found(pair: Pair, asked: Asked) -> tuple[list[int], int]:
+    """Its answer, and how many of its prompt's tokens were in the prefix cache."""
+    engine, outputs = pair.vllm.engine, []
+    admitted(engine, asked)
+    while not outputs:
+        outputs = [output for output in engine.owner.run(engine.step) if output.finished]
+    if asked.wearable is not None:
+        give(engine, asked.wearable.name)
+    return list(outputs[0].outputs[0].token_ids), outputs[0].num_cached_tokens
 
 
 def test_more_starts_in_a_step_than_requests_it_can_hold(pair: Pair) -> None:

@@ -196,3 +196,10 @@ def test_opts_mlp_can_only_be_acted_on_everywhere(tmp_path):
     assert base.everywhere_only(("q_proj", "fc2")) == tuple(f"model.decoder.layers.{i}.fc2" for i in range(2))
     llama = open_base("tiny-llama", str(tiny("llama", tmp_path)))
     assert llama.everywhere_only(llama.targets) == ()
+
+
+def test_of_some_layers_only_their_modules_are_selected(llama: Base):
+    assert llama.depth == 2
+    assert [name for name, _, _ in llama.select(("q_proj",), (1,))] == ["model.layers.1.self_attn.q_proj"]
+    with pytest.raises(UnknownTarget):
+        llama.select(("model.layers.0.self_attn.q_proj",), (1,))
