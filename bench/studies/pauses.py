@@ -16,26 +16,27 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from worker.engine.owner import Owner
     from worker.scoring.engine_scorer import EngineScorer
     from worker.types import Trial
 
 ROUNDS: Final = 3
-WAVES: Final = ((1024, 30, 4), (4096, 30, 4), (4096, 250, 4), (4096, 2000, 4), (1024, 30, 29))  # tokens, a row, scored
+WAVES: Final = ((1024, 30, 4), (4096, 30, 4), (4096, 2000, 4), (1024, 30, 29))  # tokens, a row, scored
 PROMPTS: Final = (20, 35, 50, 65, 89)
 WHOLE: Final = 1 << 60
 
 
 class Watch:
-    """A `Served` that has nothing to serve, and notes when it is asked."""
+    """A `Served` that has nothing to serve, and notes when it is asked within an act."""
 
-    runnable_at: list[float]
-
-    def __init__(self) -> None:
-        self.runnable_at = []
+    def __init__(self, owner: "Owner") -> None:
+        self._owner = owner
+        self.asked: list[float] = []
 
     @property
     def runnable(self) -> bool:
-        self.runnable_at.append(time.perf_counter())
+        if self._owner._running:
+            self.asked.append(time.perf_counter())
         return False
 
     def step(self) -> None:
@@ -103,10 +104,10 @@ def _took(scorer: "EngineScorer", trials: "Sequence[Trial]") -> float:
 
 
 def _watched(scorer: "EngineScorer", trials: "Sequence[Trial]") -> tuple[float, Any]:
-    watch = Watch()
+    watch = Watch(scorer.owner)
     scorer.owner.serve(watch)
     took = _took(scorer, trials)
-    return took, np.diff(watch.runnable_at[: len(watch.runnable_at) - 1])
+    return took, np.diff(watch.asked)
 
 
 @contextmanager
