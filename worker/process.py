@@ -68,6 +68,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         started = time.perf_counter()
         scorer, about = opens(settings, base)
         beats.rate = lambda: scorer.rate
+        progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
         serving = _serving(settings, base, scorer, factory, beats)
         with factory.begin() as session:
             workers.beat(
