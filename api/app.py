@@ -63,7 +63,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.counts(registry, lambda: float(flights.waiting))
     app.state.context = context
     app.state.registry = registry
-    app.state.lines, app.state.ledger = Lines(settings), Ledger(factory, settings.serve_usage_seconds)
+    app.state.chats = metrics.ChatCounts(registry, sorted(settings.models))
+    app.state.lines = Lines(settings, app.state.chats.retried)
+    app.state.ledger = ledger = Ledger(factory, settings.serve_usage_seconds)
+    metrics.unwritten(registry, lambda: float(ledger.unwritten), lambda: ledger.behind)
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
     for room in (files, uploads, routes, models, audit, receipts, profiles, health):

@@ -89,10 +89,12 @@ serve_prompt_tokens = Counter(
     "onward_serve_prompt_tokens_total", "Tokens of prompts of requests, by where they came from.", (*MODEL, "outcome")
 )
 serve_queued_tokens = Gauge("onward_serve_queued_tokens", "Tokens of requests that wait for the engine.", MODEL)
+serve_queue_limit_tokens = Gauge("onward_serve_queue_limit_tokens", "The most tokens that may wait.", MODEL)
 serve_running = Gauge("onward_serve_running", "Requests in the engine.", MODEL)
 serve_aborts = Counter("onward_serve_aborts_total", "Requests ended before their end, by why.", (*MODEL, "reason"))
 serve_refusals = Counter("onward_serve_refusals_total", "Requests refused or failed, by the code.", (*MODEL, "code"))
 serve_adapters = Gauge("onward_serve_adapters", "Adapters in the engine's places.", MODEL)
+serve_places = Gauge("onward_serve_places", "Places of the engine for adapters of requests.", MODEL)
 serve_adapters_made = Counter("onward_serve_adapters_made_total", "Adapters made to be worn.", MODEL)
 serve_adapters_evicted = Counter("onward_serve_adapters_evicted_total", "Adapters that made place for another.", MODEL)
 build_info = Gauge(

@@ -135,6 +135,8 @@ def _watched(settings: WorkerSettings, model: str) -> Progress:
     progress = Progress(settings.stuck_seconds)
     metrics.zero(model)
     metrics.cohort_limit.labels(model).set(settings.cohort)
+    metrics.serve_queue_limit_tokens.labels(model).set(settings.serve_queue_tokens)
+    metrics.serve_places.labels(model).set(settings.serve_slots)
     metrics.watch_disk(settings.home)
     if settings.worker_metrics_port:
         health.serve(settings.worker_metrics_port, progress)

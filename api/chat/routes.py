@@ -51,4 +51,4 @@ async def answered(request: Request, asked: ChatCreate | CompletionCreate, tenan
     """What a tenant's key asked by one of the routes. Raises ApiError."""
     sendable(asked)
     state = request.app.state
-    return await Exchange(request, tenant, context, state.lines, state.ledger, asked).answer()
+    return await Exchange(request, tenant, context, state.lines, state.ledger, state.chats, asked).answer()
