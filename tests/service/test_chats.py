@@ -46,7 +46,7 @@ def tenant(stage: Stage, url: str) -> OpenAI:
     return OpenAI(base_url=url, api_key=found.api_key, max_retries=0, timeout=HANG)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(stage: Stage) -> Iterator[Process]:
     started = stage.worker(MODEL, ONWARD_SLOTS="4", **SERVES)
     yield started
@@ -121,9 +121,10 @@ def _ended(heard: Iterator[Any]) -> str | None:
         return error.code
 
 
-def test_a_worker_that_is_killed(stage: Stage, tenant: OpenAI) -> None:
-    """A stream that had begun ends with an error; what follows is answered by the other worker, and nobody notices."""
-    workers = [stage.worker(MODEL, ONWARD_SLOTS="4", **SERVES) for _ in range(2)]
+def test_a_worker_that_is_killed(stage: Stage, worker: Process, tenant: OpenAI) -> None:
+    """A stream that had begun ends with an error; what follows is answered by the other worker, and nobody notices.
+    The last of this file: it leaves no worker."""
+    workers = [worker, stage.worker(MODEL, ONWARD_SLOTS="4", **SERVES)]
     try:
         parts = tenant.chat.completions.create(
             model=MODEL, messages=MESSAGES, max_completion_tokens=150, stream=True, logit_bias={"2": -100}
