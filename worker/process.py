@@ -196,7 +196,7 @@ def _serving(
 
     serving = open_serving(settings, base, scorer, factory, ended)
     if serving is not None:
-        beats.serving = lambda: serving.offer
+        beats.serving, beats.deleted = (lambda: serving.offer), serving.forget
         serving.start()
     return serving
 
