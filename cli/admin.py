@@ -26,12 +26,16 @@ keys = typer.Typer(no_args_is_help=True)
 Quota = Annotated[int | None, typer.Option(help="Scored tokens in all; none is unlimited.")]
 MaxRunning = Annotated[int | None, typer.Option(help="Jobs that run at one time; none is unlimited.")]
 DailyTokens = Annotated[int | None, typer.Option(help="Scored tokens a day, UTC; none is unlimited.")]
+ServeQuota = Annotated[int | None, typer.Option(help="Served tokens in all; none is unlimited.")]
+DailyServe = Annotated[int | None, typer.Option(help="Served tokens a day, UTC; none is unlimited.")]
 MaxBytes = Annotated[int | None, typer.Option(help="Its files and results; none is the API's setting.")]
 LIFTED = {
     "quota": "token_quota",
     "max-running": "max_running",
     "daily-tokens": "daily_tokens",
     "max-bytes": "max_bytes",
+    "serve-quota": "serve_quota",
+    "daily-serve-tokens": "daily_serve_tokens",
 }
 
 
@@ -110,11 +114,13 @@ def create(
     max_running: MaxRunning = None,
     daily_tokens: DailyTokens = None,
     max_bytes: MaxBytes = None,
+    serve_quota: ServeQuota = None,
+    daily_serve_tokens: DailyServe = None,
     as_json: show.Json = False,
 ) -> None:
     """A new tenant."""
     limits: dict[str, Any] = {"token_quota": quota, "max_running": max_running, "daily_tokens": daily_tokens}
-    limits["max_bytes"] = max_bytes
+    limits |= {"max_bytes": max_bytes, "serve_quota": serve_quota, "daily_serve_tokens": daily_serve_tokens}
     try:
         with database() as session:
             tenant = rows.create(session, name, tenant_class=tenant_class, weight=weight, **limits)
@@ -134,6 +140,8 @@ def set_(
     max_running: MaxRunning = None,
     daily_tokens: DailyTokens = None,
     max_bytes: MaxBytes = None,
+    serve_quota: ServeQuota = None,
+    daily_serve_tokens: DailyServe = None,
     unlimited: Annotated[list[str] | None, typer.Option(help="A limit to lift: " + ", ".join(LIFTED))] = None,
     as_json: show.Json = False,
 ) -> None:
@@ -143,6 +151,7 @@ def set_(
         raise Failure(f"only these can be unlimited: {', '.join(LIFTED)}")
     given = {"weight": weight, "token_quota": quota, "max_jobs": max_jobs, "max_running": max_running}
     given |= {"daily_tokens": daily_tokens, "max_bytes": max_bytes}
+    given |= {"serve_quota": serve_quota, "daily_serve_tokens": daily_serve_tokens}
     try:
         with database() as session:
             found = tenant_of(session, tenant)
@@ -185,5 +194,8 @@ def _tenant(tenant: tables.Tenant) -> dict[str, Any]:
         "max_bytes": tenant.max_bytes,
         "max_running": tenant.max_running,
         "daily_tokens": tenant.daily_tokens,
+        "serve_quota": tenant.serve_quota,
+        "daily_serve_tokens": tenant.daily_serve_tokens,
+        "served_tokens": tenant.served_tokens,
         "created_at": tenant.created_at,
     }

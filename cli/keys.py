@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from sqlalchemy import select
@@ -28,10 +28,20 @@ def lasting(said: str) -> timedelta:
     return found
 
 
+def _rights(said: str) -> set[keys.Right]:
+    """`train,serve` as what a key may. Raises Failure."""
+    known: dict[str, keys.Right] = {right: right for right in get_args(keys.Right)}
+    named = [part.strip() for part in said.split(",") if part.strip()]
+    if not named or (wrong := next((name for name in named if name not in known), None)) is not None:
+        raise Failure(f"{wrong if named else said!r} is no scope", f"of {', '.join(known)}, commas between them")
+    return {known[name] for name in named}
+
+
 @app.command()
 def create(
     tenant: Annotated[str | None, typer.Argument(help="Name or id; none for scope operator.")] = None,
     scope: Annotated[keys.Scope, typer.Option(help="read: GET only; operator: of no tenant, for audits.")] = "tenant",
+    scopes: Annotated[str | None, typer.Option(help="In place of --scope, of train,serve,read: what it may.")] = None,
     name: Annotated[str | None, typer.Option(help="What to call it in lists.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90d; it does not end otherwise.")] = None,
     as_json: show.Json = False,
@@ -39,12 +49,15 @@ def create(
     """A new key. It is shown once."""
     if (tenant is None) != (scope == "operator"):
         raise Failure("a key is of a tenant, or of scope operator and of none", "onward keys create TENANT")
+    rights = _rights(scopes) if scopes is not None else None
+    if rights is not None and scope != "tenant":
+        raise Failure("--scope and --scopes say the same in two ways", "keep --scopes")
     lasts = lasting(expires) if expires is not None else None
     if lasts is not None and not lasts:
         raise Failure("a key that ends at once opens nothing", "such as --expires 90d")
     with database() as session:
         owner = tenant_of(session, tenant).id if tenant is not None else None
-        row, secret = keys.create_key(session, owner, scope=scope, name=name, lasts=lasts)
+        row, secret = keys.create_key(session, owner, scope=scope, name=name, lasts=lasts, rights=rights)
     _tell(row, secret, as_json)
 
 
@@ -90,12 +103,25 @@ def list_(
 
 def _tell(row: ApiKey, secret: str, as_json: bool) -> None:
     if as_json:
-        return show.as_json({"id": row.id, "key": secret, "scope": row.scope, "expires_at": row.expires_at})
+        return show.as_json(
+            {"id": row.id, "key": secret, "scope": row.scope, "scopes": row.scopes, "expires_at": row.expires_at}
+        )
     return typer.echo(secret)
 
 
 def _shown(row: ApiKey) -> dict[str, Any]:
-    names = ("id", "hint", "tenant_id", "scope", "name", "created_at", "expires_at", "last_used_at", "revoked_at")
+    names = (
+        "id",
+        "hint",
+        "tenant_id",
+        "scope",
+        "scopes",
+        "name",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    )
     return {name: getattr(row, name) for name in names}
 
 
@@ -104,7 +130,15 @@ def _line(key: dict[str, Any]) -> tuple[str, ...]:
     state = "revoked" if key["revoked_at"] else "expired" if ended else "live"
     owner, name = key["tenant_id"] or "-", key["name"] or "-"
     times = (_when(key[field]) for field in ("created_at", "expires_at", "last_used_at"))
-    return (key["id"], key["hint"] + "…", owner, key["scope"], show.text(name), *times, state)
+    return (
+        key["id"],
+        key["hint"] + "…",
+        owner,
+        ",".join(key["scopes"] or [key["scope"]]),
+        show.text(name),
+        *times,
+        state,
+    )
 
 
 def _when(moment: datetime | None) -> str:

@@ -9,7 +9,7 @@ import structlog
 import typer
 from rich.text import Text
 
-from cli import adapters, admin, audit, doctor, files, jobs, keys, methods, receipts
+from cli import adapters, admin, audit, chat, doctor, files, jobs, keys, methods, receipts
 from cli.client import Failure, explain
 from cli.demo import command
 from cli.local import up
@@ -48,6 +48,7 @@ app.command("migrate")(admin.migrate)
 app.command("doctor")(doctor.doctor)
 app.command("audit")(audit.audit)
 app.command("models")(files.models)
+app.command("chat")(chat.chat)
 app.command("methods")(methods.methods)
 app.add_typer(jobs.app, name="jobs", help="Fine-tuning jobs.")
 app.add_typer(files.app, name="files", help="Examples and results.")

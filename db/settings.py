@@ -17,6 +17,7 @@ from pydantic_settings import (
 from db import hidden
 
 MIB = 2**20
+SECRET_CHARS = 16
 DATABASE_URL = "postgresql+psycopg://onward@127.0.0.1:5432/onward"
 REDIS_URL = "redis://127.0.0.1:6379/0"
 
@@ -108,6 +109,15 @@ class Settings(BaseSettings):
         if parts.scheme == "s3" and parts.netloc:
             return f"s3://{parts.netloc}{path}"
         raise ValueError("it is database, file:///an/absolute/folder or s3://bucket/prefix")
+
+    @field_validator("serve_secret")
+    @classmethod
+    def _no_secret_is_none(cls, given: SecretStr | None) -> SecretStr | None:
+        """A file's last newline is no part of it, and an empty file is none."""
+        plain = "" if given is None else given.get_secret_value().strip()
+        if plain and (len(plain) < SECRET_CHARS or not plain.isascii()):
+            raise ValueError(f"it is {SECRET_CHARS} characters at least, such as `openssl rand -hex 32` makes")
+        return SecretStr(plain) if plain else None
 
     @model_validator(mode="before")
     @classmethod

@@ -102,6 +102,14 @@ def serving(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS, 
     return session.scalar(select(mine.exists())) or False
 
 
+def dtypes(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> frozenset[str]:
+    """In what the fresh workers of `model` that take jobs of forward passes compute; one that still starts does not
+    say."""
+    mine = _fresh(fresh_seconds).where(Worker.model == model, _takes(False))
+    said = session.scalars(mine.with_only_columns(Worker.about["dtype"].as_string()).distinct())
+    return frozenset(dtype for dtype in said if dtype is not None)
+
+
 def count(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> int:
     """How many workers of `model` that start or are ready have beaten within `fresh_seconds`."""
     fresh = _fresh(fresh_seconds).where(Worker.model == model)

@@ -84,6 +84,7 @@ def _prepared(
     with context.transaction(tenant) as session:  # what was accepted by its name before waits for its worker
         accepted = outside and "method" in wanted.values
         derivatives = accepted or workers.serving(session, base.name, autograd=True)
+        dtypes = workers.dtypes(session, base.name)
     facts = Facts(
         base,
         examples(training, "training_file"),
@@ -91,6 +92,7 @@ def _prepared(
         Limits(server.max_steps, server.max_batch_size, server.max_rank, server.max_step_tokens),
         seed,
         derivatives,
+        dtypes,
     )
     first = errors.accepted(admit.first(wanted, facts))
     sources = [

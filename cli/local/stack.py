@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -125,6 +126,8 @@ def running(home: Path, models: Mapping[str, str], port: int, autograd: bool = F
         board.begin("starting PostgreSQL and Valkey", f"{base_url}/v1")
         urls = started.enter_context(_servers(home, board))
         env = {
+            # Theirs alone, for as long as they run: nothing that is kept depends on it.
+            "ONWARD_SERVE_SECRET": os.environ.get("ONWARD_SERVE_SECRET") or secrets.token_hex(32),
             "ONWARD_HOME": str(home),
             "ONWARD_REDIS_URL": urls.redis_url,
             "ONWARD_MODELS": json.dumps(dict(models)),
@@ -149,7 +152,7 @@ def running(home: Path, models: Mapping[str, str], port: int, autograd: bool = F
         signs, trusts = receipt_key.of_home(home)
         of_api = {"ONWARD_DATABASE_URL": urls.api_url, "ONWARD_DRAIN_SECONDS": "0", **trusts}
         api = run("api", "api", of_api, lambda _: _answers(f"{base_url}/readyz"))
-        bound = {"ONWARD_DATABASE_URL": urls.worker_url, **signs}
+        bound = {"ONWARD_DATABASE_URL": urls.worker_url, "ONWARD_SERVE_ADDRESS": "127.0.0.1", **signs}
 
         def ready(process: Process) -> bool:
             return _ready(urls.database_url, process.popen.pid)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from db.contract import acting, choosing, derivatives, held_out, methods, ranges
+from db.contract import acting, choosing, derivatives, held_out, methods, precision, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
@@ -103,6 +103,8 @@ def _built(asked: Asked, facts: Facts, invocation: tuple[int, ...]) -> JobSpec |
     acts = {"activation": "answer" if invocation else "all", "invocation": invocation or None}
     rows = facts.training.rows, facts.valid_rows
     values = resolve({**asked.values, **acts}, facts.base, facts.training.format, *rows)
+    if "eps" not in asked.values and "eps" in values["method"]:  # a preset's probe is as large as it has to be here
+        values["method"]["eps"] = max(values["method"]["eps"], precision.least_eps(facts.dtypes))
     files = {
         "model": facts.base.name,
         "training_file": facts.training.id,
@@ -159,6 +161,8 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
         spec.method.check_modules(modules, spec.adapter.rank)
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
+    if small := precision.unfit(spec.method, facts.dtypes):
+        yield asked.refusal(small.field, small.reason)
     if reason := derivatives.missing(spec.method, facts.base, facts.derivatives):
         yield asked.refusal("method", reason, "no_derivatives")
 

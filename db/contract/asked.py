@@ -43,7 +43,7 @@ class Limits:
 @dataclass(frozen=True)
 class Facts:
     """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
-    worker with the torch scorer is registered for the base."""
+    worker with the torch scorer is registered for the base, `dtypes` in what its workers without it compute."""
 
     base: Base
     training: Examples
@@ -51,6 +51,7 @@ class Facts:
     limits: Limits
     seed: int
     derivatives: bool = False
+    dtypes: frozenset[str] = frozenset()
 
     @property
     def files(self) -> tuple[Examples, ...]:

@@ -74,6 +74,11 @@ topologySpreadConstraints:
 {{- if and $keys.receiptKey (eq $component "worker") }}
       - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.receiptKey }}, path: onward_receipt_key}]}
 {{- end }}
+{{- with include "onward.serves" . }}
+{{- if has $component (list "api" "worker") }}
+      - secret: {{ . }}
+{{- end }}
+{{- end }}
 {{- if .Values.trial.broker.enabled }}
       - secret: {name: {{ $trial }}, items: [{key: redisPassword, path: onward_redis_password}]}
 {{- else if $keys.redisUrl }}
@@ -86,6 +91,15 @@ topologySpreadConstraints:
       - secret: {name: {{ .Values.secrets.existingSecret }}, items: [{key: {{ $keys.s3SecretAccessKey }}, path: onward_s3_secret_access_key}]}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* The secret by which workers know the API, as an item of a projected volume; nothing where no chats are served. */}}
+{{- define "onward.serves" -}}
+{{- with .Values.secrets.keys.serveSecret -}}
+{name: {{ $.Values.secrets.existingSecret }}, items: [{key: {{ . }}, path: onward_serve_secret}]}
+{{- else }}{{- if or .Values.trial.database.enabled .Values.trial.broker.enabled -}}
+{name: {{ include "onward.name" (list . "trial") }}, items: [{key: serveSecret, path: onward_serve_secret}]}
+{{- end }}{{- end }}
 {{- end }}
 
 {{/* Volumes of the hub's cache and token, for the API and for workers of a hub model. */}}

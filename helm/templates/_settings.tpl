@@ -86,6 +86,9 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- if and $keys.receiptKey (not $v.secrets.existingSecret) }}
 {{- fail "secrets.keys.receiptKey: it is a key of secrets.existingSecret, which is empty" }}
 {{- end }}
+{{- if and $keys.serveSecret (not $v.secrets.existingSecret) }}
+{{- fail "secrets.keys.serveSecret: it is a key of secrets.existingSecret, which is empty" }}
+{{- end }}
 {{- if not $v.trial.broker.enabled }}
 {{- if eq (empty $v.broker.url) (empty $keys.redisUrl) }}
 {{- fail "broker.url: give it, or secrets.keys.redisUrl (not both), or turn trial.broker on" }}

@@ -56,6 +56,19 @@ def test_api():
     assert ports(policy("bare", "api")["ingress"]) == [8000]
 
 
+def test_the_api_asks_workers_for_chats_by_one_rule_each_way():
+    for name in ("roles", "trial"):
+        inward = [rule for rule in policy(name, "worker")["ingress"] if rule["ports"][0]["port"] == 9200]
+        outward = [rule for rule in policy(name, "api")["egress"] if rule["ports"][0]["port"] == 9200]
+        for rule, key, component in ((only(inward), "from", "api"), (only(outward), "to", "worker")):
+            (peer,) = rule[key]
+            assert set(peer) == {"podSelector"}
+            assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+        assert 9200 not in ports(policy(name, "worker")["egress"]) + ports(policy(name, "api")["ingress"])
+    for name in ("external", "bare"):
+        assert 9200 not in ports(policy(name, "worker")["ingress"]) + ports(policy(name, "api")["egress"])
+
+
 def test_migration_reaches_the_database_only():
     assert ports(policy("external", "migrate")["egress"]) == [53, 5433]
     assert not policy("external", "migrate").get("ingress")

@@ -15,6 +15,7 @@ from worker.settings import WorkerSettings
 OTHERS = {"ONWARD_SECRETS_DIR", "OTEL_EXPORTER_OTLP_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"}
 EXTRA = {"OMP_NUM_THREADS"}  # of the values sets' extraEnv
 SERVERS = ("postgres", "valkey")
+NODE = {'{"fieldRef": {"fieldPath": "status.podIP"}}': "10.1.2.3"}  # what a node fills in
 
 
 def environment(spec, objects):
@@ -22,7 +23,10 @@ def environment(spec, objects):
     container = only(spec["containers"])
     maps = {o["metadata"]["name"]: o["data"] for o in of_kind(objects, "ConfigMap")}
     shared = {k: v for source in container.get("envFrom", []) for k, v in maps[source["configMapRef"]["name"]].items()}
-    return shared | {one["name"]: one["value"] for one in container.get("env", [])}
+    own = {
+        one["name"]: one.get("value", NODE.get(json.dumps(one.get("valueFrom")))) for one in container.get("env", [])
+    }
+    return shared | own
 
 
 def test_every_pod_is_locked_down(objects):
@@ -155,6 +159,23 @@ def test_workers_alone_have_the_key_that_signs_receipts_and_the_api_its_public_h
         signers = environment(spec, objects).get("ONWARD_RECEIPT_SIGNERS")
         assert (signers is not None) == (component == "api"), component
     assert "receipt" not in str(rendered("external"))
+
+
+def test_api_and_workers_alone_share_the_secret_of_chats():
+    for name, key in {"roles": "serves", "trial": "serveSecret", "external": None}.items():
+        objects = rendered(name)
+        for what, labels, spec in pods(objects):
+            component = labels["app.kubernetes.io/component"]
+            volumes = [v for v in spec.get("volumes", []) if v["name"] == "secrets"]
+            items = [i for v in volumes for s in v["projected"]["sources"] for i in s["secret"]["items"]]
+            paths = {i["path"]: i["key"] for i in items}
+            assert paths.get("onward_serve_secret") == (key if component in ("api", "worker") else None), what
+            if component == "worker":
+                given = environment(spec, objects)
+                ports = {port["name"]: port["containerPort"] for port in only(spec["containers"])["ports"]}
+                assert (given.get("ONWARD_SERVE_PORT"), given.get("ONWARD_SERVE_ADDRESS"), ports.get("serve")) == (
+                    ("9200", "10.1.2.3", 9200) if key else (None, None, None)
+                )
 
 
 def test_worker_settings_are_accepted(objects, monkeypatch):

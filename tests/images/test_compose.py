@@ -109,10 +109,11 @@ def test_no_password_is_in_a_variable(tmp_path: Path) -> None:
 def test_a_password_is_one_file_for_the_server_and_for_us(whole: dict[str, Any]) -> None:
     given = {name: {s["source"]: s["target"] for s in part.get("secrets", [])} for name, part in whole.items()}
     valkey = {"valkey_password": "onward_redis_password"}
+    serves = {"serve_secret": "onward_serve_secret"}
     for name in ("worker", "worker-gpu"):
-        signs = {"receipt_key": "onward_receipt_key"}
+        signs = {"receipt_key": "onward_receipt_key"} | serves
         assert given[name] == {"worker_password": "onward_database_password"} | signs | valkey
-    assert given["api"] == {"api_password": "onward_database_password"} | valkey
+    assert given["api"] == {"api_password": "onward_database_password"} | serves | valkey
     assert (
         given["migrate"]
         == {
@@ -144,6 +145,18 @@ def test_our_processes_read_what_is_set(whole: dict[str, Any], tmp_path: Path, m
             assert read.database_url == f"postgresql+psycopg://{role}:one%2Ftwo@postgres:5432/onward"
             assert read.redis_url == "redis://:three@valkey:6379/0"
             assert read.models == {"my-model": "/models/base"}
+
+
+def test_who_asks_for_chats_and_who_answers_them_share_a_secret_and_a_network(whole: dict[str, Any]) -> None:
+    """And nobody else has it; no port of a worker is published."""
+    serve = {
+        name for name, part in whole.items() if any(s["source"] == "serve_secret" for s in part.get("secrets", []))
+    }
+    assert serve == {"api", "worker", "worker-gpu", "worker-autograd"}
+    assert {name for name in OURS if whole[name]["environment"].get("ONWARD_SERVE_PORT")} == {"worker", "worker-gpu"}
+    for name in ("worker", "worker-gpu"):
+        assert "ports" not in whole[name]
+        assert "back" in set(whole[name]["networks"]) & set(whole["api"]["networks"])
 
 
 def test_start_is_ordered_by_health(whole: dict[str, Any]) -> None:

@@ -238,7 +238,7 @@ def test_a_client_that_leaves_before_the_first_byte_closes_the_workers_at_once(a
 def test_all_overloaded_is_a_503_that_is_not_repeated(factory, url, fleet, stream):
     wires = [fleet.add(), fleet.add()]
     for wire in wires:
-        wire.act = lambda handler, seen: handler.refuse(503, "overloaded", "too much", retry_after="7")
+        wire.act = lambda handler, _: handler.refuse(503, "overloaded", "too much", retry_after="7")
     patient = client(factory, url, f"patient-{stream}").openai.with_options(max_retries=2)
     with pytest.raises(openai.InternalServerError) as error:
         patient.chat.completions.create(model=MODEL, messages=HI, stream=stream)
@@ -249,7 +249,7 @@ def test_all_overloaded_is_a_503_that_is_not_repeated(factory, url, fleet, strea
 
 def test_who_is_overloaded_is_not_asked_where_another_is_not(anna, fleet):
     full, free = fleet.add(queued_tokens=0), fleet.add(queued_tokens=10)
-    full.act = lambda handler, seen: handler.refuse(503, "overloaded", "too much", retry_after="7")
+    full.act = lambda handler, _: handler.refuse(503, "overloaded", "too much", retry_after="7")
     assert said(anna) == TEXT
     assert (len(full.seen), len(free.seen)) == (1, 1)
 
@@ -287,7 +287,7 @@ def test_what_a_worker_refuses_is_in_our_shape_and_without_its_names(
     anna, train, worker, status, code, seen_as, stream
 ):
     job, name = train(anna, "running", 2)
-    worker.act = lambda handler, seen: handler.refuse(status, code, f"not {job}@2, which it is", "stop")
+    worker.act = lambda handler, _: handler.refuse(status, code, f"not {job}@2, which it is", "stop")
     with pytest.raises(openai.APIStatusError) as error:
         anna.openai.chat.completions.create(model=f"{name}:live", messages=HI, stream=stream)
     assert (error.value.status_code, error.value.code, error.value.param) == seen_as
@@ -297,7 +297,7 @@ def test_what_a_worker_refuses_is_in_our_shape_and_without_its_names(
 
 
 def test_an_answer_that_is_none_is_an_error(anna, worker):
-    worker.act = lambda handler, seen: handler.json(200, [1])
+    worker.act = lambda handler, _: handler.json(200, [1])
     assert refused(anna).status_code == 500
 
 

@@ -1,5 +1,6 @@
 """What an answer says of the method that its request did not name, and that a repeated request is answered alike."""
 
+import openai
 import pytest
 
 from db import workers
@@ -50,3 +51,18 @@ def test_a_repeated_request_is_answered_with_the_job_it_made(anna, factory):
 
 def test_a_method_that_was_named_was_not_chosen(anna):
     assert submit(anna, upload(anna, *choices(4)), {"method": "lozo"}).onward["chosen"] is None
+
+
+def test_a_probe_too_small_for_the_workers_dtype_is_refused_before_anything_is_queued(anna, factory):
+    file = upload(anna, *choices(4))
+    with factory.begin() as session:
+        worker = workers.register(session, model="tiny", host="here", pid=3, about={"dtype": "bfloat16"})
+    try:
+        with pytest.raises(openai.BadRequestError) as refused:
+            submit(anna, file, {"method": "mezo", "eps": 1e-2})
+        preset = submit(anna, file, {"method": "mezo"})
+    finally:
+        with factory.begin() as session:
+            workers.leave(session, worker)
+    assert refused.value.param == "onward.eps"
+    assert preset.onward["spec"]["method"]["eps"] == 3e-2

@@ -374,3 +374,30 @@ def test_a_method_that_was_named_was_not_chosen(facts: Facts):
     assert isinstance(found, Admitted)
     assert found.chosen is None
     assert "chosen" not in found.told
+
+
+@pytest.mark.parametrize("method", ["mezo", "lozo", "fzoo", "hizoo", "zo_muon"])
+def test_a_probe_below_the_noise_of_a_workers_dtype_is_refused(facts: Facts, method: str):
+    coarse = replace(facts, dtypes=frozenset({"float32", "bfloat16"}))
+    found = decided(coarse, method=method, eps=1e-2)
+    assert isinstance(found, Refusal)
+    assert (found.field, found.code) == ("onward.eps", "invalid_value")
+    assert "at least 0.03 where a worker computes in bfloat16" in found.message
+    assert isinstance(decided(facts, method=method, eps=1e-2), Admitted)
+    assert isinstance(decided(coarse, method=method, eps=3e-2), Admitted)
+
+
+def test_a_presets_probe_is_as_large_as_a_workers_dtype_wants_it(facts: Facts):
+    fine, coarse = (
+        decided(replace(facts, dtypes=frozenset({dtype})), method="mezo") for dtype in ("float32", "bfloat16")
+    )
+    assert isinstance(fine, Admitted)
+    assert isinstance(coarse, Admitted)
+    assert (fine.spec.method.eps, coarse.spec.method.eps) == (1e-2, 3e-2)
+
+
+def test_what_reads_no_difference_of_losses_takes_any_dtype(facts: Facts):
+    coarse = replace(facts, dtypes=frozenset({"bfloat16"}), derivatives=True)
+    assert isinstance(decided(coarse, method="first_order"), Admitted)
+    # Its worker has the torch scorer.
+    assert isinstance(decided(coarse, method="hybrid", eps=1e-2, top_layers=1), Admitted)
