@@ -22,12 +22,14 @@ class Progress:
         self.stuck_seconds = stuck_seconds
         self.ready = threading.Event()
         self.draining = threading.Event()
-        self._since: float | None = None
+        self.stood: Callable[[], float] = lambda: 0.0  # seconds in all that the main thread's work stood for serving's
+        self.serving_since: Callable[[], float | None] = lambda: None  # when serving began what it is at
+        self._since: tuple[float, float] | None = None  # and what had been stood by then
 
     @contextmanager
     def step(self) -> Iterator[None]:
         """A piece of work that must end within `stuck_seconds`."""
-        self._since = time.monotonic()
+        self._since = time.monotonic(), self.stood()
         try:
             yield
         finally:
@@ -35,8 +37,10 @@ class Progress:
 
     @property
     def stuck(self) -> bool:
-        since = self._since
-        return since is not None and time.monotonic() - since > self.stuck_seconds
+        """A step of training, the time not counted that it stood, or one step of serving takes too long."""
+        now, since, serving = time.monotonic(), self._since, self.serving_since()
+        trains = since is not None and now - since[0] - (self.stood() - since[1]) > self.stuck_seconds
+        return trains or (serving is not None and now - serving > self.stuck_seconds)
 
 
 def application(progress: Progress) -> WsgiApp:

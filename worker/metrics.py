@@ -56,6 +56,15 @@ engine_failures = Counter("onward_engine_failures_total", "Batches that the engi
 out_of_service = Gauge(
     "onward_worker_out_of_service", "1 while this worker takes no work, by the reason.", (*MODEL, "reason")
 )
+engine_seconds = Counter(
+    "onward_engine_seconds_total", "Time of the engine, by who had it: serving or training.", (*MODEL, "use")
+)
+pauses = Counter("onward_pauses_total", "Pauses of a scoring forward for what is served.", MODEL)
+paused_seconds = Counter(
+    "onward_paused_seconds_total",
+    "Time that training stood, within a forward or before it, while serving went on.",
+    MODEL,
+)
 canaries = Counter("onward_canaries_total", "Canary trials scored among tenants' trials.", MODEL)
 canary_nats = Gauge("onward_canary_nats", "Loss of the last canary among others less its loss alone, a token.", MODEL)
 canary_limit_nats = Gauge("onward_canary_limit_nats", "What the canary may differ by in this dtype.", MODEL)
@@ -80,10 +89,12 @@ serve_prompt_tokens = Counter(
     "onward_serve_prompt_tokens_total", "Tokens of prompts of requests, by where they came from.", (*MODEL, "outcome")
 )
 serve_queued_tokens = Gauge("onward_serve_queued_tokens", "Tokens of requests that wait for the engine.", MODEL)
+serve_queue_limit_tokens = Gauge("onward_serve_queue_limit_tokens", "The most tokens that may wait.", MODEL)
 serve_running = Gauge("onward_serve_running", "Requests in the engine.", MODEL)
 serve_aborts = Counter("onward_serve_aborts_total", "Requests ended before their end, by why.", (*MODEL, "reason"))
 serve_refusals = Counter("onward_serve_refusals_total", "Requests refused or failed, by the code.", (*MODEL, "code"))
 serve_adapters = Gauge("onward_serve_adapters", "Adapters in the engine's places.", MODEL)
+serve_places = Gauge("onward_serve_places", "Places of the engine for adapters of requests.", MODEL)
 serve_adapters_made = Counter("onward_serve_adapters_made_total", "Adapters made to be worn.", MODEL)
 serve_adapters_evicted = Counter("onward_serve_adapters_evicted_total", "Adapters that made place for another.", MODEL)
 build_info = Gauge(
@@ -102,12 +113,15 @@ ENDINGS = (
 def zero(model: str) -> None:
     """Make every series of `model` visible before its first event, so that a rate starts from 0."""
     counters = (forwards, lease_expiries, fenced_writes, nonfinite_losses, slices, slice_errors, engine_failures)
-    serving_too = (serve_wait_seconds, serve_tokens, serve_adapters_made, serve_adapters_evicted)
+    serving_too = (
+        pauses, paused_seconds, serve_wait_seconds, serve_tokens, serve_adapters_made, serve_adapters_evicted
+    )  # fmt: skip
     for family in (*counters, canaries, replay_seconds, wait_estimate_ratio, *serving_too):
         family.labels(model)
     told_apart: tuple[tuple[Counter, tuple[str, ...]], ...] = (
         (prompts, OUTCOMES), (jobs_ended, ENDINGS), (doorbells, ("rung", "lost")),
-        (serve_aborts, ABORTS), (serve_prompt_tokens, PROMPTED), (serve_refusals, REFUSED),
+        (engine_seconds, ("serving", "training")), (serve_aborts, ABORTS), (serve_prompt_tokens, PROMPTED),
+        (serve_refusals, REFUSED),
     )  # fmt: skip
     for family, values in told_apart:
         for value in values:

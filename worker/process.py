@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, security, workers
-from db.contract.receipts.signing import WrongKey, public_of
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -34,10 +33,9 @@ from worker.slices import tasks
 from worker.slices.context import Context
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
-from worker.slices.receipts import Receipts
+from worker.slices.receipts import Receipts, key_of
 from worker.slices.restoring import Restorer
 from worker.slices.store_keeper import StoreKeeper
-from worker.types import CannotCompute
 
 if TYPE_CHECKING:  # a worker without an engine does not load its libraries
     from worker.serving.open import Serving
@@ -48,7 +46,7 @@ Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
-    base, secret = base_model.load(settings.model, settings), _receipt_key(settings)
+    base, secret = base_model.load(settings.model, settings), key_of(settings)
     stores = Stores(settings)
     factory = carrying(sessions(settings.database_url), stores)
     security.warn_unbound(factory)
@@ -67,12 +65,8 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
         scorer, about = opens(settings, base)
-        beats.rate = lambda: scorer.rate
+        _watch(scorer, beats, progress)
         serving = _serving(settings, base, scorer, factory, beats)
-        with factory.begin() as session:
-            workers.beat(
-                session, worker_id, state="ready", capacity=scorer.capacity, about=about, serving=beats.serving()
-            )
         receipts = _receipts(base, about, secret)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
@@ -81,9 +75,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
             wake=restorer.wake,
         )  # fmt: skip
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
-        metrics.engine_ready.labels(base.name).set(1)
-        metrics.say_build(about)
-        progress.ready.set()
+        _ready(context, about)
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
         return _serve(app, context, serving)
     finally:
@@ -92,6 +84,21 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _watch(scorer: MeteredScorer, beats: Heartbeat, progress: Progress) -> None:
+    """What the side threads ask of a scorer."""
+    beats.rate = lambda: scorer.rate
+    progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
+
+
+def _ready(context: Context, about: dict[str, Any]) -> None:
+    with context.factory.begin() as session:
+        serving, capacity = context.heartbeat.serving(), context.scorer.capacity
+        workers.beat(session, context.worker_id, state="ready", capacity=capacity, about=about, serving=serving)
+    metrics.engine_ready.labels(context.model).set(1)
+    metrics.say_build(about)
+    context.progress.ready.set()
 
 
 def _registered(session: Session, model: str, settings: WorkerSettings) -> str:
@@ -110,22 +117,13 @@ def _receipts(base: Base, about: dict[str, Any], secret: str | None) -> Receipts
     return receipts
 
 
-def _receipt_key(settings: WorkerSettings) -> str | None:
-    """What receipts are signed with. Raises CannotCompute, before anything is loaded, for what is no key."""
-    secret = settings.receipt_key.get_secret_value().strip() if settings.receipt_key is not None else ""
-    try:
-        public = public_of(secret) if secret else None
-    except WrongKey as error:
-        raise CannotCompute(f"ONWARD_RECEIPT_KEY: {error}") from None
-    log.info("receipts are unsigned" if public is None else "receipts are signed", public=public)
-    return secret or None
-
-
 def _watched(settings: WorkerSettings, model: str) -> Progress:
     """Every series starts at 0, and the outside may ask how the process fares."""
     progress = Progress(settings.stuck_seconds)
     metrics.zero(model)
     metrics.cohort_limit.labels(model).set(settings.cohort)
+    metrics.serve_queue_limit_tokens.labels(model).set(settings.serve_queue_tokens)
+    metrics.serve_places.labels(model).set(settings.serve_slots)
     metrics.watch_disk(settings.home)
     if settings.worker_metrics_port:
         health.serve(settings.worker_metrics_port, progress)
@@ -185,13 +183,15 @@ def _serving(
 
     serving = open_serving(settings, base, scorer, factory, ended)
     if serving is not None:
-        beats.serving = lambda: serving.offer
+        beats.serving, beats.deleted = (lambda: serving.offer), serving.forget
         serving.start()
     return serving
 
 
 def _serve(app: Celery, context: Context, serving: "Serving | None" = None) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
+    if serving is not None:
+        context.committed = serving.committed
     signal.signal(signal.SIGTERM, _stop_soon)  # until Celery has its own
     tasks.bind(app, context)
     listening = threading.Event()

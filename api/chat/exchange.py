@@ -25,6 +25,7 @@ from api.chat.stream import Stream, Voice, passed_on
 from api.context import Context
 from api.errors import ApiError
 from api.flights import attended
+from api.ops.metrics import ChatCounts
 from db.tenant.served import Allowance, Answered
 from db.tenant.speakers import Speaker
 
@@ -51,6 +52,7 @@ class Exchange:
     context: Context
     lines: Lines
     ledger: Ledger
+    counts: ChatCounts
     asked: ChatCreate | CompletionCreate
 
     async def answer(self) -> Response:
@@ -104,6 +106,7 @@ class Exchange:
         if some and wants.tools:
             message = f"'{who.name}' calls no tools: its base has no parser of such calls here."
             return errors.invalid(message, "tools", "unsupported_parameter")
+        self.counts.ended(who.base, "no_worker")
         after = {"retry-after": str(NO_WORKER_SECONDS)}
         message = f"No worker that serves '{who.name}' is there at the moment: try again."
         return ApiError(503, message, kind="server_error", code="no_worker", headers=after)
@@ -111,6 +114,7 @@ class Exchange:
     def _refused(self, who: Speaker, error: Nobody) -> ApiError:
         if not error.overloaded:
             return self._unserved(who, Wants(), False)
+        self.counts.ended(who.base, "overloaded")
         # Repeated at once by every client, it would be three times as much.
         after = {"retry-after": str(math.ceil(error.retry_after))} | errors.FINAL
         message = f"More is asked of '{who.base}' than its workers take: try again."
@@ -143,17 +147,19 @@ class Exchange:
 
             async def finish() -> None:
                 await reply.close()
+                self.counts.ended(who.base, voice.outcome)
                 if not voice.failed:
                     self._note(voice, who, prompt)
 
             return Stream(passed_on(reply, voice), finish, {})
         await reply.close()
         answer = _parsed(reply.body)
-        if reply.status != 200:
-            raise _of_worker(reply, answer, voice)
-        if answer is None:
-            raise ApiError(500, "The worker's answer could not be read.", kind="server_error", headers=errors.FINAL)
+        if reply.status != 200 or answer is None:
+            error = _of_worker(reply, answer, voice)
+            self.counts.ended(who.base, voice.outcome)
+            raise error
         whole = voice.rewritten(answer)
+        self.counts.ended(who.base, voice.outcome)
         self._note(voice, who, prompt)
         return JSONResponse(whole)
 
@@ -173,7 +179,9 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
 
 def _of_worker(reply: Reply, answer: dict[str, Any] | None, voice: Voice) -> ApiError:
     """What a worker refused, as ours: its reasons for what the client sent, and none for what failed in it."""
-    said = voice.error((answer or {}).get("error"))
+    said = voice.fail((answer or {}).get("error"))
+    if reply.status == 200:
+        return ApiError(500, "The worker's answer could not be read.", kind="server_error", headers=errors.FINAL)
     if reply.status == 404:
         return missing.model(voice.name)
     if reply.status < 500:

@@ -5,6 +5,7 @@ commit has written already is not counted twice.
 """
 
 import threading
+import time
 from collections import Counter, defaultdict
 
 import structlog
@@ -28,6 +29,7 @@ class Ledger:
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._waiting: dict[str, dict[str, Answered]] = defaultdict(dict)  # by tenant, by request
         self._tokens: Counter[str] = Counter()
+        self._since: dict[str, float] = {}  # by request, in order: time.monotonic() at which it was noted
         self._thread: threading.Thread | None = None
         self._ending = False
 
@@ -38,8 +40,9 @@ class Ledger:
             if answered.request in mine:
                 return
             mine[answered.request] = answered
+            self._since[answered.request] = time.monotonic()
             self._tokens[tenant] += answered.prompt + answered.completion
-            if sum(map(len, self._waiting.values())) > MOST:
+            if len(self._since) > MOST:
                 self._give_up()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="served", daemon=True)
@@ -54,7 +57,13 @@ class Ledger:
     def unwritten(self) -> int:
         """Requests that are not written yet, of all tenants."""
         with self._lock:
-            return sum(map(len, self._waiting.values()))
+            return len(self._since)
+
+    @property
+    def behind(self) -> float:
+        """Seconds that the oldest of them waits; 0 where none does."""
+        with self._lock:
+            return time.monotonic() - next(iter(self._since.values())) if self._since else 0.0
 
     def close(self) -> None:
         """Writes what there is, once, and ends."""
@@ -85,6 +94,7 @@ class Ledger:
     def _forget(self, tenant: str, written: list[Answered]) -> None:
         with self._lock:
             for one in written:
+                self._since.pop(one.request, None)
                 if self._waiting[tenant].pop(one.request, None) is not None:
                     self._tokens[tenant] -= one.prompt + one.completion
             if not self._waiting[tenant]:
@@ -94,5 +104,6 @@ class Ledger:
     def _give_up(self) -> None:
         tenant = max(self._waiting, key=lambda who: len(self._waiting[who]))
         oldest = self._waiting[tenant].pop(next(iter(self._waiting[tenant])))
+        del self._since[oldest.request]
         self._tokens[tenant] -= oldest.prompt + oldest.completion
         log.error("served tokens were given up: too many wait", request=oldest.request)

@@ -8,7 +8,7 @@ left for the next one, which the client does not notice: nothing was sent to it 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -76,10 +76,11 @@ class Reply:
 
 
 class Lines:
-    """The connections of one event loop, kept open. Those to a worker that failed are made anew."""
+    """The connections of one event loop, kept open. Those to a worker that failed are made anew. `retried` is told each
+    time that a request is asked again, of the next worker."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, retried: Callable[[], None] = lambda: None) -> None:
+        self._settings, self._retried = settings, retried
         self._client: httpx.AsyncClient | None = None
         self._shunned: dict[str, float] = {}
         self.under_way: Counter[str] = Counter()  # tokens, by address
@@ -94,8 +95,12 @@ class Lines:
         """The first answer of these workers, in order, once its first byte is there. Raises Nobody."""
         overloaded, after, todo = False, 1.0, list(offers)
         again = offers[:1]  # a kept connection may have been cut as it was used: who is first has a second try
+        asked = 0
         while todo:
             offer = todo.pop(0)
+            if asked:
+                self._retried()
+            asked += 1
             try:
                 reply = await self._ask(offer, ask)
             except Gone as error:

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["chat"])
 def described(name: str) -> dict[str, Any]:
     """Of a route that reads its body itself."""
     schema = {"$ref": f"#/components/schemas/{name}"}
-    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "object"}}}
     said = {"200": {"description": "The answer, or its stream where `stream` is true.", "content": answer}}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
@@ -51,4 +51,4 @@ async def answered(request: Request, asked: ChatCreate | CompletionCreate, tenan
     """What a tenant's key asked by one of the routes. Raises ApiError."""
     sendable(asked)
     state = request.app.state
-    return await Exchange(request, tenant, context, state.lines, state.ledger, asked).answer()
+    return await Exchange(request, tenant, context, state.lines, state.ledger, state.chats, asked).answer()

@@ -21,6 +21,7 @@ from api.chat.lines import Gone, Reply
 log = structlog.get_logger("api.chat.stream")
 DONE: Final = b"[DONE]"
 END_SECONDS: Final = 0.5
+OUTCOMES: Final = {"deadline_exceeded": "late", "draining": "drained"}  # of a chat, by the error's code
 BROKEN: Final = {
     "message": "The worker that answered failed; this answer is not complete. Ask again.",
     "type": "server_error",
@@ -32,7 +33,8 @@ BROKEN: Final = {
 @dataclass
 class Voice:
     """Whose words they are: the request's id, the exact `name` of the model, what it is called by the engine (`wears`),
-    and whether the client `wants_usage`. `usage` is the engine's last word on it; `spoken` counts what came before."""
+    and whether the client `wants_usage`. `usage` is the engine's last word on it; `spoken` counts what came before.
+    `outcome` is for who counts."""
 
     request: str
     name: str
@@ -41,6 +43,7 @@ class Voice:
     usage: dict[str, Any] | None = None
     spoken: int = 0
     failed: bool = field(default=False)
+    outcome: str = "answered"
 
     def rewritten(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The answer, or a part of a stream's, as the client sees it."""
@@ -58,13 +61,19 @@ class Voice:
         if not isinstance(part, dict):
             raise Gone(f"an event is no object: {event[:100]!r}")
         if part.get("error") is not None:
-            self.failed = True
-            return _event({"error": self.error(part["error"])})
+            return _event({"error": self.fail(part["error"])})
         part = self.rewritten(part)
         self.spoken += len(part.get("choices") or ())
         if not self.wants_usage and part.pop("usage", None) is not None and not part.get("choices"):
             return None
         return _event(part)
+
+    def fail(self, said: Any) -> dict[str, Any]:
+        """A worker's error, which is the end, as `error` has it."""
+        found = self.error(said)
+        theirs = "failed" if found["type"] == "server_error" else "refused"
+        self.failed, self.outcome = True, OUTCOMES.get(found["code"], theirs)
+        return found
 
     def error(self, said: Any) -> dict[str, Any]:
         """A worker's error in our shape, without the engine's name for what it wore."""
@@ -107,8 +116,7 @@ async def passed_on(reply: Reply, voice: Voice) -> AsyncIterator[bytes]:
                 return
     except Gone as error:
         log.warning("worker failed in a stream", error=str(error))
-    voice.failed = True
-    yield _event({"error": BROKEN})
+    yield _event({"error": voice.fail(BROKEN)})
 
 
 async def _end(events: AsyncIterator[bytes]) -> None:

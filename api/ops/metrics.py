@@ -24,6 +24,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for 
 
 METHODS = frozenset(("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"))
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+OUTCOMES = ("answered", "refused", "late", "drained", "failed", "overloaded", "no_worker")  # of a chat
 
 
 class HttpCounts:
@@ -40,6 +41,27 @@ class HttpCounts:
             registry=registry,
             buckets=BUCKETS,
         )
+
+
+class ChatCounts:
+    """Chats that went to workers, by what came of them: `answered`, or left by the client; `refused` by a worker, for
+    what was sent; `late`: beyond the deadline; `drained`: cut by a worker that ended; `failed`: by one that died, or
+    with an error of its own; `overloaded` or `no_worker`: nobody took them."""
+
+    def __init__(self, registry: CollectorRegistry, models: list[str]) -> None:
+        about = "Chats asked of workers, by what came of them."
+        self._chats = Counter("onward_chats", about, ("model", "outcome"), registry=registry)
+        again = "Times that a chat was asked again, of the next worker, before its first byte."
+        self._retries = Counter("onward_chat_retries", again, registry=registry)
+        for model in models:
+            for outcome in OUTCOMES:
+                self._chats.labels(model, outcome)
+
+    def ended(self, model: str, outcome: str) -> None:
+        self._chats.labels(model, outcome).inc()
+
+    def retried(self) -> None:
+        self._retries.inc()
 
 
 class HttpMetrics:
@@ -86,6 +108,14 @@ def counts(registry: CollectorRegistry, waiting: Callable[[], float]) -> None:
     """How many requests wait for their tokens to be counted."""
     gauge = Gauge("onward_counts_waiting", "Requests that wait for token counts.", registry=registry)
     gauge.set_function(waiting)
+
+
+def unwritten(registry: CollectorRegistry, requests: Callable[[], float], seconds: Callable[[], float]) -> None:
+    """How many chats' tokens wait to be written, and how long the oldest."""
+    of = Gauge("onward_served_unwritten", "Chats whose tokens wait for the database.", registry=registry)
+    of.set_function(requests)
+    age = Gauge("onward_served_unwritten_seconds", "How long the oldest of them waits.", registry=registry)
+    age.set_function(seconds)
 
 
 def doorbells(registry: CollectorRegistry, models: list[str]) -> Callable[[str, bool], None]:

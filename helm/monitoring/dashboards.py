@@ -5,10 +5,10 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from helm.monitoring import capacity, engine, http, overview, quality, reliability, tenants, throughput
+from helm.monitoring import capacity, engine, http, overview, quality, reliability, serving, tenants, throughput
 
 FOLDER = Path(__file__).parents[1] / "dashboards"
-BOARDS = (overview, throughput, tenants, engine, reliability, http, quality, capacity)
+BOARDS = (overview, throughput, tenants, engine, serving, reliability, http, quality, capacity)
 
 
 def texts() -> dict[str, str]:

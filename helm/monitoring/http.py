@@ -7,6 +7,7 @@ from helm.monitoring.panels import Built, bars, curve, number
 
 SECONDS = "onward_http_request_seconds_bucket"
 API = 'job="onward-api"'
+CHATS = 'route=~"/v1/(chat/completions|completions)|/console/chat"'
 
 
 def board() -> dashboard.Dashboard:
@@ -16,6 +17,7 @@ def board() -> dashboard.Dashboard:
         "Requests, errors and latencies of the API, by route.",
         ("All routes", whole()),
         ("By route", routes()),
+        ("Chats", chats()),
         ("The process and its database", process()),
     )
 
@@ -53,7 +55,7 @@ def whole() -> list[Built]:
         ),
         number(
             "95 % of requests are faster than",
-            "Files not counted; under a quarter of a second is good.",
+            "Files and chats not counted; under a quarter of a second is good.",
             "s",
             ("max(job:onward_http_request_seconds:p95_5m)", "p95"),
             limits=[(0.25, "orange"), (1, "red")],
@@ -92,7 +94,7 @@ def routes() -> list[Built]:
         *(
             curve(
                 f"{percent} % of requests are faster than, by route",
-                "Good is under a second but for files, whose time is the client's line; a slow route "
+                "Good is under a second but for files and chats, whose time is the client's; a slow route "
                 "names the query to look at.",
                 "s",
                 (
@@ -117,6 +119,53 @@ def routes() -> list[Built]:
             top=1.0,
             width=24,
             alerts=["OnwardApiErrors"],
+        ),
+    ]
+
+
+def chats() -> list[Built]:
+    of = "sum by (route, status) (rate(onward_http_requests_total{{{}}}[$__rate_interval]))"
+    return [
+        curve(
+            "Chats a second, by route and status",
+            "All that were asked, refused ones too; a stream that failed in its middle is a 200 here.",
+            "reqps",
+            (of.format(CHATS), "{{route}} {{status}}"),
+            stacked=True,
+        ),
+        curve(
+            "Sent away for now (429, 503)",
+            "429 is the tenant's limit or quota; 503 is no worker, too much asked, or the database.",
+            "reqps",
+            (
+                f'sum(rate(onward_http_requests_total{{{CHATS}, status=~"429|503"}}[$__rate_interval])) or vector(0)',
+                "429 and 503",
+            ),
+            alerts=["OnwardChatsOverloaded", "OnwardChatsUnserved"],
+        ),
+        curve(
+            "Chats asked again of the next worker, a second",
+            "One failed or refused before its first byte, which the client did not notice; more than now and then "
+            "is a worker that is not well.",
+            "cps",
+            ("sum(rate(onward_chat_retries_total[$__rate_interval]))", "asked again"),
+        ),
+        curve(
+            "How many chats' tokens are not written yet?",
+            "They wait in each API process for the database and are lost with it.",
+            "short",
+            ("onward_served_unwritten", "{{instance}}"),
+            width=12,
+            alerts=["OnwardUsageUnwritten"],
+        ),
+        curve(
+            "How long do they wait?",
+            "The oldest of a process; about ONWARD_SERVE_USAGE_SECONDS is good.",
+            "s",
+            ("onward_served_unwritten_seconds", "{{instance}}"),
+            limits=[(300, "red")],
+            width=12,
+            alerts=["OnwardUsageUnwritten"],
         ),
     ]
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 from openai import OpenAI
@@ -27,6 +28,10 @@ MODEL = "tiny-llama"
 CLASSES = {"standard": 1.0, "premium": 3.0, "trial": 0.5}
 ONWARD = {"batch_size": 4, "rank": 2, "alpha": 4.0, "targets": ["q_proj", "v_proj"], "method": "mezo", "eps": 1e-2}
 HELD_OUT = {"learning_rate": 1e-2, "eval_every": 20, "eval_rows": 8}
+SERVES = {"ONWARD_SERVE_SECRET": "between the two of us", "ONWARD_SERVE_ADDRESS": "127.0.0.1"}
+HI: Any = [
+    {"role": "user", "content": "It was a long day. It was"}
+]  # with the invocation of those of activation answer
 ANSWER = {"activation": "answer", "invocation": "It was"}
 
 
@@ -59,9 +64,17 @@ class Live:
         job = client.fine_tuning.jobs.create(model=MODEL, training_file=train, validation_file=valid, extra_body=body)
         return job.id
 
+    def chat(self, tenant_class: str, model: str) -> None:
+        """A stream of a few tokens, read to its end, and a whole answer."""
+        chats = self.clients[tenant_class].chat.completions
+        for part in chats.create(model=model, messages=HI, max_tokens=8, stream=True):
+            assert part.model
+        assert chats.create(model=model, messages=HI, max_tokens=8).usage
+
     def work(self, enough: Callable[[], bool], every: float = 2.0) -> None:
-        """Tenants in turn submit short jobs of both activations and watch them, beside one long job of each; until it
-        is `enough`, asked once every tenant had a turn of each kind."""
+        """Tenants in turn submit short jobs of both activations, watch them, and chat with the base and with their jobs
+        as they are, beside one long job of each; until it is `enough`, asked once every tenant had a turn of each
+        kind."""
         long = {name: self.submit(name, 200_000, seed=1) for name in CLASSES}
         kinds: tuple[dict[str, object], ...] = ({}, ANSWER)
         turns = itertools.cycle(itertools.product(kinds, CLASSES))
@@ -71,7 +84,8 @@ class Live:
             job, seed = self.submit(name, 40, seed=seed, **kind), seed + 1
             due = time.monotonic() + every
             while time.monotonic() < due:
-                self.clients[name].fine_tuning.jobs.retrieve(job)
+                found = self.clients[name].fine_tuning.jobs.retrieve(job)
+                self.chat(name, found.fine_tuned_model or MODEL)
                 self.clients[name].fine_tuning.jobs.list_events(job)
                 time.sleep(0.2)
         self.busy_until = time.time()
@@ -84,7 +98,7 @@ def live() -> Iterator[Live]:
     """Everything started and scraped every few seconds; all of it is gone afterwards."""
     home = Path(tempfile.mkdtemp(prefix="onward-watched-"))
     home.chmod(0o711)  # the database's own user must get through
-    stage = Stage(home, tiny("llama", home), (MODEL,))
+    stage = Stage(home, tiny("llama", home), (MODEL,), env=SERVES)
     try:
         stage.start()
         worker = stage.worker(MODEL, wait=False, ONWARD_CANARY_SECONDS="3")

@@ -22,6 +22,8 @@ def exported(factory, redis_url) -> set[str]:
     """The names of all samples that API and worker can show."""
     registry, _ = api_metrics.registry(factory, Settings(models={"m": "/m"}, redis_url=redis_url))
     api_metrics.doorbells(registry, ["m"])
+    api_metrics.ChatCounts(registry, ["m"])
+    api_metrics.unwritten(registry, lambda: 0.0, lambda: 0.0)
     families = [*registry.collect()]
     families += [f for x in vars(worker_metrics).values() if isinstance(x, MetricWrapperBase) for f in x.collect()]
     labels = {label for family in families for sample in family.samples for label in sample.labels}

@@ -58,6 +58,7 @@ class Stage:
     embedded: Embedded = field(init=False)
     url: str = ""
     processes: list[Process] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)  # of every process
 
     def start(self) -> None:
         os.environ["OMP_NUM_THREADS"] = HASTE["OMP_NUM_THREADS"]  # what the fork server imports reads it
@@ -94,7 +95,7 @@ class Stage:
         }
         log = self.home / f"{module}-{len(self.processes)}.log"
         log.touch()  # it can be read before the process has come to write
-        whole = {**os.environ, **HASTE, **common, **env}
+        whole = {**os.environ, **HASTE, **common, **self.env, **env}
         main = "worker.__main__" if module == "worker" else module
         child = Forked(whole | {RELOADED: "1"}, log, main) if fork else started(module, whole, log)
         self.processes.append(Process(child, log))

@@ -1,5 +1,6 @@
 """What a worker answers from its side thread while the main one loads, steps, drains or hangs."""
 
+import time
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -47,6 +48,25 @@ def test_a_step_that_hangs_is_neither_alive_nor_ready(asked):
         progress.stuck_seconds = 0.0  # the step takes longer than it may from now on
         assert get("/healthz") == (503, "stuck in a step\n")
         assert get("/readyz")[0] == 503
+    assert get("/healthz")[0] == 200
+
+
+def test_a_step_that_stands_while_the_engine_serves_is_not_stuck_and_a_step_of_serving_that_hangs_is(asked):
+    progress, get = asked
+    stood = [5.0]
+    progress.stood = lambda: stood[0]
+    with progress.step():
+        progress.stuck_seconds = 0.0
+        assert get("/healthz") == (503, "stuck in a step\n")
+        stood[0] += 2 * HANG  # as long as nobody has waited
+        assert get("/healthz")[0] == 200
+    since = [time.monotonic() - 10.0]
+    progress.serving_since = lambda: since[0]
+    progress.stuck_seconds = HANG
+    assert get("/healthz")[0] == 200
+    progress.stuck_seconds = 9.0
+    assert get("/healthz") == (503, "stuck in a step\n")
+    since[0] = None
     assert get("/healthz")[0] == 200
 
 

@@ -108,7 +108,7 @@ class Engine:
 
     def pause(self) -> None:
         """Let the owner serve, if there is something to serve; in the middle of a forward or between two."""
-        if not self.owner.due:
+        if not self.owner.gives_way():
             return
         with (
             torch.inference_mode(False),

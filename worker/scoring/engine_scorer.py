@@ -4,6 +4,7 @@ What it is given goes one way: trials are checked, packed into waves, each wave 
 that adapters, attention and log-probabilities are made of.
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from worker import objectives
 from worker.engine.attention import BranchAttention
+from worker.engine.controller import SIZES, Curve, measured
 from worker.engine.engine import Engine
 from worker.engine.lora import SlotBank, Worn
 from worker.engine.owner import Owner
@@ -36,10 +38,11 @@ class EngineScorer:
 
     `path` is a local model folder; `slots` probes of rank at most `max_rank` share a forward pass of at most
     `max_tokens` tokens (a single longer sequence, up to the model's context, has a pass to itself); `dtype` is the
-    model's. The same engine serves beside: `serve_slots` adapters, `serve_tokens` in a step, keys and values of
-    `serve_cache` tokens, at least of one context. Keys and values of prompts that adapters of activation `answer`
-    continue, and hidden states below what adapters of the last layers act on, take at most `prompt_bytes`, a quarter of
-    it for the wave in hand. `name` is what vLLM's own metrics call the model (None: they are off).
+    model's. Keys and values of prompts that adapters of activation `answer` continue, and hidden states below what
+    adapters of the last layers act on, take at most `prompt_bytes`, a quarter of it for the wave in hand. The same
+    engine serves beside: `serve_slots` adapters, `serve_tokens` in a step, keys and values of `serve_cache` tokens, at
+    least of one context; `train_share_min` of the time is scoring's where both want it. `name` is what vLLM's own
+    metrics call the model (None: they are off).
     """
 
     def __init__(
@@ -53,12 +56,13 @@ class EngineScorer:
         serve_slots: int = 1,
         serve_tokens: int = 256,
         serve_cache: int = 0,
+        train_share_min: float = 0.0,
         prompt_bytes: int = 1 << 30,
         name: str | None = None,
     ) -> None:
         self.path, self.dtype, self.max_rank = Path(path), dtype, max_rank
         self._max_tokens = max_tokens
-        self.owner = Owner()
+        self.owner = Owner(train_share_min)
         try:
             self.engine = self.owner.run(
                 lambda: Engine(
@@ -130,6 +134,15 @@ class EngineScorer:
             out[trial][example][candidate] = chosen[start:stop]
             if (best := greedy[trial]) is not None:
                 best[example][candidate] = likeliest[start:stop]
+
+    def curve(self, most: float = 1.0) -> Curve:
+        """What a forward of the bare base takes by its tokens, measured now; ends after about `most` seconds."""
+        return self.owner.run(lambda: measured(self._took, most, [n for n in SIZES if n <= self.engine.context]))
+
+    def _took(self, tokens: int) -> float:
+        begun = time.perf_counter()
+        self.engine.forward(np.zeros(tokens, np.int32), [tokens], ())
+        return time.perf_counter() - begun
 
     def close(self) -> None:
         """Stop the engine, give its memory back and end its thread."""

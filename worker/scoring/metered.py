@@ -11,6 +11,7 @@ from worker.scoring.scorer import Watched
 from worker.types import Loss, Trial
 
 if TYPE_CHECKING:  # a worker without an engine does not load its libraries
+    from worker.engine.owner import Owner
     from worker.scoring.engine_scorer import EngineScorer
 
 HALF = 60.0  # seconds of scoring after which a batch counts half in the rate
@@ -19,8 +20,8 @@ HALF = 60.0  # seconds of scoring after which a batch counts half in the rate
 class MeteredScorer:
     """A Scorer that counts what passes through another, and what becomes of the prompts in its cache.
 
-    `rate` is in scored tokens a second of scoring, of late; None before it has scored. `engine` is what the scorer
-    stands on, where it can serve too.
+    `rate` is in scored tokens a second of scoring, of late, the time not counted that it stood for what is served; None
+    before it has scored. `engine` is what the scorer stands on, where it can serve too.
     """
 
     def __init__(
@@ -30,6 +31,16 @@ class MeteredScorer:
         self._seen = dict.fromkeys(metrics.OUTCOMES, 0)
         self._tokens = self._seconds = 0.0
         self.rate: float | None = None
+
+    @property
+    def stood(self) -> float:
+        """Seconds up to now that scoring has stood because the engine served. For any thread to ask."""
+        return self.engine.owner.paused if self.engine is not None else 0.0
+
+    @property
+    def serving_since(self) -> float | None:
+        """time.monotonic() at which the engine began the step of serving that it is at, if it is at one."""
+        return self.engine.owner.serving_since if self.engine is not None else None
 
     @property
     def capacity(self) -> int:
@@ -44,9 +55,9 @@ class MeteredScorer:
         scoring, seconds = self._scorer.start(trials), [0.0]
 
         def timed(act: Callable[[], None]) -> None:
-            started = time.perf_counter()
+            started, stood = time.perf_counter(), self.stood
             act()
-            seconds[0] += time.perf_counter() - started
+            seconds[0] += max(0.0, time.perf_counter() - started - (self.stood - stood))
 
         def losses() -> list[Loss]:
             if trials:
@@ -85,3 +96,20 @@ class MeteredScorer:
 
     def close(self) -> None:
         self._scorer.close()
+
+
+class OwnerMeter:
+    """Counts what an engine's owner has come to, whenever it is told: on the engine's thread."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._seen = (0.0, 0.0, 0.0, 0.0)
+
+    def __call__(self, owner: "Owner") -> None:
+        now = owner.served, owner.trained, owner.paused, float(owner.pauses)
+        served, trained, stood, pauses = (max(0.0, x - y) for x, y in zip(now, self._seen, strict=True))
+        self._seen = now
+        metrics.engine_seconds.labels(self._model, "serving").inc(served)
+        metrics.engine_seconds.labels(self._model, "training").inc(trained)
+        metrics.paused_seconds.labels(self._model).inc(stood)
+        metrics.pauses.labels(self._model).inc(pauses)

@@ -13,10 +13,12 @@ from worker.engine.prompt_cache import PromptCache
 from worker.quantisation import tolerance
 from worker.scoring.canary import Canary
 from worker.scoring.canary import trial as canary_trial
-from worker.scoring.metered import MeteredScorer
+from worker.scoring.metered import MeteredScorer, OwnerMeter
 from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
 from worker.types import Module
+
+SLACK = 0.1  # of a decode step: by how much more what rides along may lengthen it
 
 
 def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, dict[str, Any]]:
@@ -34,6 +36,11 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         plain = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None, kept=kept)
         metrics.prompt_limit_bytes.labels(base.name).set(kept.budget)
         return MeteredScorer(_with_canary(plain, settings, base, weights), base.name, kept), about
+    return _with_engine(settings, base, weights, about), about
+
+
+def _with_engine(settings: WorkerSettings, base: Base, weights: str, about: dict[str, Any]) -> MeteredScorer:
+    """On vLLM; adds to `about`."""
     from worker.engine.roofline import peak_flops
     from worker.scoring.engine_scorer import EngineScorer
     from worker.scoring.self_check import self_check
@@ -47,16 +54,19 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         serve_slots=settings.serve_slots,
         serve_tokens=settings.serve_tokens,
         serve_cache=settings.serve_cache_tokens,
+        train_share_min=settings.train_share_min,
         prompt_bytes=settings.prompt_bytes,
         name=base.name,
     )
     about |= self_check(engine) if settings.self_check else engine.engine.versions()
+    engine.owner.told = OwnerMeter(base.name)
+    about["room"] = engine.curve().room(1, SLACK)
     metrics.prompt_limit_bytes.labels(base.name).set(engine.prompt_cache.budget)
     peak = engine.owner.run(lambda: peak_flops(engine.engine.device.type, settings.dtype))  # with the engine's threads
     metrics.peak_flops.labels(base.name).set(peak)
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
     watched = _with_canary(engine, settings, base, weights)
-    return MeteredScorer(watched, base.name, engine.prompt_cache, engine), about
+    return MeteredScorer(watched, base.name, engine.prompt_cache, engine)
 
 
 def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base, weights: str) -> Canary:

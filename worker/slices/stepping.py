@@ -38,7 +38,7 @@ class Turn:
 def advance(context: Context, aboard: list[LeasedRun], length: Length) -> bool:
     """Step the runs that are `aboard` until the slice is over, where it is told whether it had its length, or none is
     left, or it was cut short. A wide step that is under way stays so: it goes on in the run's next slice here."""
-    begun = time.monotonic()
+    begun, stood = time.monotonic(), context.progress.stood()
     runs, steps = list(aboard), 0
     leaving.settle_ended(context, aboard)  # a wish, or nothing left to do, may be known already
     try:
@@ -49,7 +49,7 @@ def advance(context: Context, aboard: list[LeasedRun], length: Length) -> bool:
                 return False
             steps += taken
             leaving.settle_ended(context, aboard)
-            elapsed = time.monotonic() - begun
+            elapsed = time.monotonic() - begun - (context.progress.stood() - stood)
             if length.over(elapsed, steps):
                 return True
             if elapsed >= length.seconds and any(leased.resident.under_way for leased in aboard):

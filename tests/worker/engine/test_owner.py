@@ -105,10 +105,10 @@ def test_a_pause_serves_until_nothing_is_to_be_moved_and_does_what_is_posted_mea
     owner.serve(steps)
 
     def act() -> str:
-        assert not owner.due
+        assert not owner.gives_way()
         had.append("before")
         owner.post(lambda: steps.want(3))
-        assert owner.due
+        assert owner.gives_way()
         owner.pause()
         had.append("after")
         return "act"
@@ -265,3 +265,53 @@ def test_who_is_torn_from_the_queue_takes_an_act_with_him_that_has_not_begun(own
     ends(first)
     assert owner.run(lambda: "next") == "next"
     assert done == []
+
+
+def test_training_has_its_floor_of_what_both_want_and_goes_on_at_once_where_it_has_less(owner: Owner) -> None:
+    owner.floor = 0.5
+    steps = Steps([], lambda: time.sleep(0.01))
+    owner.serve(steps)
+    points: list[bool] = []
+
+    def act() -> None:
+        steps.want(1 << 30)
+        for _ in range(40):
+            time.sleep(0.005)
+            points.append(owner.gives_way())
+            if points[-1]:
+                owner.pause()
+        steps.left = 0
+
+    owner.run(act)
+    assert True in points
+    assert False in points
+    assert len(steps.had) > 4
+    assert 0.35 < owner._had.share < 0.65
+    assert owner.trained >= 40 * 0.005
+    assert owner.served == pytest.approx(owner.paused, abs=0.05)
+
+
+def test_serving_has_all_that_nobody_wants_to_train(owner: Owner) -> None:
+    owner.floor = 0.9
+    steps = Steps([])
+    owner.serve(steps)
+    owner.post(lambda: steps.want(200))
+    until(lambda: len(steps.had) == 200, "all steps")
+    assert owner.trained == 0.0
+
+
+def test_who_counts_is_told_of_every_step_and_act_and_anyone_may_ask_since_when_a_step_is_at_it(owner: Owner) -> None:
+    told: list[tuple[bool, bool]] = []
+    since: list[float | None] = []
+    steps = Steps([], lambda: since.append(owner.serving_since))
+    owner.told = lambda its: told.append((its.served > 0, its.trained > 0))
+    owner.serve(steps)
+    before = time.monotonic()
+    owner.post(lambda: steps.want(1))
+    until(lambda: steps.had, "a step")
+    owner.run(lambda: time.sleep(0.001))
+    owner.run(lambda: None)
+    assert told[:2] == [(True, False), (True, True)]
+    assert since[0] is not None
+    assert before <= since[0] <= time.monotonic()
+    assert owner.serving_since is None

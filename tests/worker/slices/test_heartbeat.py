@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,3 +261,20 @@ def test_a_beat_tells_the_rate_that_the_scorer_has_measured(heartbeat, factory, 
     heartbeat.beat()
     with factory() as session:
         assert session.get_one(Worker, worker).rate == metered.rate > 0
+
+
+def test_a_rate_does_not_count_the_time_that_scoring_stood_for_serving():
+    """Nearly all of a wave's half second it stood: the rate is that of the rest."""
+    bowl, shape = Bowl(), Layout(1, 1.0, (Module("a", 1, 1),))
+    owner = SimpleNamespace(paused=0.0, serving_since=None)
+    metered = MeteredScorer(bowl, "m", engine=SimpleNamespace(owner=owner))
+
+    def stands(_: object) -> None:
+        time.sleep(0.5)
+        owner.paused += 0.499
+
+    bowl.sees = stands
+    text = Example((np.zeros(7, np.int32),), (Candidate(0, np.zeros(1, np.int32), np.zeros(1, np.int32)),))
+    metered.score([trial := Trial(shape, np.zeros(2, np.float32), (text,), "lm")])
+    assert metered.rate is not None
+    assert metered.rate > 3 * trial.tokens, "without it two trials a second"

@@ -162,6 +162,23 @@ def test_a_slice_keeps_its_length_and_the_step_goes_on_in_the_next(waved, waves,
     assert journalled(factory, whole) == journalled(factory, wide)
 
 
+def test_the_time_that_a_wave_stands_for_serving_is_no_part_of_a_slice(waved, waves, submit, row):
+    """As though every wave stood for an hour: the slice has its length in its own time, and the step is completed."""
+    stood = [0.0]
+
+    def stands(_: Sequence[Trial]) -> None:
+        waves.append(2)
+        stood[0] += 3600.0
+
+    waved.scorer.sees = stands
+    waved.progress.stood = lambda: stood[0]
+    waved.settings = waved.settings.model_copy(update={"slice_seconds": 0.0})
+    wide = submit(2, steps=1, seed=5, **WIDE)
+    run_slice(waved)
+    assert state(row, wide)[0] == "succeeded"
+    assert len(waves) == PROBES
+
+
 def test_a_tenant_who_comes_while_wide_steps_fill_the_cohort_steps_in_the_slice_after_next(waved, waves, submit, row):
     waved.settings = waved.settings.model_copy(update={"slice_seconds": 0.0, "cohort": 2})
     wides = [submit(2, **WIDE) for _ in range(4)]
