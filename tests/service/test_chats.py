@@ -149,31 +149,37 @@ def test_an_adapter_that_acts_from_the_answer_on_is_served(
     assert error.value.code == "invocation_missing"
 
 
+def brief(body: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """As it was drawn, with few tokens to answer; for a `path` with words that its models can read."""
+    words: dict[str, Any] = {"messages": asked("")["messages"]} if "chat" in path else {"prompt": ASKED}
+    strange = (
+        ("tools", "tool_choice", "response_format", "logit_bias", "top_logprobs", "stream_options") if path else ()
+    )
+    kept = {name: value for name, value in body.items() if name not in strange} | (words if path else {})
+    for name, most in (("max_tokens", 3), ("n", 2), ("max_completion_tokens", 3)):
+        if isinstance(kept.get(name), int) and kept[name] > most:
+            kept[name] = most
+    if kept.get("max_tokens") is not None and path:
+        kept.pop("max_completion_tokens", None)
+    return kept if kept.get("max_completion_tokens") is not None else {"max_tokens": 3} | kept
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_nothing_that_is_drawn_is_answered_by_a_5xx(
     path: str, stage: Stage, client: OpenAI, undisturbed: tuple[str, str]
 ) -> None:
     """What the document allows and what it does not, to the engine itself, in answers of a few tokens. Every second
     request has words that a model can read: it is then about its other fields."""
-    adapter = client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model
+    names = ["engine", client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model, "ft:engine:nobody"]
     operation = schemathesis.openapi.from_dict(create_app(Settings()).openapi())[path]["POST"]
     answered: Counter[int] = Counter()
     for mode in schemathesis.GenerationMode:
 
         @hypothesis(few, max_examples=30)
-        @given(case=operation.as_strategy(generation_mode=mode), pick=st.integers(0, 7))
-        def request(case: Any, pick: int) -> None:
-            if isinstance(case.body, dict) and pick:
-                case.body |= {"model": adapter if pick % 2 else "engine"}
-                if pick > 3:
-                    case.body |= {"messages": asked("")["messages"]} if "chat" in path else {"prompt": ASKED}
-                    for name in ("tools", "tool_choice"):
-                        case.body.pop(name, None)
-                for name, most in (("max_tokens", 3), ("n", 2), ("max_completion_tokens", 3)):
-                    if isinstance(case.body.get(name), int) and case.body[name] > most:
-                        case.body[name] = most
-                if case.body.get("max_tokens") is None and case.body.get("max_completion_tokens") is None:
-                    case.body["max_tokens"] = 3
+        @given(case=operation.as_strategy(generation_mode=mode), plain=st.booleans(), model=st.sampled_from(names))
+        def request(case: Any, plain: bool, model: str) -> None:
+            if isinstance(case.body, dict):
+                case.body = brief(case.body, path if plain else "") | {"model": model}
             head = {"Authorization": f"Bearer {client.api_key}"}
             answered[case.call_and_validate(base_url=stage.url, headers=head, checks=CHECKS).status_code] += 1
 
