@@ -29,7 +29,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import kernels, places, processor
+from worker.engine import kernels, places, processor, seeds
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
@@ -75,6 +75,7 @@ class Engine:
         self._take_attention()
         self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
         self.modules = self.places.modules
+        seeds.install(self._runner)
         kernels.use(self._runner.model, self.device)
 
     def _take_attention(self) -> None:

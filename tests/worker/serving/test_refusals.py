@@ -38,7 +38,7 @@ LOOP = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref":
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 CHATS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"messages": [{"role": "user", "content": "long " * 1000}]}, "context_length_exceeded", None),
-    ({"messages": [{"role": "user", "content": "a b " * 120}]}, "context_length_exceeded", None),
+    ({"messages": [{"role": "user", "content": "a b " * 140}]}, "context_length_exceeded", None),
     ({"max_tokens": 250}, "context_length_exceeded", "max_tokens"),
     ({"max_completion_tokens": 10**9}, "invalid_value", "max_completion_tokens"),
     ({"temperature": 9}, "invalid_value", "temperature"),
