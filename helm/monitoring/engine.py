@@ -5,6 +5,7 @@ from grafana_foundation_sdk.builders import dashboard
 from helm.monitoring.dashboard import make
 from helm.monitoring.panels import Built, curve, number
 from helm.monitoring.promql import OF, mean, rate, top, total, vllm
+from helm.monitoring.serving import requests
 
 
 def board() -> dashboard.Dashboard:
@@ -16,6 +17,7 @@ def board() -> dashboard.Dashboard:
         ("State", state()),
         ("Scoring (ours)", scoring()),
         ("Serving (vLLM's scheduler) and memory", serving()),
+        ("Requests (ours)", requests()),
     )
 
 

