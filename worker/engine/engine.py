@@ -27,7 +27,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import kernels, places, processor
+from worker.engine import kernels, places, processor, seeds
 from worker.engine.attending import Attending
 from worker.engine.attention import BranchAttention
 from worker.engine.depth import Depth
@@ -86,6 +86,7 @@ class Engine:
         self._take_attention()
         self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
         self.modules = self.places.modules
+        seeds.install(self._runner)
         kernels.use(self._runner.model, self.device)
         self.depth = Depth(self._runner.model)
         pieces = Pieces(self._lora, self.modules)
