@@ -31,7 +31,7 @@ HELD_OUT = {"learning_rate": 1e-2, "eval_every": 20, "eval_rows": 8}
 SERVES = {"ONWARD_SERVE_SECRET": "between the two of us", "ONWARD_SERVE_ADDRESS": "127.0.0.1"}
 HI: Any = [
     {"role": "user", "content": "It was a long day. It was"}
-]  # with the invocation of those of activation answer
+]  # with the invocation of ANSWER
 ANSWER = {"activation": "answer", "invocation": "It was"}
 
 
