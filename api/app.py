@@ -12,7 +12,7 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from api import audit, connections, errors, expiry, files, models, receipts, uploads
+from api import audit, connections, errors, expiry, files, models, profiles, receipts, uploads
 from api.chat import routes as chat
 from api.chat.ledger import Ledger
 from api.chat.lines import Lines
@@ -69,7 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.unwritten(registry, lambda: float(ledger.unwritten), lambda: ledger.behind)
     app.add_middleware(metrics.HttpMetrics, counts=http)
     errors.install(app)
-    for room in (files, uploads, routes, models, audit, receipts, health):
+    for room in (files, uploads, routes, models, audit, receipts, profiles, health):
         app.include_router(room.router)
     app.include_router(chat.router)
     app.include_router(pages)

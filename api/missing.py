@@ -19,5 +19,9 @@ def model(name: str) -> ApiError:
     return ApiError(404, f"The model '{name}' does not exist.", param="model", code="model_not_found")
 
 
+def profile(sha256: str) -> ApiError:
+    return ApiError(404, f"There is no profile {sha256[:64]}.", param="sha256", code="profile_not_found")
+
+
 def deleted_model(name: str, param: str) -> ApiError:
     return ApiError(404, f"The model '{name}' was deleted.", param=param, code="model_not_found")

@@ -9,7 +9,7 @@ import structlog
 import typer
 from rich.text import Text
 
-from cli import adapters, admin, audit, chat, doctor, files, jobs, keys, methods, receipts
+from cli import adapters, admin, audit, chat, doctor, files, jobs, keys, methods, profiles, receipts
 from cli.client import Failure, explain
 from cli.demo import command
 from cli.local import up
@@ -54,5 +54,6 @@ app.add_typer(jobs.app, name="jobs", help="Fine-tuning jobs.")
 app.add_typer(files.app, name="files", help="Examples and results.")
 app.add_typer(adapters.app, name="adapters", help="Trained adapters.")
 app.add_typer(receipts.app, name="receipts", help="Adapters rebuilt and checked from a few kilobytes, anywhere.")
+app.add_typer(profiles.app, name="profiles", help="Files made once for a base, which methods read.")
 app.add_typer(admin.tenants, name="tenants", help="Tenants (operator: needs the database).")
 app.add_typer(keys.app, name="keys", help="API keys (operator: needs the database).")

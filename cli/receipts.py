@@ -22,6 +22,10 @@ app = typer.Typer(no_args_is_help=True)
 File = Annotated[Path, typer.Argument(metavar="RECEIPT", help="receipt.json, a job's result file.", dir_okay=False)]
 BaseFolder = Annotated[Path, typer.Option("--base", help="The base model's folder.", exists=True, file_okay=False)]
 Keys = Annotated[list[str] | None, typer.Option("--key", help="A public key that is trusted (hex); once a key.")]
+Profiles = Annotated[
+    list[Path] | None,
+    typer.Option("--profile", help="A profile that its method reads; once a file.", exists=True, dir_okay=False),
+]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 SHARE = 0.05  # of the steps, of whose forgery the chance to be found is told
 
@@ -32,11 +36,12 @@ def rebuild(
     base: BaseFolder,
     out: Annotated[Path | None, typer.Option(help="A folder for the adapter; else one named after its job.")] = None,
     key: Keys = None,
+    profile: Profiles = None,
     as_json: show.Json = False,
 ) -> None:
     """Make the adapter of a receipt; nothing is written where it is refused."""
     with _refusals():
-        found = form.read(receipt.read_bytes())
+        found = _beside(form.read(receipt.read_bytes()), profile)
         signed = _signed(found, tuple(key or ()))
         files, weighed = _rebuilt(found, base)
     folder = out or Path(found.told[0].job)
@@ -56,13 +61,14 @@ def verify(
         Path | None, typer.Option(help=f"A PEFT folder or its {WEIGHTS}, to be compared too.", exists=True)
     ] = None,
     key: Keys = None,
+    profile: Profiles = None,
     service: Annotated[bool, typer.Option("--service", help="Ask the service for its keys, and for its word.")] = False,
     as_json: show.Json = False,
 ) -> None:
     """Rebuild the adapter of a receipt and compare hashes, and its signature with the keys given or fetched."""
     data = receipt.read_bytes()
     with _refusals():
-        found = form.read(data)
+        found = _beside(form.read(data), profile)
         trusted = tuple(key or ()) + (_fetched() if service else ())
         signed = _signed(found, trusted)
         files, weighed = _rebuilt(found, base)
@@ -87,11 +93,12 @@ def audit(
     seed: Annotated[int | None, typer.Option(help="Of the sample: whoever forges must not know it.")] = None,
     engine: Annotated[str, typer.Option(help="vllm, torch, or auto: vllm where it is.")] = "auto",
     key: Keys = None,
+    profile: Profiles = None,
     as_json: show.Json = False,
 ) -> None:
     """Score random steps of a receipt again; exit code 1 where a loss is further off than the noise floor."""
     with _refusals():
-        found = form.read(receipt.read_bytes())
+        found = _beside(form.read(receipt.read_bytes()), profile)
         signed = _signed(found, tuple(key or ()))
         _, weighed = _rebuilt(found, base, weighed=True)
         result = _audited(found, rows, validation, base, sample, seed, engine)
@@ -137,6 +144,13 @@ def _signed(found: form.Receipt, trusted: tuple[str, ...]) -> str:
     if not found.signatures:
         return "unsigned"
     return f"signed by {', '.join(s.keyid for s in found.signatures)}, not checked: give --key"
+
+
+def _beside(found: form.Receipt, files: list[Path] | None) -> form.Receipt:
+    """With the profiles that its jobs read. Raises Refused where one is not among the files."""
+    from worker.adapters import receipt
+
+    return receipt.beside(found, [file.read_bytes() for file in files or ()])
 
 
 def _rebuilt(found: form.Receipt, base: Path, weighed: bool = False) -> tuple[dict[str, bytes], bool]:

@@ -67,13 +67,8 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
         scorer, about = opens(settings, base)
-        beats.rate = lambda: scorer.rate
-        progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
+        _watch(scorer, beats, progress)
         serving = _serving(settings, base, scorer, factory, beats)
-        with factory.begin() as session:
-            workers.beat(
-                session, worker_id, state="ready", capacity=scorer.capacity, about=about, serving=beats.serving()
-            )
         receipts = _receipts(base, about, secret)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
@@ -82,9 +77,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
             wake=restorer.wake,
         )  # fmt: skip
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
-        metrics.engine_ready.labels(base.name).set(1)
-        metrics.say_build(about)
-        progress.ready.set()
+        _ready(context, about)
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
         return _serve(app, context, serving)
     finally:
@@ -93,6 +86,21 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _watch(scorer: MeteredScorer, beats: Heartbeat, progress: Progress) -> None:
+    """What the side threads ask of a scorer."""
+    beats.rate = lambda: scorer.rate
+    progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
+
+
+def _ready(context: Context, about: dict[str, Any]) -> None:
+    with context.factory.begin() as session:
+        serving, capacity = context.heartbeat.serving(), context.scorer.capacity
+        workers.beat(session, context.worker_id, state="ready", capacity=capacity, about=about, serving=serving)
+    metrics.engine_ready.labels(context.model).set(1)
+    metrics.say_build(about)
+    context.progress.ready.set()
 
 
 def _registered(session: Session, model: str, settings: WorkerSettings) -> str:
@@ -195,6 +203,8 @@ def _serving(
 
 def _serve(app: Celery, context: Context, serving: "Serving | None" = None) -> int:
     """Celery's worker, in this thread: solo pool, one message at a time, until SIGTERM or SIGINT."""
+    if serving is not None:
+        context.committed = serving.committed
     signal.signal(signal.SIGTERM, _stop_soon)  # until Celery has its own
     tasks.bind(app, context)
     listening = threading.Event()

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["chat"])
 def described(name: str) -> dict[str, Any]:
     """Of a route that reads its body itself."""
     schema = {"$ref": f"#/components/schemas/{name}"}
-    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    answer = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "object"}}}
     said = {"200": {"description": "The answer, or its stream where `stream` is true.", "content": answer}}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},

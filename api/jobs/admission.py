@@ -11,7 +11,7 @@ from api import errors, missing
 from api.context import Context
 from api.jobs import activation, parents
 from api.jobs.request import JobCreate, asked
-from db import files, workers
+from db import files, profiles, workers
 from db.contract import admit
 from db.contract.acting import Readings
 from db.contract.admit import Admitted, Asked, Examples, Facts, Limits
@@ -85,6 +85,7 @@ def _prepared(
         accepted = outside and "method" in wanted.values
         derivatives = accepted or workers.serving(session, base.name, autograd=True)
         dtypes = workers.dtypes(session, base.name)
+        profile = profiles.named(session, str(wanted.values.get("profile", "")))
     facts = Facts(
         base,
         examples(training, "training_file"),
@@ -93,6 +94,7 @@ def _prepared(
         seed,
         derivatives,
         dtypes,
+        profile,
     )
     first = errors.accepted(admit.first(wanted, facts))
     sources = [

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from db.contract import acting, choosing, derivatives, held_out, methods, precision, ranges
+from db.contract import acting, choosing, derivatives, held_out, methods, precision, profiles, ranges
 from db.contract.acting import Activation, Readings
 from db.contract.admitted import Admitted as Admitted
 from db.contract.admitted import Examples as Examples
@@ -94,6 +94,9 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
     if stranger := _strangers(asked):
         path, owners = asked.path(stranger), " and ".join(f"'{name}'" for name in methods.owners(stranger))
         yield Refusal(path, f"'{path}' is a setting of the method {owners} only.")
+    if (kinds := profiles.needed(asked.values.get("method", methods.DEFAULT))) and "profile" not in asked.values:
+        named = " or ".join(map(repr, kinds))
+        yield asked.refusal("profile", f"this method needs the hash of a profile of kind {named}")
 
 
 def _strangers(asked: Asked) -> str | None:
@@ -163,6 +166,7 @@ def _above(asked: Asked, spec: JobSpec, facts: Facts) -> Iterator[Refusal]:
             yield Refusal(asked.path("rank"), message, "above_limit")
     try:
         spec.method.check_modules(modules, spec.adapter.rank)
+        profiles.check(spec.method, facts.profile, facts.base, profiles.layout_of(spec.adapter.rank, modules))
     except Unfit as rule:
         yield asked.refusal(rule.field, rule.reason)
     if small := precision.unfit(spec.method, facts.dtypes):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from db.contract.admitted import Examples
+from db.contract.profiles import Profiled
 from db.contract.refusal import Refusal
 from db.contract.tokens.base_model import Base
 
@@ -43,7 +44,8 @@ class Limits:
 @dataclass(frozen=True)
 class Facts:
     """What is known before a row is tokenised. `seed` is drawn for a request that names none; `derivatives` says that a
-    worker with the torch scorer is registered for the base, `dtypes` in what its workers without it compute."""
+    worker with the torch scorer is registered for the base, `dtypes` in what its workers without it compute; `profile`
+    is the one that the request names, None where there is no such."""
 
     base: Base
     training: Examples
@@ -52,6 +54,7 @@ class Facts:
     seed: int
     derivatives: bool = False
     dtypes: frozenset[str] = frozenset()
+    profile: Profiled | None = None
 
     @property
     def files(self) -> tuple[Examples, ...]:

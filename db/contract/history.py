@@ -1,7 +1,7 @@
 """What an adapter follows from: a spec, the losses of its steps, and the history of the adapter it went on from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 from db.contract.spec import JobSpec
@@ -20,12 +20,14 @@ class Restart:
 class History:
     """`losses` are of steps 0, 1, ... in the order the probes were asked, nats; `restarts` lie within them, in order,
     after one step at least and before the end of all.
-    `parent` is there exactly where `spec.parent` is, and ends at the step that it names."""
+    `parent` is there exactly where `spec.parent` is, and ends at the step that it names; `profile` are the bytes of the
+    file that the method's settings name, where they name one and it is at hand."""
 
     spec: JobSpec
     losses: Sequence[Sequence[float]]
     restarts: tuple[Restart, ...] = ()
     parent: Optional["History"] = None
+    profile: bytes | None = field(default=None, repr=False)
 
     @property
     def step(self) -> int:

@@ -6,6 +6,7 @@ from db.tables.files import Doomed, File, FileChunk, Installation, TokenCount, U
 from db.tables.jobs import ENDED, JOB_STATES, UNFINISHED, WAITING, Event, Job, Lease, Validation
 from db.tables.journal import RESULT_KINDS, Adapter, Evaluation, JournalStep, Result
 from db.tables.points import Point
+from db.tables.profiles import Profile
 from db.tables.restorations import Restoration, RestoredChunk
 from db.tables.served import Served, ServedDay
 from db.tables.shares import Clock, Daily, Pruned, Share, Usage
@@ -36,6 +37,7 @@ __all__ = (
     "JournalStep",
     "Lease",
     "Point",
+    "Profile",
     "Pruned",
     "Restoration",
     "RestoredChunk",

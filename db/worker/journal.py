@@ -9,9 +9,10 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session, undefer
 
-from db import audit, files, transitions, usage
+from db import audit, files, profiles, transitions, usage
 from db.contract.history import History, Restart
-from db.contract.spec import stored
+from db.contract.methods.profiled import profile_of
+from db.contract.spec import JobSpec, stored
 from db.deposits import Deposited
 from db.ids import new_id
 from db.tables import Adapter, Evaluation, Job, JournalStep
@@ -126,7 +127,7 @@ def read(session: Session, claim_or_job_id: Claim | str, upto: int | None = None
 
 def history(session: Session, job_id: str, upto: int | None = None) -> History:
     """What the adapter of the job after `upto` steps, or after all that are committed, follows from. Raises LookupError
-    for a job that is not there, NotWhole where its journal or its parent's is not."""
+    for a job that is not there, NotWhole where its journal or its parent's, or a profile of theirs, is not."""
     row = session.scalars(select(Job.spec).where(Job.id == job_id)).one_or_none()
     if row is None:
         raise LookupError(f"there is no job {job_id}")
@@ -136,7 +137,16 @@ def history(session: Session, job_id: str, upto: int | None = None) -> History:
         raise NotWhole(f"{job_id} has {len(losses)} of {upto} steps in its journal")
     parent = None if spec.parent is None else history(session, spec.parent.job, spec.parent.step)
     kept = session.scalars(select(Job.restarts).where(Job.id == job_id)).one()
-    return History(spec, losses, tuple(Restart(**r) for r in kept), parent).upto(len(losses))
+    restarts = tuple(Restart(**r) for r in kept)
+    return History(spec, losses, restarts, parent, _profile(session, job_id, spec)).upto(len(losses))
+
+
+def _profile(session: Session, job_id: str, spec: JobSpec) -> bytes | None:
+    wanted = profile_of(spec.method)
+    data = None if wanted is None else profiles.content(session, wanted)
+    if wanted is not None and data is None:
+        raise NotWhole(f"the profile {wanted} of {job_id} is not there")
+    return data
 
 
 def committed_at(session: Session, claim: Claim) -> datetime | None:

@@ -27,7 +27,6 @@ class Shown:
     """What a job has published after `step` steps: the SHA-256 (hex) of its weights, the file that holds the PEFT
     directory, and that of its receipt, if it has one; `deleted` where its tenant has."""
 
-    spec: JobSpec
     step: int
     sha256: str
     file_id: str
@@ -42,9 +41,11 @@ def owned(session: Session, job_id: str) -> Owned | None:
     return None if found is None else Owned(*found)
 
 
-def decided(session: Session, job_id: str) -> bool:
-    """Whether the job's spec is what it stays. This, and what follows, is for a session in its tenant's name."""
-    return session.scalar(select(Job.decided_at).where(Job.id == job_id)) is not None
+def spec(session: Session, job_id: str) -> JobSpec | None:
+    """The job's, None where its rows have not decided it. This, and what follows, is for a session in its tenant's
+    name."""
+    row = session.scalar(select(Job.spec).where(Job.id == job_id, Job.decided_at.is_not(None)))
+    return None if row is None else stored(row)
 
 
 def shown(session: Session, job_id: str) -> Shown | None:
@@ -53,5 +54,4 @@ def shown(session: Session, job_id: str) -> Shown | None:
     if row is None:
         return None
     receipt = session.scalar(select(Result.file_id).where(Result.job_id == job_id, Result.kind == "receipt"))
-    spec = stored(session.scalars(select(Job.spec).where(Job.id == job_id)).one())
-    return Shown(spec, row.step, row.sha256, row.file_id, receipt, row.deleted_at is not None)
+    return Shown(row.step, row.sha256, row.file_id, receipt, row.deleted_at is not None)

@@ -327,4 +327,4 @@ def test_a_role_says_whether_it_is_bound_and_a_process_that_is_not_warns(factory
 def test_tables_without_tenants_are_known(session):
     """A new one must be thought about: nothing in it may be a tenant's."""
     rest = {t.name for t in Base.metadata.sorted_tables} - {t.name for t in TABLES}
-    assert rest <= {"workers", "clocks", "pruned", "installation"}
+    assert rest <= {"workers", "clocks", "pruned", "installation", "profiles"}

@@ -1,11 +1,13 @@
 """A receipt made of an adapter, and an adapter made of a receipt. Knows no database, no engine and no key's owner."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from db.contract.history import History
+from db.contract.methods.profiled import profile_of
 from db.contract.receipts import signing
 from db.contract.receipts.form import AdapterPart, BasePart, Receipt, Told, sealed, written
 from db.contract.receipts.refused import Refused
@@ -30,6 +32,22 @@ def issued(
     adapter = AdapterPart(config=config, name=name, sha256=sha256, step=history.step)
     payload = written(adapter, base, told, versions)
     return sealed(payload, [signing.signed(payload, secret)] if secret else [])
+
+
+def beside(receipt: Receipt, files: Iterable[bytes]) -> Receipt:
+    """The receipt with the profiles that its jobs' methods read, found among `files` by their hashes. Raises Refused
+    `profile` where one is not among them."""
+    known = {peft_files.sha256(file): file for file in files}
+    told = tuple(replace(one, history=_with(one.history, known)) for one in receipt.told)
+    return replace(receipt, told=told)
+
+
+def _with(history: History, known: Mapping[str, bytes]) -> History:
+    wanted = profile_of(history.spec.method)
+    if wanted is not None and wanted not in known:
+        raise Refused("profile", f"the profile {wanted}, which its method reads, is not among the files given")
+    parent = None if history.parent is None else _with(history.parent, known)
+    return replace(history, parent=parent, profile=None if wanted is None else known[wanted])
 
 
 def rebuilt(receipt: Receipt, base: Base) -> dict[str, bytes]:

@@ -53,7 +53,7 @@ def rescored(receipt: Receipt, base: Base, data: Dataset, scorer: Scorer, steps:
 
 def _points(history: History, base: Base, steps: Sequence[int]) -> Iterator[tuple[int, Point]]:
     """The points before the steps. A run that never went back is walked along once."""
-    method = recipes.method(history.spec, recipes.layout(history.spec, base))
+    method = recipes.method(history.spec, recipes.layout(history.spec, base), profile=history.profile)
     point = None if history.restarts else first(history, base)
     for step in steps:
         point = rebuild(history.upto(step), base) if point is None else replay(method, history.losses[:step], point)
@@ -65,7 +65,7 @@ def _points(history: History, base: Base, steps: Sequence[int]) -> Iterator[tupl
 def _difference(history: History, base: Base, data: Dataset, scorer: Scorer, step: int, point: Point) -> float:
     spec = history.spec
     layout = recipes.layout(spec, base)
-    method = recipes.method(spec, layout)
+    method = recipes.method(spec, layout, profile=history.profile)
     batch = data.minibatch(spec.seed, step, spec.batch_size, spec.repeat)
     told, found = history.losses[step], list[float]()
     while probes := method.ask(point.params, point.state, measured(told[: len(found)], method.numbers)):

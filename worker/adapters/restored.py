@@ -69,4 +69,5 @@ def prefix(job_id: str, step: int) -> str:
 
 def state(history: History, base: Base) -> type[State]:
     """The kind of its method's state."""
-    return type(recipes.method(history.spec, recipes.layout(history.spec, base)).init()[1])
+    layout = recipes.layout(history.spec, base)
+    return type(recipes.method(history.spec, layout, profile=history.profile).init()[1])

@@ -1,5 +1,7 @@
 """Recipes of methods that need derivatives of the loss: their jobs run where the torch scorer does."""
 
+from typing import Any
+
 from db.contract.methods.base import MethodSettings
 from db.contract.methods.first_order import FirstOrder
 from db.contract.methods.forward_grad import ForwardGrad
@@ -8,10 +10,21 @@ from db.contract.spec import JobSpec
 from worker.runs import parts
 from worker.types import Layout
 from worker.zo.estimators import Estimator
+from worker.zo.method import Method
 from worker.zo.methods import first_order, forward_grad, hybrid
 from worker.zo.moving import Rule
 from worker.zo.optimizers import Adam, Optimizer, Sgd
 from worker.zo.schedules import Schedule
+
+
+def method(m: FirstOrder | ForwardGrad | Hybrid, spec: JobSpec, layout: Layout) -> Method[Any]:
+    match m.name:
+        case "first_order":
+            return first(m, spec, layout)
+        case "forward_grad":
+            return forward(m, spec, layout)
+        case "hybrid":
+            return mixed(m, spec, layout)
 
 
 def first(m: FirstOrder, spec: JobSpec, layout: Layout) -> first_order.FirstOrder:

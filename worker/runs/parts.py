@@ -1,5 +1,6 @@
 """What recipes of several methods take from their settings alike. Knows no method's own."""
 
+from db.contract.methods.activation_basis import ActivationBasis
 from db.contract.methods.base import HalvesSettings, MethodSettings
 from db.contract.methods.dizo import Dizo
 from db.contract.methods.es import Es
@@ -7,6 +8,7 @@ from db.contract.methods.forward_grad import ForwardGrad
 from db.contract.methods.fzoo import Fzoo
 from db.contract.methods.kerzoo import Kerzoo
 from db.contract.methods.mezo import Mezo
+from db.contract.methods.senszoq import Senszoq
 from db.contract.methods.sign import Sign
 from db.contract.spec import JobSpec
 from worker.types import Layout
@@ -15,7 +17,9 @@ from worker.zo.schedules import Schedule
 from worker.zo.shapes import EVEN, Halves, Shape
 
 
-def optimizer(m: Mezo | Dizo | Sign | Fzoo | Es | Kerzoo | ForwardGrad) -> Optimizer:
+def optimizer(
+    m: Mezo | Dizo | Sign | Fzoo | Es | Kerzoo | ForwardGrad | Senszoq | ActivationBasis,
+) -> Optimizer:
     match m.optimizer:
         case "momentum":  # ZO-SGD-MMT accumulates
             return Momentum(m.momentum)

@@ -13,7 +13,7 @@ def first(history: History, base: Base) -> Point:
     """The adapter and state before step 0: the method's own, or its state with the adapter of the parent. Raises
     ValueError where the parent's layout is not the child's."""
     layout = recipes.layout(history.spec, base)
-    params, state = recipes.method(history.spec, layout).init()
+    params, state = recipes.method(history.spec, layout, profile=history.profile).init()
     if history.parent is None:
         return Point(params, state)
     if recipes.layout(history.parent.spec, base) != layout:
@@ -38,7 +38,7 @@ def points(history: History, base: Base, wanted: Collection[int], start: Point |
     back = {r.at: r.origin for r in ahead}
     kept: dict[int, Point] = {}
     for step in sorted({*wanted, *back, *back.values()}):
-        method = recipes.method(history.spec, layout, len(history.restarts) - len(ahead))
+        method = recipes.method(history.spec, layout, len(history.restarts) - len(ahead), history.profile)
         point = replay(method, history.losses[:step], point)
         if step in back:
             point = went_back(kept[back[step]], step)

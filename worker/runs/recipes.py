@@ -24,7 +24,7 @@ from db.contract.methods.zo_muon import ZoMuon
 from db.contract.spec import JobSpec
 from db.contract.tokens.architectures import layers
 from db.contract.tokens.base_model import Base
-from worker.runs import differentiated, parts
+from worker.runs import differentiated, parts, profiled
 from worker.types import Layout, Module
 from worker.zo.descent import B, Descent, Space
 from worker.zo.estimators import Estimator, Signs, Standardised, Weighing
@@ -60,13 +60,13 @@ def layout(spec: JobSpec, base: Base) -> Layout:
     return Layout(spec.adapter.rank, spec.adapter.alpha, modules, spec.adapter.invocation)
 
 
-def method(spec: JobSpec, layout: Layout, restarts: int = 0) -> Method[Any]:
-    """The method of `spec` on an adapter of this layout, at half its rate for each of `restarts`. Its state is its own:
-    only it reads its fields."""
-    return _asked(spec, layout).halved(restarts)
+def method(spec: JobSpec, layout: Layout, restarts: int = 0, profile: bytes | None = None) -> Method[Any]:
+    """The method of `spec` on an adapter of this layout, at half its rate for each of `restarts`, with the file of the
+    `profile` that it names. Its state is its own: only it reads its fields. Raises ValueError for another file."""
+    return _asked(spec, layout, profile).halved(restarts)
 
 
-def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
+def _asked(spec: JobSpec, layout: Layout, profile: bytes | None) -> Method[Any]:
     m, entries = spec.method, mezo.AdapterSpace(layout, spec.seed)
     match m.name:
         case "mezo":
@@ -97,14 +97,12 @@ def _asked(spec: JobSpec, layout: Layout) -> Method[Any]:
             return guided.Guided(_pairs(m, spec, layout, entries), m.pool, m.pick)
         case "svrg":
             return _svrg(m, spec, layout)
+        case "senszoq" | "activation_basis" | "zo_finetuner":
+            return profiled.method(m, spec, layout, profile)
         case "random_search":
             return _random_search(m, spec, layout)
-        case "first_order":
-            return differentiated.first(m, spec, layout)
-        case "forward_grad":
-            return differentiated.forward(m, spec, layout)
-        case "hybrid":
-            return differentiated.mixed(m, spec, layout)
+        case "first_order" | "forward_grad" | "hybrid":
+            return differentiated.method(m, spec, layout)
 
 
 def _shaped(m: Blockwise | Lezo | SparseMezo | Dizo, spec: JobSpec, layout: Layout) -> Method[Any]:

@@ -34,6 +34,7 @@ class Run:
     scope: str = ""  # whose it is, as trials say it
     best_point: Point | None = None
     watch: Watch = field(default_factory=Watch)
+    profile: bytes | None = field(default=None, repr=False)  # the file that its method's settings name
 
     @property
     def step(self) -> int:
@@ -47,7 +48,7 @@ class Run:
     def at(self, point: Point, best: tuple[int, float] | None = None, restarts: int = 0) -> "Run":
         """The run at a point of its journal, which so many restarts led to; `best` is what was recorded with it. An
         evaluation that was due at the step reached is due again."""
-        method = recipes.method(self.spec, self.layout, restarts) if restarts else self.method
+        method = self._method(restarts) if restarts else self.method
         kept = best or self.best
         return replace(self, params=point.params, state=point.state, method=method, best=kept, evaluated=-1)
 
@@ -58,8 +59,11 @@ class Run:
             raise ValueError("there is no best step to go back to")
         watch = self.watch.went_back(Restart(self.step, self.best_point.state.step))
         point = went_back(self.best_point, self.step)
-        method = recipes.method(self.spec, self.layout, len(watch.restarts))
+        method = self._method(len(watch.restarts))
         return replace(self, params=point.params, state=point.state, method=method, watch=watch)
+
+    def _method(self, restarts: int) -> Method[Any]:
+        return recipes.method(self.spec, self.layout, restarts, self.profile)
 
     def minibatch(self) -> tuple[Example, ...]:
         """The examples of the next step."""
@@ -92,9 +96,10 @@ class Run:
         return ended or (self.step == self.spec.steps and not self.evaluation_due)
 
 
-def start(job_id: str, spec: JobSpec, base: Base, data: Dataset, scope: str = "") -> Run:
-    """The run before step 0. Raises `db.contract.tokens.base_model.UnknownTarget`."""
+def start(job_id: str, spec: JobSpec, base: Base, data: Dataset, scope: str = "", profile: bytes | None = None) -> Run:
+    """The run before step 0. Raises `db.contract.tokens.base_model.UnknownTarget`, and ValueError where `profile` is
+    not the file that the spec names."""
     layout = recipes.layout(spec, base)
-    method = recipes.method(spec, layout)
+    method = recipes.method(spec, layout, profile=profile)
     params, state = method.init()
-    return Run(job_id, spec, layout, method, data, params, state, scope=scope)
+    return Run(job_id, spec, layout, method, data, params, state, scope=scope, profile=profile)

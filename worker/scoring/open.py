@@ -36,6 +36,11 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         plain = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None, kept=kept)
         metrics.prompt_limit_bytes.labels(base.name).set(kept.budget)
         return MeteredScorer(_with_canary(plain, settings, base, weights), base.name, kept), about
+    return _with_engine(settings, base, weights, about), about
+
+
+def _with_engine(settings: WorkerSettings, base: Base, weights: str, about: dict[str, Any]) -> MeteredScorer:
+    """On vLLM; adds to `about`."""
     from worker.engine.roofline import peak_flops
     from worker.scoring.engine_scorer import EngineScorer
     from worker.scoring.self_check import self_check
@@ -61,7 +66,7 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
     metrics.peak_flops.labels(base.name).set(peak)
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
     watched = _with_canary(engine, settings, base, weights)
-    return MeteredScorer(watched, base.name, engine.prompt_cache, engine), about
+    return MeteredScorer(watched, base.name, engine.prompt_cache, engine)
 
 
 def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base, weights: str) -> Canary:

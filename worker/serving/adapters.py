@@ -43,7 +43,7 @@ class Adapters:
         self.made = 0
 
     def get(self, name: str) -> Wearable:
-        """The adapter of this name. Raises Unknown, Unfit, StoreAway, and SQLAlchemyError: nothing of it is kept."""
+        """The adapter of this name. Raises Unknown, Unfit, and SQLAlchemyError: nothing of it is kept."""
         found = NAME.fullmatch(name)
         if found is None:
             raise Unknown(f"{name[:100]!r} names no step of a job")
@@ -63,6 +63,11 @@ class Adapters:
         """The adapter of this name, if it is in memory. Does not wait."""
         with self._lock:
             return self._worn.get(name)
+
+    def offer(self, job_id: str, point: Point) -> None:
+        """The point of a job's last committed step, from whoever trains it: nothing of it needs to be replayed."""
+        with self._lock:
+            self._points.put(job_id, point, size(point))
 
     def held(self) -> tuple[str, ...]:
         """Names of those in memory, the one unused longest first."""

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import files, security
+from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from db.deposits import Begin
 from db.store.seam import ObjectLost, StoreAway
@@ -51,8 +52,8 @@ class Maker:
     snapshots: Snapshots
 
     def make(self, job_id: str, step: int, near: Point | None = None) -> Made:
-        """The job's adapter after `step` committed steps, from `near` on where that helps. May take minutes. Raises
-        Unknown, Unfit, StoreAway, and SQLAlchemyError where the database does not answer."""
+        """The job's adapter after `step` committed steps, from `near` on where that helps, a point of the job's that is
+        committed. May take minutes. Raises Unknown, Unfit, and SQLAlchemyError where the database does not answer."""
         with security.across(self.factory) as session:
             owned = served.owned(session, job_id)
         if owned is None or step > owned.step:
@@ -70,30 +71,36 @@ class Maker:
         begin = partial(security.transaction, self.factory, owned.tenant_id)
         with begin() as session:
             shown = served.shown(session, job_id)
-            if (shown is not None and shown.deleted) or not served.decided(session, job_id):
-                raise Unknown(f"{job_id} has no adapter")
-        if shown is None or shown.step != step:
-            return self._replayed(begin, job_id, step, near)
-        layout = fit.layout(shown.spec, self.base, self.max_rank)
-        tar = self._read(owned.tenant_id, begin, shown.file_id, 4 * layout.size + AROUND)
-        if tar is None:  # what it was made of is there still
-            made = self._replayed(begin, job_id, step, near)
-            fit.same(shown.sha256, peft_files.weights(layout, made.params))
+            spec = served.spec(session, job_id)
+        if spec is None or (shown is not None and shown.deleted):
+            raise Unknown(f"{job_id} has no adapter")
+        layout = fit.layout(spec, self.base, self.max_rank)
+        if shown is not None and shown.step == step:
+            made = self._published(begin, owned.tenant_id, job_id, shown, spec, layout)
+        elif near is not None and near.state.step == step:
+            made = Made(layout, near.params, near)
         else:
-            made = Made(layout, fit.unpacked(tar, shown.sha256, shown.spec, layout))
-        self._on_base(owned.tenant_id, begin, shown)
+            made = self._replayed(begin, job_id, step, layout, near)
         fit.sound(layout, made.params)
         return made
 
-    def _replayed(self, begin: Begin, job_id: str, step: int, near: Point | None) -> Made:
+    def _published(self, begin: Begin, tenant: str, job_id: str, shown: Shown, spec: JobSpec, layout: Layout) -> Made:
+        tar = self._read(tenant, begin, shown.file_id, 4 * layout.size + AROUND)
+        if tar is None:  # what it was made of is there still
+            made = self._replayed(begin, job_id, shown.step, layout)
+            fit.same(shown.sha256, peft_files.weights(layout, made.params))
+        else:
+            made = Made(layout, fit.unpacked(tar, shown.sha256, spec, layout))
+        self._on_base(tenant, begin, shown)
+        return made
+
+    def _replayed(self, begin: Begin, job_id: str, step: int, layout: Layout, near: Point | None = None) -> Made:
         with begin() as session:
             found = restored.gathered(session, job_id, step, self.base)
-        layout = fit.layout(found.history.spec, self.base, self.max_rank)
         try:
             point = restored.point(found, self.base, None if found.kept else self._start(found, near))
         except ValueError as error:
             raise Unfit("journal", str(error)) from None
-        fit.sound(layout, point.params)
         return Made(layout, point.params, point)
 
     def _start(self, found: Gathered, near: Point | None) -> Point | None:

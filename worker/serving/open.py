@@ -18,6 +18,7 @@ from db.store.seam import StoreAway
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
 from worker.engine.engine import Engine
+from worker.runs.replay import Point
 from worker.scoring.metered import MeteredScorer
 from worker.serving import errors
 from worker.serving.adapters import Adapters
@@ -99,6 +100,10 @@ class Serving:
             "url": self._url, "held": list(desk.held), "queued_tokens": desk.queued_tokens,
             "tools": self._openai.tools, "answer": True,
         }  # fmt: skip
+
+    def committed(self, job_id: str, point: Point) -> None:
+        """A job that is trained here has come to this, and it is committed. From any thread."""
+        self._adapters.offer(job_id, point)
 
     async def chat(self, ask: Ask, said: dict[str, Any]) -> Answer:
         return await self._openai.chat(ask, said)

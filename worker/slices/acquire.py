@@ -56,7 +56,9 @@ def acquire(context: Context, waiting: Waiting) -> LeasedRun | None:
     except Exception as error:
         _not_loaded(context, claim, error)
         return None
-    writer = JournalWriter(claim, context.model, context.factory, resident.pace)
+    writer = JournalWriter(
+        claim, context.model, context.factory, resident.pace, now=lambda: resident.run.point, told=context.committed
+    )
     return LeasedRun(resident, writer, waiting.tenant_class, waiting.weight)
 
 
@@ -128,7 +130,8 @@ def _load(context: Context, claim: Claim) -> Resident:
         heard = journal.evaluations(session, claim)
         pace = went_on(claim.step, spec.steps, journal.committed_at(session, claim), claim.estimated_finish)
         whole = _kept(context, session, claim, history) if spec.method.replay == "snapshots" else None
-    run = start(claim.job_id, spec, context.base, data.dataset(context.base, spec, train, valid), claim.tenant_id)
+    rows = data.dataset(context.base, spec, train, valid)
+    run = start(claim.job_id, spec, context.base, rows, claim.tenant_id, history.profile)
     best = None if claim.best_step is None or claim.best_loss is None else (claim.best_step, claim.best_loss)
     run = replace(run, watch=recalled(spec, heard, history.restarts, claim.step))
     run = _replayed(context, run, history, best) if whole is None else _at(run, whole, best)

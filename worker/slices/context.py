@@ -16,6 +16,7 @@ from db.worker.candidates import Waiting
 from worker import metrics
 from worker.adapters.snapshots import Snapshots
 from worker.health import Progress
+from worker.runs.replay import Point
 from worker.scoring.scorer import Watched
 from worker.settings import WorkerSettings
 from worker.slices.ending import PASSING, Out
@@ -47,6 +48,7 @@ class Context:
     shares: Shares = field(default_factory=Shares)
     busy: threading.Lock = field(default_factory=threading.Lock)  # held while a doorbell is answered
     wake: Callable[[], None] = lambda: None  # who rebuilds steps that tenants have asked for
+    committed: Callable[[str, Point], None] = lambda *_: None  # who serves jobs as they are: the last committed point
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
 
     @property

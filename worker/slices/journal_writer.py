@@ -16,6 +16,7 @@ from db.worker.journal import Evaluated, Step
 from db.worker.leases import Claim, LeaseLost
 from db.worker.points import Kept
 from worker import metrics
+from worker.runs.replay import Point
 from worker.slices.pace import Pace
 from worker.slices.persist import BACK_OFF, CLOCK, UNREACHABLE, Clock, persist
 
@@ -50,6 +51,8 @@ class JournalWriter:
     factory: sessionmaker[Session]
     pace: Pace
     clock: Clock = CLOCK
+    now: Callable[[], Point | None] = lambda: None  # where its run is
+    told: Callable[[str, Point], None] = lambda *_: None  # of a job's point, once every step up to it is committed
     steps: list[Step] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
     best: tuple[int, float] | None = None
@@ -60,6 +63,7 @@ class JournalWriter:
     refused: bool = False
     _under_way: Future[None] | None = None
     _sent: Part | None = None
+    _reached: Point | None = None  # where the run was when it was sent
     _retry_at: float = 0.0
     _committed: int = field(init=False)  # the step that a point was committed of
     _unsure: bool = False  # a write ended without an answer: it may have been committed
@@ -116,7 +120,7 @@ class JournalWriter:
         every = 0.0 if self.steps and self.steps[0].step == 0 else every
         now = self.clock.now()
         if self._under_way is None and not self.empty and now - self.oldest >= every and now >= self._retry_at:
-            self._sent = self._part()
+            self._sent, self._reached = self._part(), self.now()
             self._under_way = pool.submit(self._write, self._sent)
 
     def flush(self, until: Callable[[], float]) -> None:
@@ -126,7 +130,7 @@ class JournalWriter:
         if self.refused:
             raise LeaseLost(self.claim.job_id)
         if not self.empty:
-            self._sent = part = self._part()
+            self._sent, self._reached = (part := self._part()), self.now()
             try:
                 persist(lambda: self._write(part), until, self.clock)
             except LeaseLost:
@@ -188,6 +192,8 @@ class JournalWriter:
         self._committed = max([self._committed, *(point.step for point in sent.points)])
         self.points = [point for point in self.points if point.step > self._committed]
         self.oldest = self.clock.now()
+        if self._reached is not None and sent.steps and sent.steps[-1].step + 1 == self._reached.state.step:
+            self.told(self.claim.job_id, self._reached)
 
     def _refuse(self) -> None:
         self.refused = True

@@ -38,6 +38,9 @@ class Stream(IntEnum):
     RADIUS = 11  # how far along a direction it is probed
     TANGENT = 50  # a direction that a loss is differentiated along
     BELOW = 51  # one over the parameters below the hybrid's top layers
+    META_DIRECTION = 60  # a direction that networks are meta-trained along
+    META_WEIGHTS = 61  # networks as their meta-training begins
+    META_ROWS = 62  # which rows a step of it sees
 
 
 class Place(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, get_args
 
 from pydantic import Field, TypeAdapter
 
+from db.contract.methods.activation_basis import ActivationBasis
 from db.contract.methods.adamezo import Adamezo
 from db.contract.methods.base import MethodSettings
 from db.contract.methods.blockwise import Blockwise
@@ -26,11 +27,13 @@ from db.contract.methods.lezo import Lezo
 from db.contract.methods.lozo import Lozo
 from db.contract.methods.mezo import Mezo
 from db.contract.methods.random_search import RandomSearch
+from db.contract.methods.senszoq import Senszoq
 from db.contract.methods.sign import Sign
 from db.contract.methods.sparse_mezo import SparseMezo
 from db.contract.methods.subzero import SubZero
 from db.contract.methods.svrg import Svrg
 from db.contract.methods.tezo import Tezo
+from db.contract.methods.zo_finetuner import ZoFinetuner
 from db.contract.methods.zo_muon import ZoMuon
 
 # The first is what a preset means where no method is named.
@@ -49,7 +52,10 @@ MethodSpec = Annotated[
     | Blockwise
     | Lezo
     | SparseMezo
+    | Senszoq
     | Dizo
+    | ZoFinetuner
+    | ActivationBasis
     | SubZero
     | Tezo
     | ZoMuon

@@ -4,7 +4,7 @@ from typing import Final, Literal, get_args
 
 Code = Literal[
     "not_json", "truncated", "not_canonical", "fields", "spec", "losses", "history", "parents",
-    "unsigned", "unknown_key", "signature", "foreign_base", "foreign_rows", "hash",
+    "unsigned", "unknown_key", "signature", "foreign_base", "foreign_rows", "profile", "hash",
 ]  # fmt: skip
 CODES: Final[tuple[Code, ...]] = get_args(Code)
 

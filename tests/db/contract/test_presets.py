@@ -9,8 +9,14 @@ from db.contract.methods.base import Line
 from db.contract.methods.mezo import Mezo
 from db.contract.objectives import OBJECTIVES
 from db.contract.presets import fields, resolve
+from db.contract.profiles import needed
 from db.contract.spec import AdapterSpec, JobSpec
 from db.contract.tokens.base_model import Base
+
+
+def _asked(method: str) -> dict[str, object]:
+    """A job that names this method and, where it reads one, a profile."""
+    return {"method": method} | ({"profile": "0" * 64} if needed(method) else {})
 
 
 def _spec(resolved: dict[str, object]) -> JobSpec:
@@ -20,7 +26,7 @@ def _spec(resolved: dict[str, object]) -> JobSpec:
 @pytest.mark.parametrize("method", methods.ARMS)
 @pytest.mark.parametrize("format, objective", [("choice", "choice"), ("completion", "lm"), ("chat", "lm")])
 def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method, format, objective):
-    spec = _spec(resolve({"method": method, "objective": "auto"}, base, format, rows=100, valid_rows=50))
+    spec = _spec(resolve({**_asked(method), "objective": "auto"}, base, format, rows=100, valid_rows=50))
     assert (spec.objective, spec.method.name, spec.eval_rows) == (objective, method, 50)
     assert base.select(spec.adapter.targets)
 
@@ -35,7 +41,7 @@ def test_every_line_of_a_method_is_reachable_and_a_spec(llama: Base, method: str
     assert presets.preset(name, objective, method, line.activation) is found
     named = Base(**{**{f: getattr(llama, f) for f in Base.__dataclass_fields__}, "name": name})
     answer = line.activation == "answer"
-    asked = {"method": method} | ({"activation": "answer", "invocation": [5, 6]} if answer else {})
+    asked = _asked(method) | ({"activation": "answer", "invocation": [5, 6]} if answer else {})
     spec = _spec(resolve(asked, named, OBJECTIVES[objective].formats[0], rows=1000, valid_rows=1000))
     assert (spec.adapter.activation, spec.adapter.invocation) == (line.activation, (5, 6) * answer)
     assert (spec.steps, spec.batch_size, spec.eval_rows) == (found.steps, found.batch_size, found.eval_rows)

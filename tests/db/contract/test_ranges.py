@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from db.contract import methods, ranges
 from db.contract.methods import base
+from db.contract.profiles import needed
 from db.contract.spec import AdapterSpec, JobSpec, stored
 from db.contract.tokens.base_model import Base
 from worker.runs import recipes
@@ -28,6 +29,8 @@ def spec(adapter: dict[str, object] | None = None, steps: int = 1_000_000, **met
     about = {"name": "mezo", "learning_rate": 1e-3, **method}
     if "eps" in methods.ARMS[str(about["name"])].model_fields:
         about = {"eps": 1e-2, **about}
+    if needed(str(about["name"])):
+        about = {"profile": "0" * 64, **about}
     return JobSpec(
         model="tiny-llama", objective="choice", training_file="file-1",
         steps=steps, batch_size=1, eval_every=10, seed=3,

@@ -58,19 +58,20 @@ def spec(parent: ParentSpec | None = None, steps: int = STEPS, **method: object)
     )
 
 
-def trained(folder: Path, parent: Made | None = None, **changes: object) -> Made:
-    """A run of `STEPS` steps, that went on from the adapter of `parent` where there is one."""
+def trained(folder: Path, parent: Made | None = None, profile: bytes | None = None, **changes: object) -> Made:
+    """A run of `STEPS` steps, that went on from the adapter of `parent` where there is one, and read the `profile`."""
+    changes |= {} if profile is None else {"profile": peft_files.sha256(profile)}
     base = open_base("tiny", str(folder if parent else tiny("llama", folder)))
     above = parent and parent.told[0]
     comes_from = above and ParentSpec(job=above.job, step=above.history.step, sha256=peft_files.sha256(parent.weights))
     job = spec(comes_from, **changes)
-    run = start("ftjob-child" if parent else "ftjob-a", job, base, Dataset(examples(base, ROWS)))
-    run = run.at(first(History(job, [], parent=above.history if above else None), base))
+    run = start("ftjob-child" if parent else "ftjob-a", job, base, Dataset(examples(base, ROWS)), profile=profile)
+    run = run.at(first(History(job, [], parent=above.history if above else None, profile=profile), base))
     scorer, losses = TorchScorer(base.path), []
     while not run.done:
         ((run, result),) = cohort.step([run], scorer)
         losses.append(list(result.losses))
     scorer.close()
-    history = History(job, losses, parent=above.history if above else None)
+    history = History(job, losses, parent=above.history if above else None, profile=profile)
     told = (Told(run.job_id, history, peft_files.sha256(ROWS), None), *(parent.told if parent else ()))
     return Made(base, base.path, told, peft_files.weights(recipes.layout(job, base), run.params))

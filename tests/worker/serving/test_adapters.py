@@ -99,6 +99,14 @@ def test_a_next_step_starts_at_the_furthest_point_that_was_made(maker):
     assert maker.asked == [("ftjob-a", 5, None), ("ftjob-a", 3, 5), ("ftjob-a", 6, 5), ("ftjob-b", 1, None)]
 
 
+def test_what_is_trained_here_is_offered_and_the_newest_is_where_the_next_starts(maker):
+    adapters = Adapters(maker, 1 << 20)
+    for step in (8, 9):
+        adapters.offer("ftjob-a", Point(np.full(SHAPE.size, step, np.float32), mezo.State(step)))
+    adapters.get("ftjob-a@9")
+    assert maker.asked == [("ftjob-a", 9, 9)]
+
+
 def test_what_its_tenant_deleted_is_forgotten(maker):
     adapters = Adapters(maker, 1 << 20)
     for name in ("ftjob-a@1", "ftjob-ab@1", "ftjob-a@2"):

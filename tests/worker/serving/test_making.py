@@ -1,6 +1,7 @@
 """Adapters made to be worn, from a real database's bytes: the bits that training had, or a refusal that says why."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,6 +123,33 @@ def test_a_next_step_is_replayed_from_the_last_and_a_snapshot_saves_the_rest(
     assert maker.make(job, 4, near).params.tobytes() == exact
     assert maker.make(job, 2, maker.make(job, 4).point).params.tobytes() == near.params.tobytes()
     assert begun == [0, 2, 3, 3, 0], "what lies behind the step is of no use"
+
+
+def test_the_point_of_who_trains_it_is_worn_as_it_is(context, factory, stepped, maker):
+    """Nothing is read of the journal, and what is not fit is refused all the same."""
+    job = stepped()
+    point = rebuilt(spec_of(factory, job), context.base, LOSSES[:3])
+    with factory.begin() as session:
+        session.execute(delete(JournalStep).where(JournalStep.job_id == job))
+    assert maker.make(job, 3, point).params is point.params
+    with pytest.raises(Unfit, match="no finite numbers"):
+        maker.make(job, 3, replace(point, params=np.full_like(point.params, np.nan)))
+    with pytest.raises(Unknown):
+        maker.make(job, 2, point)
+
+
+def test_what_a_slice_tells_of_is_what_its_journal_leads_to(context, factory, submit, maker):
+    told = []
+    context.committed = lambda job, point: told.append((job, point))
+    job = submit()
+    run_slice(context)
+    assert told
+    with factory.begin() as session:
+        losses = journal.read(session, job)
+    spec = spec_of(factory, job)
+    for named, point in told:
+        assert named == job
+        assert point.params.tobytes() == rebuilt(spec, context.base, losses[: point.state.step]).params.tobytes()
 
 
 def test_a_run_that_went_back_is_served_as_it_goes_on(context, factory, stepped, maker):

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import OperationalError
@@ -12,9 +13,11 @@ from db.worker.leases import LeaseLost
 from tests.db.inserted import a_claim, a_job, a_tenant
 from tests.worker.slices.doubles import Later, Time, Unreliable, counted
 from worker import metrics
+from worker.runs.replay import Point
 from worker.slices.journal_writer import JournalWriter
 from worker.slices.pace import Pace
 from worker.slices.persist import BACK_OFF
+from worker.zo.methods import mezo
 
 FOREVER = float("inf")
 
@@ -209,6 +212,29 @@ def test_one_write_is_under_way_at_most_and_takes_only_what_was_there(writer, co
     assert [s.step for s in writer.steps] == [1]
     pool.work()
     assert committed() == ([0, 1], 14)
+
+
+def test_who_serves_is_told_of_the_point_that_was_committed_and_of_none_that_was_not(factory, writer, claim):
+    """What is added while a write is under way is ahead of it; what was refused is void."""
+    pool, told, at = Later(), [], iter(range(1, 9))
+    writer.now = lambda: Point(np.zeros(1, np.float32), mezo.State(next(at)))
+    writer.told = lambda job, point: told.append((job, point.state.step))
+    add(writer, 0)
+    writer.flush_due(pool, 0.0)
+    add(writer, 1)
+    pool.work()
+    assert told == []
+    writer.flush_due(pool, 0.0)  # hears of the first, and sends the second
+    assert told == [(claim.job_id, 1)]
+    pool.work()
+    add(writer, 2)
+    writer.flush(lambda: FOREVER)
+    assert told == [(claim.job_id, step) for step in (1, 2, 3)]
+    lose_lease(factory, claim)
+    add(writer, 3)
+    with pytest.raises(LeaseLost):
+        writer.flush(lambda: FOREVER)
+    assert len(told) == 3
 
 
 def test_a_background_write_that_fails_is_tried_again_after_a_pause(writer, committed, time, lines):
