@@ -51,7 +51,6 @@ def make(
     if kind not in KINDS:
         raise Failure(f"there is no kind of profile {kind!r}", f"one of: {', '.join(KINDS)}")
     from db.contract.rows.jsonl import BadRow
-    from worker.types import CannotCompute
 
     plan = {"steps": steps, "batch": batch, "rate": rate, "eps": eps, "hidden": hidden}
     told = {"invocation": invocation, "rows": most, "share": share, "power": power, "seed": seed, "last": last}
@@ -63,7 +62,7 @@ def make(
             )
         except BadRow as error:
             raise Failure(f"line {error.line}: {error.reason}") from None
-        except (base_model.UnusableBase, base_model.UnknownTarget, CannotCompute, ValueError) as error:
+        except ValueError as error:  # a base that cannot be used, a target that is none, what cannot be computed
             raise Failure(str(error)) from None
     out.write_bytes(found.data)
     said = _read(found.data)

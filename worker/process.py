@@ -18,7 +18,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, security, workers
-from db.contract.receipts.signing import WrongKey, public_of
 from db.contract.tokens import base_model
 from db.contract.tokens.base_model import Base
 from db.session import make_engine, sessions
@@ -34,10 +33,9 @@ from worker.slices import tasks
 from worker.slices.context import Context
 from worker.slices.ending import Out
 from worker.slices.heartbeat import Heartbeat
-from worker.slices.receipts import Receipts
+from worker.slices.receipts import Receipts, key_of
 from worker.slices.restoring import Restorer
 from worker.slices.store_keeper import StoreKeeper
-from worker.types import CannotCompute
 
 if TYPE_CHECKING:  # a worker without an engine does not load its libraries
     from worker.serving.open import Serving
@@ -48,7 +46,7 @@ Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
-    base, secret = base_model.load(settings.model, settings), _receipt_key(settings)
+    base, secret = base_model.load(settings.model, settings), key_of(settings)
     stores = Stores(settings)
     factory = carrying(sessions(settings.database_url), stores)
     security.warn_unbound(factory)
@@ -119,17 +117,6 @@ def _receipts(base: Base, about: dict[str, Any], secret: str | None) -> Receipts
     return receipts
 
 
-def _receipt_key(settings: WorkerSettings) -> str | None:
-    """What receipts are signed with. Raises CannotCompute, before anything is loaded, for what is no key."""
-    secret = settings.receipt_key.get_secret_value().strip() if settings.receipt_key is not None else ""
-    try:
-        public = public_of(secret) if secret else None
-    except WrongKey as error:
-        raise CannotCompute(f"ONWARD_RECEIPT_KEY: {error}") from None
-    log.info("receipts are unsigned" if public is None else "receipts are signed", public=public)
-    return secret or None
-
-
 def _watched(settings: WorkerSettings, model: str) -> Progress:
     """Every series starts at 0, and the outside may ask how the process fares."""
     progress = Progress(settings.stuck_seconds)
@@ -196,7 +183,7 @@ def _serving(
 
     serving = open_serving(settings, base, scorer, factory, ended)
     if serving is not None:
-        beats.serving = lambda: serving.offer
+        beats.serving, beats.deleted = (lambda: serving.offer), serving.forget
         serving.start()
     return serving
 

@@ -16,6 +16,7 @@ from schemathesis.checks import load_all_checks
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
+from api.auth import CHATS
 from api.settings import Settings
 from db.ids import new_id
 from tests.api.conftest import MODEL, Client, client
@@ -50,7 +51,7 @@ OPERATIONS = [
     (path, method.upper())
     for path, methods in create_app(Settings()).openapi()["paths"].items()  # opens no connection
     for method in methods
-    if path.startswith("/v1/")
+    if path.startswith("/v1/") and path not in CHATS  # without a worker they are 503s: tests/api/chat/test_schema.py
 ]
 each = pytest.mark.parametrize("path, method", OPERATIONS, ids=lambda part: part)
 

@@ -103,7 +103,7 @@ class Fleet(Stage):
         """And start it again on the same port."""
         with self.outage():
             self.api.kill()
-            self.api = self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(self.port)})
+            self.api = self.serve(self.port)
             until(lambda: self._ready(self.api), "the API is back")
 
     @contextmanager

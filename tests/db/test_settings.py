@@ -60,3 +60,18 @@ def test_any_password_comes_back(password):
 
 def test_a_url_with_a_password_keeps_it():
     assert with_password("redis://:mine@h/0", "other") == "redis://:mine@h/0"
+
+
+def test_a_secret_of_chats_is_a_file_without_its_newline_and_an_empty_one_is_none(tmp_path, monkeypatch):
+    monkeypatch.delenv("ONWARD_SERVE_SECRET", raising=False)
+    monkeypatch.setenv("ONWARD_SECRETS_DIR", str(tmp_path))
+    file = tmp_path / "onward_serve_secret"
+    assert Settings().serve_secret is None
+    for said, read in (("", None), ("\n", None), ("0123456789abcdef\n", "0123456789abcdef")):
+        file.write_text(said)
+        found = Settings().serve_secret
+        assert (found and found.get_secret_value()) == read
+    file.write_text("too short")
+    with pytest.raises(ValidationError, match="16 characters at least") as refused:
+        Settings()
+    assert "too short" not in str(refused.value)

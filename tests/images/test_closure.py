@@ -21,6 +21,7 @@ AWAY = {
     "api": {
         ("cli.adapters", "worker.adapters.verify"),
         ("cli.doctor", "worker.engine.processor"),
+        *(("cli.profiles", f"worker.{name}") for name in ("profiling.make", "profiling.meta", "runs.profiles")),
         *(("cli.receipts", f"worker.adapters.{name}") for name in ("base_files", "receipt", "receipt_audit")),
         *(("cli.receipts", f"worker.{name}") for name in ("quantisation", "scoring.open", "settings")),
     },

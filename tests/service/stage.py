@@ -27,6 +27,9 @@ from tests.waiting import AGES, HANG, until
 from worker.adapters import verify
 from worker.environment import RELOADED
 
+SECRET = "between the two of us"
+# A worker of an engine that answers chats beside its training.
+SERVES = {"ONWARD_SERVE_SECRET": SECRET, "ONWARD_SERVE_ADDRESS": "127.0.0.1"}
 # Slices and sweeps of a tenth of the usual length, so that what takes seconds in service takes tenths here. A lease
 # runs out where a test wants that (MORTAL, `Stage.lapse`), never because the machine is slow.
 HASTE = {
@@ -66,7 +69,7 @@ class Stage:
         set_passwords(self.database_url, urls.passwords)
         self.factory = sessions(self.database_url)
         port = free_port()
-        api = self.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port)})
+        api = self.serve(port)
         self.url = f"http://127.0.0.1:{port}"
         until(lambda: self._ready(api), "the API is ready")
 
@@ -75,6 +78,12 @@ class Stage:
             process.kill()
         self.factory.kw["bind"].dispose()
         self.embedded.stop()
+
+    def serve(self, port: int) -> Process:
+        """The API's process, on this port."""
+        return self.process(
+            "api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port), "ONWARD_SERVE_SECRET": SECRET}
+        )
 
     def process(self, module: str, env: dict[str, str], fork: bool = False) -> Process:
         """`python -m MODULE`, or with `fork` a worker from the fork server, whose `main` may be another module's."""

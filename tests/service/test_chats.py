@@ -1,143 +1,206 @@
-"""A chat through the API with a real worker, as a tenant has it: base, a job while it trains, a step, an adapter, the
-worker's death, and what it came to. The client is the unmodified openai package."""
+"""Chats through the whole service, with the unmodified client: a base, an adapter, a step of it, a job that trains; and
+the same job comes to the same bits, whatever was served meanwhile."""
 
+import re
+import signal
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
-import httpx
 import openai
 import pytest
+import schemathesis
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
 from openai import OpenAI
 from sqlalchemy import select
 
-from db.tables import Served
-from tests.ports import free_port
+from api.app import create_app
+from api.settings import Settings
+from db.tables import JournalStep, Served
+from db.tables import Worker as WorkerRow
+from tests.api.test_schema import CHECKS, few
 from tests.service.conftest import Submit
 from tests.service.processes import Process
-from tests.service.stage import Stage
+from tests.service.stage import SERVES, Stage
 from tests.waiting import HANG, until
 
-SERVES = {"ONWARD_SERVE_SECRET": "between the api and its workers", "ONWARD_SERVE_ADDRESS": "127.0.0.1"}
-MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
-MODEL = "engine"
+STEPS = 60
+ASKED = "What is the capital of France? It was"
+ENDLESS = {"logit_bias": {"2": -100}}  # without the end of text
 
 
 @pytest.fixture(scope="module")
-def url(stage: Stage) -> str:
-    """Of an API that knows the workers' secret, beside the stage's own."""
-    port = free_port()
-    api = stage.process("api", {"ONWARD_HOST": "127.0.0.1", "ONWARD_PORT": str(port), **SERVES})
-    at = f"http://127.0.0.1:{port}"
-    until(lambda: _listens(at, api), "the API answers")
-    return f"{at}/v1"
-
-
-def _listens(at: str, api: Process) -> bool:
-    assert api.alive, api.log.read_text()[-3000:]
-    try:
-        return httpx.get(f"{at}/readyz", timeout=HANG).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-@pytest.fixture(scope="module")
-def tenant(stage: Stage, url: str) -> OpenAI:
-    found = stage.tenant("chats")
-    return OpenAI(base_url=url, api_key=found.api_key, max_retries=0, timeout=HANG)
-
-
-@pytest.fixture
-def worker(stage: Stage) -> Iterator[Process]:
-    started = stage.worker(MODEL, ONWARD_SLOTS="4", **SERVES)
+def pair(stage: Stage) -> Iterator[list[Process]]:
+    """Two workers of one base, started at once."""
+    env = SERVES | {"ONWARD_SERVE_DRAIN_SECONDS": str(HANG), "ONWARD_SELF_CHECK": "false"}
+    started = [stage.worker("engine", wait=False, **env) for _ in range(2)]
+    for worker in started:
+        stage.ready(worker)
     yield started
-    started.kill()
+    for worker in started:
+        worker.kill()
 
 
-def say(client: OpenAI, model: str, **more: Any) -> tuple[str, str]:
-    """Who spoke, and what was said."""
-    answer = client.chat.completions.create(
-        model=model, messages=MESSAGES, max_completion_tokens=12, temperature=0, **more
-    )
-    return answer.model, answer.choices[0].message.content or ""
+def asked(model: str, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": more.pop("content", ASKED)}]
+    return {"model": model, "messages": messages, "max_tokens": 12, "temperature": 0} | more
 
 
-def stream(client: OpenAI, model: str, **more: Any) -> tuple[str, str]:
-    parts = client.chat.completions.create(
-        model=model, messages=MESSAGES, max_completion_tokens=12, temperature=0, stream=True, **more
-    )
-    names, words = set(), []
-    for part in parts:
-        names.add(part.model)
-        words += [choice.delta.content or "" for choice in part.choices]
-    assert len(names) == 1
-    return names.pop(), "".join(words)
+def said(client: OpenAI, model: str, **more: Any) -> tuple[str, str]:
+    """Who spoke, and what."""
+    answer = client.chat.completions.create(**asked(model, **more))
+    assert answer.choices[0].message.content is not None
+    return answer.model, answer.choices[0].message.content
 
 
-def test_base_live_step_and_adapter(stage: Stage, worker: Process, tenant: OpenAI, submit: Submit) -> None:
-    base = say(tenant, MODEL)
-    assert base[0] == MODEL
-    assert stream(tenant, MODEL) == base
-    job_id = submit(tenant, MODEL, steps=60, learning_rate=0.3)
-    stage.reached(job_id, 3)
-    live = tenant.fine_tuning.jobs.retrieve(job_id).model_extra["onward"]["live_model"]
-    spoke, said = until(lambda: _live(tenant, live), "a live answer")
-    assert spoke.startswith(live.removesuffix("live") + "ckpt-step-")
-    assert stream(tenant, spoke) == (spoke, said), "the step that spoke says the same again"
-    stage.whole(tenant, job_id)
-    assert say(tenant, spoke) == (spoke, said)
-    adapter = tenant.fine_tuning.jobs.retrieve(job_id).fine_tuned_model
+def streamed(client: OpenAI, model: str, **more: Any) -> tuple[str, str]:
+    parts = list(client.chat.completions.create(**asked(model, **more), stream=True))
+    assert parts[-1].choices[0].finish_reason in ("stop", "length")
+    (name,) = {part.model for part in parts}
+    return name, "".join(part.choices[0].delta.content or "" for part in parts)
+
+
+def journal(stage: Stage, job: str) -> list[Any]:
+    """What was measured at each step, to the bit."""
+    rows = select(JournalStep.step, JournalStep.losses).where(JournalStep.job_id == job).order_by(JournalStep.step)
+    with stage.factory.begin() as session:
+        return [tuple(row) for row in session.execute(rows)]
+
+
+def row(stage: Stage, worker: Process) -> WorkerRow:
+    with stage.factory.begin() as session:
+        return session.scalars(select(WorkerRow).where(WorkerRow.pid == worker.pid)).one()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stage: Stage, pair: list[Process], client: OpenAI, submit: Submit) -> tuple[str, str]:
+    """A job that trained while nobody chatted: its id, and its adapter's hash."""
+    job = submit(client, "engine", steps=STEPS, learning_rate=0.3)
+    return job, stage.whole(client, job)
+
+
+def test_a_base_an_adapter_and_a_step_answer_by_their_names(
+    stage: Stage, client: OpenAI, undisturbed: tuple[str, str]
+) -> None:
+    adapter = client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model
     assert adapter is not None
-    assert say(tenant, adapter)[0] == adapter
-    assert say(tenant, adapter)[1] != base[1]
-    with pytest.raises(openai.ConflictError, match=f"Use '{adapter}'"):
-        say(tenant, live)
+    names = ["engine", adapter, *(f"{adapter}:ckpt-step-{step}" for step in (1, 20, 40, STEPS))]
+    answers = {name: said(client, name) for name in names}
+    assert {name: who for name, (who, _) in answers.items()} == {name: name for name in names}
+    assert len({text for _, text in answers.values()}) > 2, "neither a base alone, nor one adapter for all"
+    assert {name: streamed(client, name) for name in names} == answers
+    whole = client.completions.create(model=adapter, prompt=ASKED, max_tokens=9, temperature=0)
+    parts = client.completions.create(model=adapter, prompt=ASKED, max_tokens=9, temperature=0, stream=True)
+    assert "".join(part.choices[0].text for part in parts) == whole.choices[0].text
 
-
-def _live(client: OpenAI, name: str) -> tuple[str, str] | None:
-    """A job that gives way for a moment is queued, and says so."""
-    try:
-        return say(client, name)
-    except openai.ConflictError:
-        return None
-
-
-def test_what_was_served_is_written_once(stage: Stage, worker: Process, tenant: OpenAI) -> None:
-    answer = tenant.chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=5)
-    assert answer.usage is not None
-
-    def written() -> tuple[int, int] | None:
+    def counted() -> bool:
         with stage.factory.begin() as session:
-            row = session.scalar(select(Served).where(Served.request == answer.id))
-            return None if row is None else (row.prompt, row.completion)
+            return session.get(Served, (stage.job(undisturbed[0]).tenant_id, whole.id)) is not None
 
-    assert until(written, "it is written") == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    until(counted, "what was served is in the books")
 
 
-def _ended(heard: Iterator[Any]) -> str | None:
-    """How a stream ended: `whole` with a reason to end, or by which error."""
+def test_a_job_is_heard_as_it_learns_and_comes_to_the_same_bits(
+    stage: Stage, client: OpenAI, submit: Submit, undisturbed: tuple[str, str]
+) -> None:
+    quiet, sha256 = undisturbed
+    job = submit(client, "engine", steps=STEPS, learning_rate=0.3)
+    live = client.fine_tuning.jobs.retrieve(job).model_extra["onward"]["live_model"]
+    heard: list[tuple[str, str]] = []
+    while stage.job(job).state in ("validating_files", "queued", "running"):
+        try:
+            heard.append((streamed if len(heard) % 2 else said)(client, live))
+        except openai.ConflictError as error:  # it has not begun, or is over
+            if error.code != "model_not_live":
+                raise
+        said(client, "engine", seed=len(heard), temperature=1)
+    steps = [int(found[1]) for who, _ in heard if (found := re.fullmatch(r"ft:.+:ckpt-step-(\d+)", who))]
+    assert len(steps) == len(heard)
+    assert all(a <= b for a, b in pairwise(steps))
+    assert len(set(steps)) > 1, "it spoke as it learned"
+    for who, text in dict(heard).items():
+        assert said(client, who) == (who, text), "asked by its step, it says the same"
+    assert stage.whole(client, job) == sha256
+    assert journal(stage, job) == journal(stage, quiet)
+
+
+def test_an_adapter_that_acts_from_the_answer_on_is_served(
+    stage: Stage, pair: list[Process], client: OpenAI, submit: Submit
+) -> None:
+    job = submit(client, "engine", steps=20, learning_rate=0.3, activation="answer", invocation=" It was")
+    stage.whole(client, job)
+    adapter = client.fine_tuning.jobs.retrieve(job).fine_tuned_model
+    assert adapter is not None
+    assert said(client, adapter)[1] != said(client, "engine")[1]
+    assert streamed(client, adapter) == said(client, adapter)
+    with pytest.raises(openai.BadRequestError, match=" It was") as error:
+        said(client, adapter, content="What is the capital of France?")
+    assert error.value.code == "invocation_missing"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_nothing_that_is_drawn_is_answered_by_a_5xx(
+    path: str, stage: Stage, client: OpenAI, undisturbed: tuple[str, str]
+) -> None:
+    """What the document allows and what it does not, to the engine itself, in answers of a few tokens."""
+    adapter = client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model
+    operation = schemathesis.openapi.from_dict(create_app(Settings()).openapi())[path]["POST"]
+    answered: Counter[int] = Counter()
+    for mode in schemathesis.GenerationMode:
+
+        @hypothesis(few, max_examples=30)
+        @given(case=operation.as_strategy(generation_mode=mode), pick=st.integers(0, 7))
+        def request(case: Any, pick: int) -> None:
+            if isinstance(case.body, dict) and pick:
+                case.body |= {"model": adapter if pick % 2 else "engine"}
+                for name, most in (("max_tokens", 3), ("n", 2), ("max_completion_tokens", 3)):
+                    if isinstance(case.body.get(name), int) and case.body[name] > most:
+                        case.body[name] = most
+                if case.body.get("max_tokens") is None and case.body.get("max_completion_tokens") is None:
+                    case.body["max_tokens"] = 3
+            head = {"Authorization": f"Bearer {client.api_key}"}
+            answered[case.call_and_validate(base_url=stage.url, headers=head, checks=CHECKS).status_code] += 1
+
+        request()
+    assert answered[200] > 5, answered
+    assert answered[400] > 5, answered
+
+
+def test_chats_go_on_while_valkey_is_away(stage: Stage, client: OpenAI, undisturbed: tuple[str, str]) -> None:
+    adapter = client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model
+    assert adapter is not None
+    before = [said(client, name) for name in ("engine", adapter)]
+    stage.embedded.valkey.kill()
     try:
-        return "whole" if [part.choices[0].finish_reason for part in heard][-1] else "nothing"
-    except openai.APIError as error:
-        return error.code
-
-
-def test_a_worker_that_is_killed(stage: Stage, tenant: OpenAI) -> None:
-    """A stream that had begun ends with an error; what follows is answered by the other worker, and nobody notices."""
-    workers = [stage.worker(MODEL, ONWARD_SLOTS="4", **SERVES) for _ in range(2)]
-    try:
-        parts = tenant.chat.completions.create(
-            model=MODEL, messages=MESSAGES, max_completion_tokens=150, stream=True, logit_bias={"2": -100}
-        )
-        heard = iter(parts)
-        next(heard)
-        first, second = workers
-        first.kill()
-        assert _ended(heard) in ("whole", "worker_failed")  # it was the other's, which went on, or it was cut
-        assert [say(tenant, MODEL)[0] for _ in range(4)] == [MODEL] * 4
-        second.kill()
-        with pytest.raises(openai.InternalServerError) as nobody:
-            say(tenant, MODEL)
-        assert nobody.value.code == "no_worker"
+        assert [said(client, name) for name in ("engine", adapter)] == before
+        assert [streamed(client, name) for name in ("engine", adapter)] == before
     finally:
-        for process in workers:
-            process.kill()
+        stage.embedded.restart_valkey(flush=True)
+
+
+def test_a_worker_that_drains_ends_its_stream_and_another_answers(
+    stage: Stage, pair: list[Process], client: OpenAI
+) -> None:
+    """The last: it leaves one worker of the two."""
+    long = asked("engine", max_tokens=200, n=16, temperature=1, seed=1, **ENDLESS)
+    stream = client.chat.completions.create(**long, stream=True)
+    parts = [next(stream)]
+    (leaves,) = [worker for worker in pair if worker.metric("onward_serve_running") > 0]
+    (stays,) = [worker for worker in pair if worker is not leaves]
+    taken = [worker.metric("onward_serve_wait_seconds_count") for worker in (leaves, stays)]
+    leaves.send(signal.SIGTERM)
+    until(lambda: row(stage, leaves).state == "draining", "it has heard")
+    for _ in range(6):
+        said(client, "engine")
+    assert leaves.alive, "it is not done with its stream"
+    assert leaves.metric("onward_serve_running") == 1
+    now = [worker.metric("onward_serve_wait_seconds_count") for worker in (leaves, stays)]
+    assert [a - b for a, b in zip(now, taken, strict=True)] == [0, 6]
+    parts += list(stream)
+    ends = [choice.finish_reason for part in parts for choice in part.choices if choice.finish_reason]
+    assert ends == ["length"] * 16
+    assert leaves.died() == 0
+    assert said(client, "engine")[0] == "engine"

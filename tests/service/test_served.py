@@ -14,11 +14,9 @@ from sqlalchemy import select
 from db.tables import Worker as WorkerRow
 from tests.service.conftest import Submit
 from tests.service.processes import Process
-from tests.service.stage import Stage
+from tests.service.stage import SECRET, SERVES, Stage
 from tests.waiting import HANG, until
 
-SECRET = "between the two of us"
-SERVES = {"ONWARD_SERVE_SECRET": SECRET, "ONWARD_SERVE_ADDRESS": "127.0.0.1", "ONWARD_SLOTS": "4"}
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -37,7 +35,7 @@ def dialled(stage: Stage, worker: Process, salt: str = "a tenant") -> OpenAI:
 
 @pytest.fixture(scope="module")
 def worker(stage: Stage) -> Iterator[Process]:
-    started = stage.worker("engine", **SERVES)
+    started = stage.worker("engine", **SERVES, ONWARD_SLOTS="4")
     yield started
     started.kill()
 
@@ -76,7 +74,7 @@ def test_a_job_is_answered_as_it_trains_and_when_it_has_ended(
 
 
 def test_a_drain_lets_answers_end_and_takes_no_more(stage: Stage) -> None:
-    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS=str(HANG), **SERVES)
+    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS=str(HANG), **SERVES, ONWARD_SLOTS="4")
     client = dialled(stage, worker)
     stream = client.chat.completions.create(model="base", messages=MESSAGES, max_tokens=200, stream=True, seed=1)
     assert next(stream).choices
@@ -98,7 +96,7 @@ def test_a_drain_lets_answers_end_and_takes_no_more(stage: Stage) -> None:
 
 
 def test_a_drain_that_is_over_ends_answers_with_an_error(stage: Stage) -> None:
-    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS="0", **SERVES)
+    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS="0", **SERVES, ONWARD_SLOTS="4")
     client = dialled(stage, worker)
     stream = client.completions.create(model="base", prompt="The", max_tokens=250, stream=True, logit_bias={"2": -100})
     next(stream)

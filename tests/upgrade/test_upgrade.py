@@ -179,7 +179,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
     )  # fmt: skip
     secret = made.stdout.split()[-1]
     with sessions(url).begin() as session:
-        assert current(session.connection()) == "0012"
+        assert current(session.connection()) == "0013"
     old_api, port = rig.api(old_code)
     old_worker = rig.worker(old_code)
     front = Front(port)
@@ -190,7 +190,7 @@ def test_no_request_fails_while_the_schema_and_then_the_code_are_replaced(rig, o
 
         upgrade(url)  # expand, while the old code serves
         with sessions(url).begin() as session:
-            assert current(session.connection()) == head() != "0012"
+            assert current(session.connection()) == head() != "0013"
         watcher.goes_on()
 
         new_api, port = rig.api(ROOT)

@@ -66,7 +66,7 @@ def fields(said: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
 
 
 def _check_counts(kept: Mapping[str, Any]) -> None:
-    stops = kept.get("stop") or []
+    stops = kept.get("stop", [])
     stops = stops if isinstance(stops, list) else [stops]
     if len(stops) > STOPS:
         raise invalid(f"At most {STOPS} stop sequences are taken.", "stop")

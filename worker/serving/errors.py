@@ -101,6 +101,8 @@ def vllms(error: dict[str, Any]) -> Refused:
     if status >= 500:
         return Refused(500, "internal_error", "The request failed for a reason that is not its own.")
     param, message = error.get("param"), PLACES.sub("", str(error["message"])).strip()
+    if status == 400 and "json schema" in message.lower():
+        return Refused(status, "invalid_schema", message, "response_format")
     if param in TOO_LONG:
         return Refused(status, "context_length_exceeded", message)
     return Refused(status, "invalid_value", message, param)

@@ -105,6 +105,10 @@ class Serving:
         """A job that is trained here has come to this, and it is committed. From any thread."""
         self._adapters.offer(job_id, point)
 
+    def forget(self, job_id: str) -> None:
+        """Its tenant has deleted its adapter. From any thread."""
+        self._adapters.forget(job_id)
+
     async def chat(self, ask: Ask, said: dict[str, Any]) -> Answer:
         return await self._openai.chat(ask, said)
 

@@ -8,14 +8,15 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-NODES: Final = 2000
+NODES: Final = 1500
 NESTING: Final = 16
 TEXT: Final = 64_000  # characters of names, values and patterns
 ALTERNATIVES: Final = 1000  # of one enum or anyOf
 UNROLLED: Final = 2000  # repetitions, those of what is inside of repetitions multiplied
 PATTERN: Final = 512  # characters of one
+REPEATS: Final = 200  # that a pattern unrolls to: thousands take the compiler many seconds
 COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
-REPEATED: Final = re.compile(r"\{(\d+)(?:,(\d*))?\}")
+REPEATED: Final = re.compile(r"(\)?)\{(\d+)(?:,(\d*))?\}")  # of a group, or of less
 
 
 def fault(schema: Any) -> str | None:
@@ -64,10 +65,12 @@ def _node(node: dict[str, Any], times: int) -> str | None:
         return None
     if len(pattern) > PATTERN:
         return f"a pattern is longer than {PATTERN} characters"
-    repeated = times
-    for low, high in REPEATED.findall(pattern):
-        repeated *= max(1, min(int(low or 0), 10**9), min(int(high or 0), 10**9))
-    return f"a pattern repeats more than {UNROLLED} times" if repeated > UNROLLED else None
+    repeated = 0
+    for group, low, high in REPEATED.findall(pattern):
+        most = max(1, *(min(int(digits[:10] or 0), 10**9) for digits in (low, high)))
+        repeated = max(repeated, 1) * most if group else repeated + most
+    repeated *= times
+    return f"a pattern repeats more than {REPEATS} times" if repeated > REPEATS else None
 
 
 def _count(node: dict[str, Any], name: str) -> int:

@@ -2,6 +2,7 @@
 the wire are not theirs. Pinned with vLLM: what is overridden here is internal to it."""
 
 import json
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
@@ -27,6 +28,11 @@ OWN: Final = frozenset({  # of vLLM's answers, and in nobody else's
     "stop_reason", "token_ids", "routed_experts", "prompt_routed_experts", "reasoning", "created_cache_tokens",
     "multimodal_tokens", "weight_versions", "sampling_mask",
 })  # fmt: skip
+
+
+def _unforeseen(record: logging.LogRecord) -> bool:
+    """vLLM logs whatever ends a stream with a traceback; what is refused is no fault."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], errors.Refused)
 
 
 class _Resolved:
@@ -64,6 +70,8 @@ class OpenAI:
 
     def __init__(self, client: Client, name: str, tool_parser: str | None = None) -> None:
         vllm_grammars.install()
+        for kind in (OpenAIServingChat, OpenAIServingCompletion):
+            logging.getLogger(kind.__module__).addFilter(_unforeseen)
         self.tools = tool_parser is not None
         paths = [BaseModelPath(name=name, model_path=name)]
         models = OpenAIServingModels(engine_client=client, base_model_paths=paths)

@@ -59,6 +59,7 @@ class Heartbeat(threading.Thread):
         self.out: Out | None = None  # why no slice is to be taken now
         self.rate: Callable[[], float | None] = lambda: None  # scored tokens a second, once a scorer tells
         self.serving: Callable[[], dict[str, Any] | None] = lambda: None  # what is served here and where, once it is
+        self.deleted: Callable[[str], None] = lambda _: None  # a job whose adapter its tenant has deleted
 
     def hold(self, claim: Claim, claimed_at: float) -> None:
         """Keep `claim` alive from now on; `claimed_at` is time.monotonic() just before it was claimed."""
@@ -197,6 +198,8 @@ class Heartbeat(threading.Thread):
             prune(session, keep)
             audit.prune(session, own.audit_days)
         self._tidy.remove(gone)
+        for job_id in gone:
+            self.deleted(job_id)
 
     def _try(self, act: Callable[[], None]) -> None:
         try:

@@ -9,9 +9,12 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
+from db.contract.receipts.signing import WrongKey, public_of
 from db.worker.journal import Published
 from db.worker.told import told
 from worker.adapters import base_files, receipt
+from worker.settings import WorkerSettings
+from worker.types import CannotCompute
 
 log = structlog.get_logger("worker.slices.receipts")
 
@@ -43,3 +46,14 @@ class Receipts:
         except (OSError, LookupError, ValueError) as error:
             log.warning("no receipt", job=job_id, error=str(error))
             return None
+
+
+def key_of(settings: WorkerSettings) -> str | None:
+    """What receipts are signed with. Raises CannotCompute, before anything is loaded, for what is no key."""
+    secret = settings.receipt_key.get_secret_value().strip() if settings.receipt_key is not None else ""
+    try:
+        public = public_of(secret) if secret else None
+    except WrongKey as error:
+        raise CannotCompute(f"ONWARD_RECEIPT_KEY: {error}") from None
+    log.info("receipts are unsigned" if public is None else "receipts are signed", public=public)
+    return secret or None

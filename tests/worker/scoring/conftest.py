@@ -33,7 +33,9 @@ def open_pair(path: Path) -> Iterator[Pair]:
     """Both, until the generator is closed."""
     torch.set_num_threads(1)  # tiny models; and vLLM forbids setting it later
     oracle = TorchScorer(path)
-    scorer = EngineScorer(path, slots=SLOTS, max_rank=8, max_tokens=MAX_TOKENS, serve_slots=SERVE_SLOTS)
+    scorer = EngineScorer(
+        path, slots=SLOTS, max_rank=8, max_tokens=MAX_TOKENS, serve_slots=SERVE_SLOTS, serve_tokens=MAX_TOKENS
+    )
     yield Pair(path, linears(path), scorer, oracle)
     scorer.close()
     oracle.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import save
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from db import files
 from db.contract import methods
@@ -217,6 +217,17 @@ def test_what_was_deleted_or_lost_is_unknown(factory, published, stepped, maker)
         with pytest.raises(Unknown):
             maker.make(job, step)
     assert maker.make(lost, 1).params.any()
+
+
+def test_who_keeps_an_adapter_in_memory_is_told_that_its_tenant_deleted_it(context, factory, published):
+    job, told = published(), []
+    context.heartbeat.deleted = told.append
+    context.heartbeat.sweep()
+    assert job not in told
+    with factory.begin() as session:
+        session.execute(update(Adapter).where(Adapter.job_id == job).values(deleted_at=func.now()))
+    context.heartbeat.sweep()
+    assert job in told
 
 
 def refused(maker, job, step, what, says):
