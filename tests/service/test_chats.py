@@ -78,7 +78,7 @@ def row(stage: Stage, worker: Process) -> WorkerRow:
 @pytest.fixture(scope="module")
 def undisturbed(stage: Stage, pair: list[Process], client: OpenAI, submit: Submit) -> tuple[str, str]:
     """A job that trained while nobody chatted: its id, and its adapter's hash."""
-    job = submit(client, "engine", steps=STEPS, learning_rate=0.3)
+    job = submit(client, "engine", steps=STEPS, learning_rate=0.1)
     return job, stage.whole(client, job)
 
 
@@ -107,7 +107,7 @@ def test_a_job_is_heard_as_it_learns_and_comes_to_the_same_bits(
     stage: Stage, client: OpenAI, submit: Submit, undisturbed: tuple[str, str]
 ) -> None:
     quiet, sha256 = undisturbed
-    job = submit(client, "engine", steps=STEPS, learning_rate=0.3)
+    job = submit(client, "engine", steps=STEPS, learning_rate=0.1)
     live = client.fine_tuning.jobs.retrieve(job).model_extra["onward"]["live_model"]
     heard: list[tuple[str, str]] = []
     while stage.job(job).state in ("validating_files", "queued", "running"):
@@ -130,11 +130,18 @@ def test_a_job_is_heard_as_it_learns_and_comes_to_the_same_bits(
 def test_an_adapter_that_acts_from_the_answer_on_is_served(
     stage: Stage, pair: list[Process], client: OpenAI, submit: Submit
 ) -> None:
-    job = submit(client, "engine", steps=20, learning_rate=0.3, activation="answer", invocation=" It was")
+    job = submit(client, "engine", steps=20, learning_rate=0.1, activation="answer", invocation=" It was")
     stage.whole(client, job)
-    adapter = client.fine_tuning.jobs.retrieve(job).fine_tuned_model
-    assert adapter is not None
-    assert said(client, adapter)[1] != said(client, "engine")[1]
+    adapter = f"{client.fine_tuning.jobs.retrieve(job).fine_tuned_model}:ckpt-step-20"
+
+    def likely(model: str) -> float:
+        """The log probability of the answer's first token, in nats: an adapter moves it where it acts."""
+        answer = client.chat.completions.create(**asked(model, logprobs=True))
+        assert answer.choices[0].logprobs is not None
+        assert answer.choices[0].logprobs.content
+        return answer.choices[0].logprobs.content[0].logprob
+
+    assert abs(likely(adapter) - likely("engine")) > 1e-3
     assert streamed(client, adapter) == said(client, adapter)
     with pytest.raises(openai.BadRequestError, match=" It was") as error:
         said(client, adapter, content="What is the capital of France?")
