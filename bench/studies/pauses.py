@@ -1,7 +1,8 @@
 """`python -m bench.studies.pauses`: what one thread and its pauses cost training, and how long one may wait for them.
 
-Everything is measured in turns in one process, and a stretch by the least of its rounds: the machine's other work makes
-it longer, never shorter. Writes bench/results/pauses.json.
+Everything is measured in turns in one process, on its processor's clock and with one thread of computation: other work
+on the machine makes wall-clock longer and threads wait for each other, most of all in many small products. And each by
+the least of its rounds. Writes bench/results/pauses.json.
 """
 
 import json
@@ -36,7 +37,7 @@ class Watch:
     @property
     def runnable(self) -> bool:
         if self._owner._running:
-            self.asked.append(time.perf_counter())
+            self.asked.append(time.process_time())
         return False
 
     def step(self) -> None:
@@ -98,9 +99,9 @@ def _measured(scorer: "EngineScorer", trials: "Sequence[Trial]") -> dict[str, An
 
 
 def _took(scorer: "EngineScorer", trials: "Sequence[Trial]") -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     scorer.score(trials)
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def _watched(scorer: "EngineScorer", trials: "Sequence[Trial]") -> tuple[float, Any]:
@@ -134,14 +135,14 @@ def _cut(module: Any) -> list[str]:
 def _first(scorer: "EngineScorer", length: int) -> float:
     """To the first token of a request that nobody else keeps waiting."""
     engine = scorer.engine
-    ids = np.random.default_rng(time.perf_counter_ns()).integers(0, engine.vocab, length).tolist()
+    ids = np.random.default_rng(time.process_time_ns()).integers(0, engine.vocab, length).tolist()
     sampling = engine._llm.get_default_sampling_params()
     sampling.max_tokens = 1
-    begun = time.perf_counter()
+    begun = time.process_time()
     engine.add_request(f"first-{begun}", ids, sampling)
     while engine.runnable:
         engine.step()
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def _trials(scorer: "EngineScorer", tokens: int, row: int, scored: int) -> "list[Trial]":
@@ -166,7 +167,8 @@ if __name__ == "__main__":
     import os
 
     os.environ.setdefault("OMP_PROC_BIND", "false")
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "0"
     from worker.environment import prepare
 
-    prepare(0, "bench.studies.pauses")
+    prepare(1, "bench.studies.pauses")
     main()

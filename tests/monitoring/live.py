@@ -29,9 +29,7 @@ CLASSES = {"standard": 1.0, "premium": 3.0, "trial": 0.5}
 ONWARD = {"batch_size": 4, "rank": 2, "alpha": 4.0, "targets": ["q_proj", "v_proj"], "method": "mezo", "eps": 1e-2}
 HELD_OUT = {"learning_rate": 1e-2, "eval_every": 20, "eval_rows": 8}
 SERVES = {"ONWARD_SERVE_SECRET": "between the two of us", "ONWARD_SERVE_ADDRESS": "127.0.0.1"}
-HI: Any = [
-    {"role": "user", "content": "It was a long day. It was"}
-]  # with the invocation of those of activation answer
+HI: Any = [{"role": "user", "content": "It was a long day. It was"}]  # with the invocation of ANSWER
 ANSWER = {"activation": "answer", "invocation": "It was"}
 
 
