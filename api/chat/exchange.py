@@ -112,6 +112,10 @@ class Exchange:
         return ApiError(503, message, kind="server_error", code="no_worker", headers=after)
 
     def _refused(self, who: Speaker, error: Nobody) -> ApiError:
+        if error.feared:
+            self.counts.ended(who.base, "failed")
+            message = "The engines of two workers failed with this request: no other is asked."
+            return ApiError(500, message, kind="server_error", code="worker_failed", headers=errors.FINAL)
         if not error.overloaded:
             return self._unserved(who, Wants(), False)
         self.counts.ended(who.base, "overloaded")

@@ -24,6 +24,7 @@ T = TypeVar("T")
 SHUN_SECONDS: Final = 5.0  # that a worker which failed is asked last
 EVENT_BYTES: Final = 4 << 20  # of one event or whole answer: more is no worker of ours
 SLACK_SECONDS: Final = 5.0  # after its deadline a worker is taken for dead
+ENGINES: Final = 2  # that may fail with one request: it may be what they fail of
 BEATS: Final = ("engine_failed", "draining", "overloaded")  # codes of a stream that failed before it began
 
 
@@ -36,11 +37,12 @@ class Gone(Exception):
 
 
 class Nobody(Exception):
-    """No worker took the request. `overloaded`: one said that it has too much, until `retry_after` seconds from now."""
+    """No worker took the request. `overloaded`: one said that it has too much, until `retry_after` seconds from now.
+    `feared`: as many engines failed with it as may, and no other is tried."""
 
-    def __init__(self, overloaded: bool, retry_after: float) -> None:
+    def __init__(self, overloaded: bool, retry_after: float, feared: bool = False) -> None:
         super().__init__("overloaded" if overloaded else "no worker")
-        self.overloaded, self.retry_after = overloaded, retry_after
+        self.overloaded, self.retry_after, self.feared = overloaded, retry_after, feared
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Lines:
         """The first answer of these workers, in order, once its first byte is there. Raises Nobody."""
         overloaded, after, todo = False, 1.0, list(offers)
         again = offers[:1]  # a kept connection may have been cut as it was used: who is first has a second try
-        asked = 0
+        asked = failed = 0
         while todo:
             offer = todo.pop(0)
             if asked:
@@ -113,6 +115,9 @@ class Lines:
                 log.error("a worker does not know our secret: is ONWARD_SERVE_SECRET the same?", worker=offer.worker)
             elif reply.status != 503:
                 return reply
+            failed += b'"engine_failed"' in reply.body
+            if failed == ENGINES:
+                raise Nobody(False, after, feared=True)
             overloaded = overloaded or b'"overloaded"' in reply.body
             after = max(after, _seconds(reply.headers.get("retry-after")))
         raise Nobody(overloaded, after)

@@ -15,6 +15,7 @@ from openai import OpenAI
 from tests.chaos.fleet import Fleet, Post, fleet
 from tests.chaos.storm import tenant_of
 from tests.service.conftest import rows
+from tests.service.processes import preload_engines
 from tests.service.stage import SERVES
 from tests.waiting import HANG, until
 
@@ -147,8 +148,9 @@ class Asker:
 def stormed(seed: int, *, kills: int, requests: int, logs: Path | None = None) -> Tally:
     """So many kills over at least so many requests, two workers, never both away."""
     chance = random.Random(seed)
+    preload_engines()
     with fleet([MODEL], logs) as made:
-        made.posts += [Post(MODEL, "vllm", ENV) for _ in range(2)]
+        made.posts += [Post(MODEL, "vllm", ENV, fork=True) for _ in range(2)]
         made.all_ready()
         secret = tenant_of(made, "chatter")
         client = OpenAI(base_url=f"{made.url}/v1", api_key=secret, timeout=HANG)  # and its two retries
@@ -157,6 +159,7 @@ def stormed(seed: int, *, kills: int, requests: int, logs: Path | None = None) -
         names = [MODEL, adapter, f"{adapter}:ckpt-step-20"]
         fixed = [Question(n, words, 8 + 24 * i) for n in names for i, words in enumerate(PROMPTS)]
         alone = {question: answer(client, question) for question in fixed}
+        assert len({said for question, said in alone.items() if question.words == PROMPTS[1]}) > 1, "all are one voice"
         tally, lock, over = Tally(), threading.Lock(), threading.Event()
         questions = [*fixed, *(Question(live, words, 30) for words in PROMPTS)]
         askers = [
@@ -204,7 +207,7 @@ def repeated(client: OpenAI, tally: Tally) -> None:
 
 def trained(made: Fleet, client: OpenAI, steps: int) -> str:
     """The name of an adapter that was trained for so many steps."""
-    job = submitted(client, steps, 0.3)
+    job = submitted(client, steps, 0.1)
     made.ended(job, "succeeded")
     name = client.fine_tuning.jobs.retrieve(job).fine_tuned_model
     assert name is not None

@@ -42,6 +42,7 @@ class Post:
     scorer: str = "torch"
     env: dict[str, str] = field(default_factory=dict)
     main: str = "worker"
+    fork: bool = False  # also an engine's worker comes out of the fork server
     process: Process | None = None
     ended: list[tuple[int, Path]] = field(default_factory=list)  # exit status and log of those nobody killed
 
@@ -69,7 +70,7 @@ class Fleet(Stage):
 
     def hire(self, post: Post, **env: str) -> Process:
         """A new worker at the post; `env` is for this one alone."""
-        fork = post.scorer == "torch"
+        fork = post.fork or post.scorer == "torch"
         about = STORM | post.env | env
         post.process = self.worker(post.model, scorer=post.scorer, wait=False, fork=fork, main=post.main, **about)
         return post.process

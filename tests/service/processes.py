@@ -17,7 +17,13 @@ from tests.waiting import HANG, state_of, until
 # Importing transformers and PEFT takes a worker ten seconds of CPU. A fork server has done it once; what it forks is a
 # process of its own from `worker.__main__.main` on.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["worker.process", "worker.oracle.torch_scorer"])
+PRELOADED = ["worker.process", "worker.oracle.torch_scorer"]
+FORKS.set_forkserver_preload(PRELOADED)
+
+
+def preload_engines() -> None:
+    """Engines too are imported once, for who starts many: where nothing was forked yet."""
+    FORKS.set_forkserver_preload([*PRELOADED, "worker.serving.open"])
 
 
 class Child(Protocol):

@@ -27,7 +27,7 @@ from tests.service.processes import Process
 from tests.service.stage import SERVES, Stage
 from tests.waiting import HANG, until
 
-STEPS = 60
+STEPS = 200
 ASKED = "What is the capital of France? It was"
 ENDLESS = {"logit_bias": {"2": -100}}  # without the end of text
 
@@ -78,7 +78,7 @@ def row(stage: Stage, worker: Process) -> WorkerRow:
 @pytest.fixture(scope="module")
 def undisturbed(stage: Stage, pair: list[Process], client: OpenAI, submit: Submit) -> tuple[str, str]:
     """A job that trained while nobody chatted: its id, and its adapter's hash."""
-    job = submit(client, "engine", steps=STEPS, learning_rate=0.3)
+    job = submit(client, "engine", steps=STEPS, learning_rate=0.05)
     return job, stage.whole(client, job)
 
 
@@ -87,7 +87,7 @@ def test_a_base_an_adapter_and_a_step_answer_by_their_names(
 ) -> None:
     adapter = client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model
     assert adapter is not None
-    names = ["engine", adapter, *(f"{adapter}:ckpt-step-{step}" for step in (1, 20, 40, STEPS))]
+    names = ["engine", adapter, *(f"{adapter}:ckpt-step-{step}" for step in (1, 50, 100, STEPS))]
     answers = {name: said(client, name) for name in names}
     assert {name: who for name, (who, _) in answers.items()} == {name: name for name in names}
     assert len({text for _, text in answers.values()}) > 2, "neither a base alone, nor one adapter for all"
@@ -107,13 +107,14 @@ def test_a_job_is_heard_as_it_learns_and_comes_to_the_same_bits(
     stage: Stage, client: OpenAI, submit: Submit, undisturbed: tuple[str, str]
 ) -> None:
     quiet, sha256 = undisturbed
-    job = submit(client, "engine", steps=STEPS, learning_rate=0.3)
+    job = submit(client, "engine", steps=STEPS, learning_rate=0.05)
+    stage.reached(job, 1)
     live = client.fine_tuning.jobs.retrieve(job).model_extra["onward"]["live_model"]
     heard: list[tuple[str, str]] = []
-    while stage.job(job).state in ("validating_files", "queued", "running"):
+    while stage.job(job).state == "running":
         try:
             heard.append((streamed if len(heard) % 2 else said)(client, live))
-        except openai.ConflictError as error:  # it has not begun, or is over
+        except openai.ConflictError as error:  # it is over
             if error.code != "model_not_live":
                 raise
         said(client, "engine", seed=len(heard), temperature=1)
@@ -130,11 +131,18 @@ def test_a_job_is_heard_as_it_learns_and_comes_to_the_same_bits(
 def test_an_adapter_that_acts_from_the_answer_on_is_served(
     stage: Stage, pair: list[Process], client: OpenAI, submit: Submit
 ) -> None:
-    job = submit(client, "engine", steps=20, learning_rate=0.3, activation="answer", invocation=" It was")
+    job = submit(client, "engine", steps=20, learning_rate=0.05, activation="answer", invocation=" It was")
     stage.whole(client, job)
-    adapter = client.fine_tuning.jobs.retrieve(job).fine_tuned_model
-    assert adapter is not None
-    assert said(client, adapter)[1] != said(client, "engine")[1]
+    adapter = f"{client.fine_tuning.jobs.retrieve(job).fine_tuned_model}:ckpt-step-20"
+
+    def likely(model: str) -> float:
+        """The log probability of the answer's first token, in nats: an adapter moves it where it acts."""
+        answer = client.chat.completions.create(**asked(model, logprobs=True))
+        assert answer.choices[0].logprobs is not None
+        assert answer.choices[0].logprobs.content
+        return answer.choices[0].logprobs.content[0].logprob
+
+    assert abs(likely(adapter) - likely("engine")) > 1e-3
     assert streamed(client, adapter) == said(client, adapter)
     with pytest.raises(openai.BadRequestError, match=" It was") as error:
         said(client, adapter, content="What is the capital of France?")
@@ -145,7 +153,8 @@ def test_an_adapter_that_acts_from_the_answer_on_is_served(
 def test_nothing_that_is_drawn_is_answered_by_a_5xx(
     path: str, stage: Stage, client: OpenAI, undisturbed: tuple[str, str]
 ) -> None:
-    """What the document allows and what it does not, to the engine itself, in answers of a few tokens."""
+    """What the document allows and what it does not, to the engine itself, in answers of a few tokens. Every second
+    request has words that a model can read: it is then about its other fields."""
     adapter = client.fine_tuning.jobs.retrieve(undisturbed[0]).fine_tuned_model
     operation = schemathesis.openapi.from_dict(create_app(Settings()).openapi())[path]["POST"]
     answered: Counter[int] = Counter()
@@ -156,6 +165,10 @@ def test_nothing_that_is_drawn_is_answered_by_a_5xx(
         def request(case: Any, pick: int) -> None:
             if isinstance(case.body, dict) and pick:
                 case.body |= {"model": adapter if pick % 2 else "engine"}
+                if pick > 3:
+                    case.body |= {"messages": asked("")["messages"]} if "chat" in path else {"prompt": ASKED}
+                    for name in ("tools", "tool_choice"):
+                        case.body.pop(name, None)
                 for name, most in (("max_tokens", 3), ("n", 2), ("max_completion_tokens", 3)):
                     if isinstance(case.body.get(name), int) and case.body[name] > most:
                         case.body[name] = most

@@ -117,3 +117,23 @@ def test_training_goes_on_beside_chats_and_comes_to_the_same(
         answers += 1
     assert answers > 0
     stage.whole(client, job_id)
+
+
+def test_a_step_that_raises_ends_every_stream_with_an_error_and_the_process(stage: Stage) -> None:
+    """No stream hangs and none ends as though it were whole; the worker was idle when it came to nothing."""
+    worker = stage.worker("engine", ONWARD_FAULT="serving_step:60:raise", **SERVES)
+    client, about = dialled(stage, worker), {"model": "base", "prompt": "The", "logit_bias": {"2": -100}}
+    create: Any = client.completions.create
+    streams = [create(**about, max_tokens=250, stream=True) for _ in range(2)]
+    for stream in streams:
+        with pytest.raises(openai.APIError) as error:
+            list(stream)
+        assert error.value.code == "engine_failed"
+    with pytest.raises(openai.APIError):
+        create(**about, max_tokens=2)
+    assert worker.died() == 1
+    with stage.factory.begin() as session:
+        row = session.scalars(select(WorkerRow).where(WorkerRow.pid == worker.pid)).one()
+    assert row.state == "gone"
+    assert row.reason == "engine: RuntimeError: ONWARD_FAULT at serving_step"
+    assert row.serving is None

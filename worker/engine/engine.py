@@ -27,7 +27,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import kernels, places, processor
+from worker.engine import kernels, places, processor, sampling
 from worker.engine.attending import Attending
 from worker.engine.attention import BranchAttention
 from worker.engine.depth import Depth
@@ -85,6 +85,7 @@ class Engine:
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
         self._take_attention()
         self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
+        sampling.install(self._runner)
         self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
         self.depth = Depth(self._runner.model)
@@ -182,7 +183,7 @@ class Engine:
         self,
         request: str,
         ids: Sequence[int],
-        sampling: vllm.SamplingParams,
+        drawn: vllm.SamplingParams,
         adapter: LoRARequest | None = None,
         start: int = 0,
         salt: str | None = None,
@@ -193,8 +194,8 @@ class Engine:
         self.owner.demand()
         prompt = tokens_input(list(ids), cache_salt=request if salt is None else salt)
         if adapter is not None:
-            adapter, sampling = self.places.worn(adapter, sampling, start)
-        self._llm.llm_engine.add_request(request, prompt, sampling, lora_request=adapter)
+            adapter, drawn = self.places.worn(adapter, drawn, start)
+        self._llm.llm_engine.add_request(request, prompt, drawn, lora_request=adapter)
 
     @property
     def runnable(self) -> bool:

@@ -96,6 +96,19 @@ def test_a_worker_that_fails_before_its_first_byte_is_not_noticed(anna, fleet, s
 
 
 @each
+def test_a_request_with_which_engines_fail_is_not_handed_round(factory, url, fleet, stream):
+    """It may be what they fail of: of a fleet two are asked, and the client does not repeat it."""
+    wires = [fleet.add() for _ in range(4)]
+    for wire in wires:
+        wire.act = lambda handler, _: handler.refuse(503, "engine_failed", "x", retry_after="1")
+    patient = client(factory, url, f"dangerous-{stream}").openai.with_options(max_retries=2)
+    with pytest.raises(openai.InternalServerError) as error:
+        patient.chat.completions.create(model=MODEL, messages=HI, stream=stream)
+    assert (error.value.status_code, error.value.code) == (500, "worker_failed")
+    assert sum(len(wire.seen) for wire in wires) == 2
+
+
+@each
 def test_a_frozen_worker_is_left_for_another(anna, fleet, stream):
     frozen, good = fleet.add(queued_tokens=0), fleet.add(queued_tokens=1000)
     frozen.frozen.set()

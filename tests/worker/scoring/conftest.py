@@ -19,6 +19,7 @@ MODELS = {
     "qwen2": ("qwen2", True),
 }
 SLOTS, MAX_TOKENS, SERVE_SLOTS = 3, 160, 3
+SERVE_CACHE = 2048  # tokens: more requests can run than vLLM has room for runs of theirs, and not so many as may come
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,13 @@ def open_pair(path: Path) -> Iterator[Pair]:
     torch.set_num_threads(1)  # tiny models; and vLLM forbids setting it later
     oracle = TorchScorer(path)
     scorer = EngineScorer(
-        path, slots=SLOTS, max_rank=8, max_tokens=MAX_TOKENS, serve_slots=SERVE_SLOTS, serve_tokens=MAX_TOKENS
+        path,
+        slots=SLOTS,
+        max_rank=8,
+        max_tokens=MAX_TOKENS,
+        serve_slots=SERVE_SLOTS,
+        serve_tokens=MAX_TOKENS,
+        serve_cache=SERVE_CACHE,
     )
     yield Pair(path, linears(path), scorer, oracle)
     scorer.close()

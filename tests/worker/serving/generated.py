@@ -24,12 +24,13 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class Asked:
-    """`count` greedy tokens after `ids`, end of text ignored."""
+    """`count` tokens after `ids`, end of text ignored: greedy, or with a `seed` drawn."""
 
     ids: tuple[int, ...]
     wearable: Wearable | None = None
     count: int = 24
     salt: str | None = None
+    seed: int | None = None
 
     @property
     def start(self) -> int:
@@ -52,7 +53,8 @@ def invoked(rng: np.random.Generator, before: int, invocation: Sequence[int], af
 def admitted(engine: Engine, asked: Asked) -> str:
     """The request, queued under a name of its own; its adapter taken."""
     name = f"asked-{next(_numbers)}"
-    sampling = SamplingParams(max_tokens=asked.count, temperature=0, ignore_eos=True)
+    drawn = {"temperature": 0.0} if asked.seed is None else {"temperature": 1.0, "seed": asked.seed}
+    sampling = SamplingParams(max_tokens=asked.count, ignore_eos=True, **drawn)
     adapter = None
     if asked.wearable is not None:
         adapter = take(engine, asked.wearable)

@@ -1,5 +1,6 @@
 """How answers end before their end: what they held is given back, counted, and nobody else notices."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -100,21 +101,20 @@ def test_clients_that_leave_before_the_first_token_and_while_queued(house: House
 def test_a_reader_that_does_not_read_is_cut(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asks, "UNREAD", 8)
     before = aborts("slow_reader")
-    put: list[int] = []
-    give = asks.Stream.give
+    read, begun = asks.Stream.__anext__, []
 
-    def slow(stream: asks.Stream, output: Any, last: bool) -> bool:
-        """As if the loop could send nothing: what comes stays unread."""
-        put.append(len(stream._unread))
-        taken = give(stream, output, last)
-        stream._changed.clear()
-        return taken
+    async def stuck(stream: asks.Stream) -> Any:
+        """As where the connection takes no more after the first."""
+        if begun:
+            await asyncio.Event().wait()
+        begun.append(stream)
+        return await read(stream)
 
-    monkeypatch.setattr(asks.Stream, "give", slow)
+    monkeypatch.setattr(asks.Stream, "__anext__", stuck)
     line = opened_stream(house)
     until(lambda: aborts("slow_reader") == before + 1, "it is cut")
-    assert max(put) <= 8
-    monkeypatch.setattr(asks.Stream, "give", give)
+    assert len(begun[0]._unread) <= 8
+    monkeypatch.setattr(asks.Stream, "__anext__", read)
     line.settimeout(60)
     while line.recv(4096):
         pass

@@ -15,7 +15,7 @@ from db.contract.tokens import chat_template
 from db.contract.tokens.base_model import Base, load
 from db.settings import Settings
 from tests.worker.scoring.cases import INVOCATION, activated, layout, probe
-from tests.worker.scoring.conftest import Pair
+from tests.worker.scoring.conftest import MAX_TOKENS, Pair
 from tests.worker.serving.generated import Asked, Peft
 from tests.worker.serving.house import MESSAGES, House, opened
 from worker.serving.asks import ASKED, Ask
@@ -233,3 +233,18 @@ def test_an_adapter_that_never_acts_is_refused_by_the_text_it_wants(house: House
     said = peft.generated(Asked(tuple(prompt), worn, 8))
     if 2 not in said:
         assert answer.choices[0].text.rstrip(HALF) == base(house.pair).tokenizer.decode(said).rstrip(HALF)
+
+
+@ONE
+def test_a_seed_says_the_same_however_its_prompt_is_read(house: House) -> None:
+    """In two steps, the first sampled in vain; and in one, what came before found in the cache."""
+    about: Any = {"model": "base", "prompt": [7 + n % 400 for n in range(200)], "max_tokens": 16, "seed": 12}
+    answers = [house.dialled("chunks").completions.create(**about) for _ in range(2)]
+    cached = [
+        a.usage and a.usage.prompt_tokens_details and a.usage.prompt_tokens_details.cached_tokens for a in answers
+    ]
+    assert cached[0] == 0
+    assert 200 - (cached[1] or 0) <= MAX_TOKENS, "it was read in one step"
+    assert answers[0].choices[0].text == answers[1].choices[0].text
+    other = house.dialled("chunks").completions.create(**about | {"seed": 13})
+    assert other.choices[0].text != answers[0].choices[0].text

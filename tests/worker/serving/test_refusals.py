@@ -38,7 +38,7 @@ LOOP = {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref":
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 CHATS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"messages": [{"role": "user", "content": "long " * 1000}]}, "context_length_exceeded", None),
-    ({"messages": [{"role": "user", "content": "a b " * 120}]}, "context_length_exceeded", None),
+    ({"messages": [{"role": "user", "content": "a b " * 140}]}, "context_length_exceeded", None),
     ({"max_tokens": 250}, "context_length_exceeded", "max_tokens"),
     ({"max_completion_tokens": 10**9}, "invalid_value", "max_completion_tokens"),
     ({"temperature": 9}, "invalid_value", "temperature"),
@@ -115,7 +115,8 @@ def test_templates_that_break_are_the_conversations_fault(house: House, monkeypa
 def test_who_does_not_show_the_secret_gets_nothing_read(house: House) -> None:
     body = {"model": "base", "messages": MESSAGES}
     for wrong in ("", "Bearer", f"Bearer {SECRET}x", f"Basic {SECRET}", "Bearer \xe9"):
-        refused(house.posted(body, Authorization=wrong), 401, "invalid_api_key")
+        if wrong.isascii():
+            refused(house.posted(body, Authorization=wrong), 401, "invalid_api_key")
         url, head = f"{house.url}/load", {"Authorization": wrong}
         refused(httpx.get(url, headers={k: v.encode("latin-1") for k, v in head.items()}), 401, "invalid_api_key")
     assert httpx.get(f"{house.url}/docs").status_code == 404

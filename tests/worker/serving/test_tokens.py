@@ -63,6 +63,18 @@ def test_scoring_between_the_steps_changes_no_token(pair: Pair, theirs: list[lis
     assert scored == [before] * 6
 
 
+def test_what_a_seed_draws_does_not_depend_on_how_its_prompt_is_read(pair: Pair) -> None:
+    """Of prompts shorter and longer than a step, which together are cut elsewhere than alone. A seed is drawn from for
+    what is kept: what vLLM throws away while a prompt is read is no token, and its draw ended the engine."""
+    rng = np.random.default_rng(5)
+    lengths = (20, MAX_TOKENS - 30, MAX_TOKENS + 20, 40)
+    asked = [Asked(prompt(rng, length), seed=seed) for seed, length in enumerate(lengths)]
+    alone = [served(pair.vllm.engine, [one])[0] for one in asked]
+    assert served(pair.vllm.engine, asked) == alone
+    assert served(pair.vllm.engine, asked[::-1]) == alone[::-1]
+    assert served(pair.vllm.engine, [Asked(asked[2].ids, seed=9)]) != [alone[2]], "a seed must matter"
+
+
 def test_a_later_start_shares_what_lies_before_the_earlier_one_and_no_more(pair: Pair) -> None:
     """A conversation's next turn: what was the answer is now before the last invocation, and wears nothing. Its tokens
     are in the prefix cache, as the adapter had them. What was before the first invocation is there as the base's: for

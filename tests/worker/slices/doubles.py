@@ -85,7 +85,9 @@ class Bowl:
     holds trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
 
     capacity = 16
-    rate: float | None = None  # as MeteredScorer has it
+    rate: float | None = None  # these three as MeteredScorer has them
+    stood = 0.0
+    serving_since: float | None = None
 
     def __init__(self, wave: int = 1 << 30) -> None:
         self.whole = True
