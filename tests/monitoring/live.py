@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from openai import OpenAI
+from openai import ConflictError, OpenAI
 
 from db.tenant import keys
 from tests.bases import tiny
@@ -69,10 +69,16 @@ class Live:
             assert part.model
         assert chats.create(model=model, messages=HI, max_tokens=8).usage
 
+    def chat_live(self, tenant_class: str, job: str) -> None:
+        """With the job as it is now, once it has taken a step."""
+        onward: Any = (self.clients[tenant_class].fine_tuning.jobs.retrieve(job).model_extra or {})["onward"]
+        if onward["live_model"] is not None:
+            with suppress(ConflictError):  # not yet
+                self.chat(tenant_class, onward["live_model"])
+
     def work(self, enough: Callable[[], bool], every: float = 2.0) -> None:
-        """Tenants in turn submit short jobs of both activations, watch them, and chat with the base and with their jobs
-        as they are, beside one long job of each; until it is `enough`, asked once every tenant had a turn of each
-        kind."""
+        """Tenants in turn submit short jobs of both activations, watch them, and chat with the base and with
+        their long jobs as they train; until it is `enough`, asked once every tenant had a turn of each kind."""
         long = {name: self.submit(name, 200_000, seed=1) for name in CLASSES}
         kinds: tuple[dict[str, object], ...] = ({}, ANSWER)
         turns = itertools.cycle(itertools.product(kinds, CLASSES))
@@ -82,8 +88,9 @@ class Live:
             job, seed = self.submit(name, 40, seed=seed, **kind), seed + 1
             due = time.monotonic() + every
             while time.monotonic() < due:
-                found = self.clients[name].fine_tuning.jobs.retrieve(job)
-                self.chat(name, found.fine_tuned_model or MODEL)
+                self.clients[name].fine_tuning.jobs.retrieve(job)
+                self.chat(name, MODEL)
+                self.chat_live(name, long[name])
                 self.clients[name].fine_tuning.jobs.list_events(job)
                 time.sleep(0.2)
         self.busy_until = time.time()

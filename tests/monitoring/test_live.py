@@ -32,13 +32,15 @@ def complete(made: Live) -> bool:
 
 
 def enough(made: Live, now: float) -> bool:
-    """Every class has scored a fair number of tokens, and prompts were found again."""
+    """Every class has scored a fair number of tokens, prompts were found again, and jobs were chatted with."""
     tokens = prometheus.over(
         made.prometheus, "sum by (tenant_class) (onward_scored_tokens_total)", made.began, now, 1.0
     )
     found = prometheus.over(made.prometheus, 'onward_prompts_total{outcome="found"}', made.began, now, 1.0)
+    worn = prometheus.over(made.prometheus, "onward_serve_adapters_made_total", made.began, now, 1.0)
     busy = {s.labels["tenant_class"] for s in tokens if s.points[-1][1] > 1000}
-    return busy == set(CLASSES) and any(s.points[-1][1] > 100 for s in found)
+    chatted = sum(s.points[-1][1] for s in worn) > 5
+    return busy == set(CLASSES) and chatted and any(s.points[-1][1] > 100 for s in found)
 
 
 def rules(made: Live) -> list[dict[str, str]]:
