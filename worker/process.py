@@ -69,10 +69,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         scorer, about = opens(settings, base)
         beats.rate = lambda: scorer.rate
         serving = _serving(settings, base, scorer, factory, beats)
-        with factory.begin() as session:
-            workers.beat(
-                session, worker_id, state="ready", capacity=scorer.capacity, about=about, serving=beats.serving()
-            )
+        _offer(factory, worker_id, scorer, about, beats)
         receipts = _receipts(base, about, secret)
         restorer = Restorer(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, base, worker_id)
         restorer.start()
@@ -80,11 +77,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
             settings, base, scorer, factory, worker_id, beats, ring, _give_up, progress, stores, receipts,
             wake=restorer.wake,
         )  # fmt: skip
-        metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
-        metrics.engine_ready.labels(base.name).set(1)
-        metrics.say_build(about)
-        progress.ready.set()
-        log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
+        _say_ready(context, about, time.perf_counter() - started)
         return _serve(app, context, serving)
     finally:
         if serving is not None:
@@ -92,6 +85,23 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         keeper.stop()
         beats.stop()
         _sign_off(factory, worker_id, beats.out)
+
+
+def _offer(
+    factory: sessionmaker[Session], worker_id: str, scorer: MeteredScorer, about: dict[str, Any], beats: Heartbeat
+) -> None:
+    """The row says what this worker takes, and what it serves."""
+    capacity, told = scorer.capacity, beats.serving()
+    with factory.begin() as session:
+        workers.beat(session, worker_id, state="ready", capacity=capacity, about=about, serving=told)
+
+
+def _say_ready(context: Context, about: dict[str, Any], seconds: float) -> None:
+    metrics.engine_start_seconds.labels(context.model).set(seconds)
+    metrics.engine_ready.labels(context.model).set(1)
+    metrics.say_build(about)
+    context.progress.ready.set()
+    log.info("ready", worker=context.worker_id, capacity=context.scorer.capacity, **about)
 
 
 def _registered(session: Session, model: str, settings: WorkerSettings) -> str:

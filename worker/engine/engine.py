@@ -27,9 +27,8 @@ from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.forward_context import override_forward_context, set_forward_context
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
-from vllm.v1.engine.llm_engine import LLMEngine
 
-from worker.engine import kernels, places, processor, seeds
+from worker.engine import kernels, places, processor
 from worker.engine.attention import BranchAttention
 from worker.engine.lora import Worn
 from worker.engine.owner import Owner
@@ -69,13 +68,13 @@ class Engine:
         self._llm = start(
             path, of, dtype=dtype, max_rank=max_rank, max_tokens=max_tokens, serve_slots=serve_slots, name=name
         )
-        self._runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+        self.served = self._llm.llm_engine  # for what serves through it, on this thread
+        self._runner = self.served.model_executor.driver_worker.worker.model_runner
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
         self._take_attention()
         self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
         self.modules = self.places.modules
-        seeds.install(self._runner)
         kernels.use(self._runner.model, self.device)
 
     def _take_attention(self) -> None:
@@ -198,11 +197,6 @@ class Engine:
         self.owner.demand()
         return list(self._llm.llm_engine.step())
 
-    @property
-    def served(self) -> LLMEngine:
-        """vLLM's own engine, for what serves through it on this thread."""
-        return self._llm.llm_engine
-
     def versions(self) -> dict[str, str]:
         return {"vllm": vllm.__version__, "torch": torch.__version__}
 
@@ -210,7 +204,7 @@ class Engine:
         """Give back the model, its memory and the process group; another engine may be started afterwards."""
         self.owner.demand()
         self._llm.llm_engine.engine_core.shutdown()
-        del self._llm, self._runner, self._config, self._group, self._layers, self._lora, self._scratch, self._builder
+        del self._llm, self.served, self._runner, self._config, self._group, self._layers, self._scratch, self._builder
         cleanup_dist_env_and_memory()
         gc.collect()
 

@@ -17,7 +17,7 @@ from vllm import SamplingParams
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.request import LoRARequest
 
-from worker.engine import activation, lora
+from worker.engine import activation, lora, seeds
 from worker.engine.lora import GroupedLora, Pairs
 from worker.types import Wearable
 
@@ -152,4 +152,5 @@ def install(runner: Any, pause: Callable[[], None], demand: Callable[[], None]) 
     manager = runner.lora_manager._adapter_manager
     shared, stacks = lora.install(manager, runner.device, pause)
     activation.install(runner)
+    seeds.install(runner)
     return shared, Places(manager, shared, stacks, demand)
