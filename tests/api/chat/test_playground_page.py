@@ -14,6 +14,7 @@ MARKUP = "<img src=x onerror=alert(1)>"
 @pytest.fixture
 def playground(page):
     page.goto(f"{page.root}playground")
+    page.locator("select").first.select_option(MODEL)
     page.get_by_label("Message", exact=True).fill("yes or no?")
     return page
 
