@@ -90,7 +90,7 @@ def test_an_answer_is_what_transformers_and_peft_say(house: House) -> None:
         assert answer.model == ("tiny" if wearable is None else worn.name)
         answers.append(content(answer))
     assert answers[0] != answers[1], "the adapter must matter"
-    assert house.serving.load["held"] == [worn.name]
+    assert worn.name in house.serving.load["held"]  # the engine is the session's: others may have worn theirs
     house.rested()
     assert house.taken == ()
 
