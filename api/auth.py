@@ -14,7 +14,8 @@ from db.tenant import keys
 
 bearer = HTTPBearer(auto_error=False, description="A key as `onward keys create` prints it: sk-onward-…")
 READS = frozenset(("GET", "HEAD", "OPTIONS"))
-CHATS = frozenset(("/v1/chat/completions", "/v1/completions", "/console/chat"))
+CHATS = frozenset(("/v1/chat/completions", "/v1/completions"))
+SPEAKS = CHATS | {"/console/chat"}  # what serves, the console's way to it among them
 # To read these is part of serving: who may ask sees what there is to ask, and the page to do it from.
 MODELS = ("/v1/models", "/console/playground", "/console/static")
 DOORS = frozenset(("/console/login", "/console/logout"))  # any good key may come and go
@@ -62,7 +63,7 @@ def _looked_up(request: Request, secret: str, digest: bytes, context: Context) -
         with context.sessions.begin() as session:
             return keys.authenticate(session, secret)
 
-    return context.memory.through(("key", digest), read) if _path(request) in CHATS else read()
+    return context.memory.through(("key", digest), read) if _path(request) in SPEAKS else read()
 
 
 def _path(request: Request) -> str:
@@ -74,7 +75,7 @@ def needed(method: str, path: str) -> frozenset[keys.Right]:
     """Of a key's rights, those of which one is enough here."""
     if path in DOORS:
         return keys.WHOLE
-    if path in CHATS:
+    if path in SPEAKS:
         return frozenset(("serve",))
     if method in READS:
         return frozenset(("read", "serve") if path.startswith(MODELS) else ("read",))

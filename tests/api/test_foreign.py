@@ -234,4 +234,4 @@ def test_the_same_names_open_everything_to_their_own_tenant(factory, document, h
             if answer.is_success and name in filled:
                 opened.add(path)
     wanted = {path for path, verbs in document["paths"].items() if "get" in verbs and "{" in path}
-    assert opened == wanted
+    assert opened == {path for path in wanted if "/profiles/" not in path}  # those are of no tenant: anybody's
