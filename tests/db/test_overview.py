@@ -81,4 +81,4 @@ def test_jain_is_its_formula(shares):
 
 
 def test_the_schema_is_at_the_codes_head(session, empty_database_url):
-    assert current(session.connection()) == head() == "0013"
+    assert current(session.connection()) == head() == "0015"
