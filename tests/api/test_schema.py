@@ -98,7 +98,7 @@ class Chain:
     url: str
     who: Client
     known: dict[str, list[str]] = field(
-        default_factory=lambda: {"file_id": [], "job_id": [], "upload_id": [], "name": [MODEL]}
+        default_factory=lambda: {"file_id": [], "job_id": [], "upload_id": [], "sha256": [], "name": [MODEL]}
     )
 
     def step(self, data: st.DataObject, path: str, method: str) -> None:
