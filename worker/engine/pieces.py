@@ -12,9 +12,11 @@ import torch
 
 from worker.engine.lora import GroupedLora
 
-TOKENS = (
-    5  # through all linears: a tenth of what a short prompt takes, and so the longest that it need wait for a piece
-)
+# Through all linears: a tenth of what a short prompt takes, and so the longest that it need wait for a piece.
+TOKENS = 5
+# Multiplications, a millisecond of a core or two: what takes no longer is no stretch, and is left whole. So on a base of
+# some million parameters a row's loss depends on nobody that shares its wave, to the bit, where cuts fall by place.
+FLOOR = 1 << 25
 LEAST = 16  # rows: a product of fewer costs a quarter more a row and above (bench/NOTES.md)
 
 
@@ -23,7 +25,7 @@ class Pieces:
 
     def __init__(self, lora: GroupedLora, linears: Mapping[str, tuple[int, int]]) -> None:
         self._lora = lora
-        self._work = TOKENS * sum(i * o for i, o in linears.values())
+        self._work = max(FLOOR, TOKENS * sum(i * o for i, o in linears.values()))
 
     def rows(self, size: int) -> int:
         """How many rows of a product with `size` multiplications each are a piece."""

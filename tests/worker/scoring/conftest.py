@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.worker.scoring.cases import linears
+from worker.engine import pieces
 from worker.oracle.torch_scorer import TorchScorer
 from worker.scoring.engine_scorer import EngineScorer
 from worker.types import Module
@@ -31,18 +33,21 @@ class Pair:
 
 
 def open_pair(path: Path) -> Iterator[Pair]:
-    """Both, until the generator is closed."""
+    """Both, until the generator is closed. The model is so small that its products would be left whole: here they are
+    cut as a large one's are."""
     torch.set_num_threads(1)  # tiny models; and vLLM forbids setting it later
     oracle = TorchScorer(path)
-    scorer = EngineScorer(
-        path,
-        slots=SLOTS,
-        max_rank=8,
-        max_tokens=MAX_TOKENS,
-        serve_slots=SERVE_SLOTS,
-        serve_tokens=MAX_TOKENS,
-        serve_cache=SERVE_CACHE,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "FLOOR", 0)
+        scorer = EngineScorer(
+            path,
+            slots=SLOTS,
+            max_rank=8,
+            max_tokens=MAX_TOKENS,
+            serve_slots=SERVE_SLOTS,
+            serve_tokens=MAX_TOKENS,
+            serve_cache=SERVE_CACHE,
+        )
     yield Pair(path, linears(path), scorer, oracle)
     scorer.close()
     oracle.close()
