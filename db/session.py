@@ -2,10 +2,15 @@
 
 from functools import lru_cache
 
-from sqlalchemy import Engine, create_engine, make_url
+from psycopg import Connection as PgConnection
+from psycopg.errors import IdleInTransactionSessionTimeout
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 CONNECT_SECONDS = 5
+IDLE_SECONDS = 60  # between two statements of a transaction; who administers the database may have set it otherwise
 
 
 def normal_url(url: str) -> str:
@@ -23,8 +28,12 @@ def as_role(url: str, role: str, password: str, database: str | None = None) -> 
 
 
 def make_engine(url: str, pool_size: int = 10) -> Engine:
-    """A pooled engine that notices connections a database restart has cut, before a transaction is put on one."""
-    return create_engine(
+    """A pooled engine that notices connections a database restart has cut, before a transaction is put on one.
+
+    A transaction that says nothing for IDLE_SECONDS is over, and its next statement raises OperationalError: who is cut
+    off in the middle of one, or stands still, keeps no row from others for longer.
+    """
+    engine = create_engine(
         make_url(normal_url(url)),
         pool_pre_ping=True,
         hide_parameters=True,  # a failed statement must not put a tenant's bytes into a log
@@ -41,9 +50,32 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
             "application_name": "onward",
         },
     )
+    event.listen(engine, "connect", _bound)
+    event.listen(engine, "handle_error", _as_lost)
+    return engine
 
 
 @lru_cache
 def sessions(url: str) -> sessionmaker[Session]:
     """The session factory of `url`, one engine a process. Rows stay readable after commit."""
     return sessionmaker(make_engine(url), expire_on_commit=False)
+
+
+def _bound(connection: PgConnection[object], _: object) -> None:
+    """By a statement, not a startup option: poolers refuse those. What a role, a database or the URL says stays."""
+    connection.autocommit = True
+    connection.execute(
+        "SELECT set_config(name, %s, false) FROM pg_settings"
+        " WHERE name = 'idle_in_transaction_session_timeout' AND setting = '0'",
+        [f"{IDLE_SECONDS}s"],
+    )
+    connection.autocommit = False
+
+
+def _as_lost(context: ExceptionContext) -> None:
+    """The driver counts it among internal errors; to who tries again it is a lost connection like any other."""
+    error = context.original_exception
+    if isinstance(error, IdleInTransactionSessionTimeout):
+        raise OperationalError(
+            context.statement, context.parameters, error, hide_parameters=True, connection_invalidated=True
+        ) from error

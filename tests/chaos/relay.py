@@ -18,6 +18,7 @@ class Relay:
         self._to = port
         self._open, self._over = threading.Event(), threading.Event()
         self._open.set()
+        self._last: bytes | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
 
@@ -32,6 +33,14 @@ class Relay:
 
     def cut(self) -> None:
         self._open.clear()
+
+    def cut_after(self, words: bytes) -> None:
+        """As `cut`, once a client has said this: what it said arrives, the answer does not."""
+        self._last = words
+
+    @property
+    def is_cut(self) -> bool:
+        return not self._open.is_set()
 
     def heal(self) -> None:
         self._open.set()
@@ -55,3 +64,6 @@ class Relay:
                         if not data:
                             return
                         ends[end].sendall(data)
+                        if self._last is not None and end is client and self._last in data:
+                            self._last = None
+                            self.cut()

@@ -4,11 +4,12 @@ import signal
 
 import pytest
 import redis
-from sqlalchemy import select, text, update
+from sqlalchemy import make_url, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from db import queue
 from db.ids import new_id
+from db.session import make_engine
 from db.sweep import sweep
 from db.tables import Job
 from db.worker import journal, leases
@@ -31,6 +32,28 @@ def ring(redis_url):
 def length(redis_url, model) -> int:
     with redis.Redis.from_url(redis_url) as client:
         return client.llen(queue.queue_name(model))
+
+
+def test_a_silent_transaction_lets_its_rows_go_and_is_a_lost_connection(urls, factory):
+    """Whoever is cut off in the middle of one, with no sign of it, must not hold a job's row for ever."""
+    with factory.begin() as session:
+        job = a_job(session, a_tenant(session))
+    short = make_url(urls.database_url).update_query_dict({"options": "-c idle_in_transaction_session_timeout=200ms"})
+    engine = make_engine(short.render_as_string(hide_password=False), pool_size=1)
+    row = select(Job.id).where(Job.id == job.id).with_for_update()
+    with engine.connect() as silent, factory.begin() as session:
+        silent.execute(row)
+        session.execute(text(f"SET LOCAL lock_timeout = '{HANG}s'"))
+        assert session.scalar(row) == job.id, "it was given, once the silent one was ended"
+        with pytest.raises(OperationalError) as lost:
+            silent.commit()
+        assert lost.value.connection_invalidated
+    engine.dispose()
+
+
+def test_no_transaction_may_be_silent_for_ever(factory):
+    with factory.begin() as session:
+        assert session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "1min"
 
 
 @pytest.mark.parametrize("how", ["restart_postgres", "kill_postgres"])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,9 +89,11 @@ class Process:
         return self.child.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL, also to one that is stopped. Nothing where it has ended."""
-        if self.alive:
-            self.send(signal.SIGKILL)
+        """SIGKILL, also to one that is stopped. Nothing where it has ended: of a forked one that is seen late, the fork
+        server reaps it first."""
+        with suppress(ProcessLookupError):
+            if self.alive:
+                self.send(signal.SIGKILL)
         self.child.wait(HANG)
 
     def send(self, number: signal.Signals) -> None:

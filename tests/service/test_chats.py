@@ -209,15 +209,12 @@ def test_a_worker_that_drains_ends_its_stream_and_another_answers(
     parts = [next(stream)]
     (leaves,) = [worker for worker in pair if worker.metric("onward_serve_running") > 0]
     (stays,) = [worker for worker in pair if worker is not leaves]
-    taken = [worker.metric("onward_serve_wait_seconds_count") for worker in (leaves, stays)]
+    taken = stays.metric("onward_serve_wait_seconds_count")
     leaves.send(signal.SIGTERM)
-    until(lambda: row(stage, leaves).state == "draining", "it has heard")
+    until(lambda: row(stage, leaves).state != "ready", "it has heard")  # and may be done with its stream at any time
     for _ in range(6):
         said(client, "engine")
-    assert leaves.alive, "it is not done with its stream"
-    assert leaves.metric("onward_serve_running") == 1
-    now = [worker.metric("onward_serve_wait_seconds_count") for worker in (leaves, stays)]
-    assert [a - b for a, b in zip(now, taken, strict=True)] == [0, 6]
+    assert stays.metric("onward_serve_wait_seconds_count") - taken == 6
     parts += list(stream)
     ends = [choice.finish_reason for part in parts for choice in part.choices if choice.finish_reason]
     assert ends == ["length"] * 16

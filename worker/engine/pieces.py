@@ -14,8 +14,8 @@ from worker.engine.lora import GroupedLora
 
 # Through all linears: a tenth of what a short prompt takes, and so the longest that it need wait for a piece.
 TOKENS = 5
-# Multiplications, a millisecond of a core or two: what takes no longer is no stretch, and is left whole. So on a base of
-# some million parameters a row's loss depends on nobody that shares its wave, to the bit, where cuts fall by place.
+# Multiplications, a millisecond of a core or two: what takes no longer is no stretch, and is left whole. So on a base
+# of some million parameters a row's loss depends on nobody that shares its wave, to the bit, where cuts fall by place.
 FLOOR = 1 << 25
 LEAST = 16  # rows: a product of fewer costs a quarter more a row and above (bench/NOTES.md)
 

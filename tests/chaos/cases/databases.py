@@ -18,22 +18,26 @@ from tests.chaos.relay import Relay
 from tests.ports import free_port
 from tests.waiting import until
 
+LOCK = b"FOR NO KEY UPDATE OF jobs"  # a worker's first words in a transaction that writes a job's journal
+IDLE = "idle_in_transaction_session_timeout=5s"  # a minute, where nobody says otherwise
 SPARE = 64 * 2**20  # bytes that a database has left on its disk before it is filled: four segments of its log
 
 
 def partition(ground: Ground) -> Iterator[Claim]:
-    """16: a worker cut off from the database without a sign loses its job to another, and is refused when back."""
+    """16: a worker cut off from the database without a sign, holding its job's row, loses the job to another, and is
+    refused when back."""
     bystander = ground.tenant("bystander")
     with Relay(ground.fleet.embedded.postgres.port) as relay:
         direct = make_url(ground.fleet.urls.worker_url)
-        through = direct.set(port=relay.port).render_as_string(hide_password=False)
+        through = direct.set(port=relay.port).update_query_dict({"options": f"-c {IDLE}"})
+        through = through.render_as_string(hide_password=False)
         far, near = ground.post(ONWARD_DATABASE_URL=through), ground.post()
         with ground.crew(far):
-            job = ground.submit(bystander, steps=400)
-            ground.at(job, 10)
             cut_off = far.process
             assert cut_off is not None
-            relay.cut()
+            relay.cut_after(LOCK)
+            job = ground.submit(bystander, steps=400)
+            yield Claim("it is cut off with the job's row in its hands", within(lambda: relay.is_cut), "")
             left = ground.fleet.job(job).step
             ground.fleet.posts.append(near)
             try:
