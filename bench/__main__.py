@@ -15,7 +15,7 @@ from typing import Any
 from bench.report import table
 from bench.report.measure import RESULTS, machine
 
-SECTIONS = ("replay", "compare", "quality", "memory", "first step", "service", "api")
+SECTIONS = ("replay", "compare", "quality", "memory", "first step", "service", "api", "serving")
 QUICK_SECTIONS = ("compare", "service")
 QUICK = ("sentences", "32 jobs", "sentences, answer")  # workloads
 MEMORY = ("sentences", "reviews", "reviews, answer")
@@ -79,6 +79,7 @@ def main() -> None:
         "quality": quality,
         "memory": memory,
         "first step": served,
+        "serving": chats,
     }
     for name, measure in sections.items():
         if name in bench.only or (measure is served and {"service", "api"} & set(bench.only)):
@@ -151,6 +152,14 @@ def served(bench: Bench) -> None:
             scorer.close()
         if "api" in bench.only:
             bench.keep("api", service.api_under_load(stack, client, base, queued))
+
+
+def chats(bench: Bench) -> None:
+    """Chats beside training, of a service of its own."""
+    from bench.sections.serving import section
+
+    rounds, requests = (2, 12) if bench.quick else (5, 100)
+    bench.keep("serving", section(_demo(bench), rounds, requests, lambda line: print(line, flush=True)))
 
 
 def _demo(bench: Bench) -> Any:
