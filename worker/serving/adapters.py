@@ -17,6 +17,7 @@ from worker.serving.kept import Kept
 from worker.serving.making import Made, Unknown
 from worker.types import Wearable
 
+AHEAD = 256  # steps: of a job that is trained here, a point in so many is kept, for its checkpoints to be made from
 NAME = re.compile(r"([a-z]+-[a-z0-9]{1,64})@(0|[1-9]\d{0,8})")
 
 
@@ -31,14 +32,15 @@ def named(job_id: str, step: int) -> str:
 
 
 class Adapters:
-    """At most `budget` bytes of them in memory, and of the points that a next step of a job that is being trained is
-    replayed from. Any thread may ask; it waits for what it asks for, which may take minutes: never the engine's."""
+    """At most `budget` bytes of them in memory, and of the points that steps of jobs are replayed from: of a job that
+    is trained here the newest, and one in AHEAD steps before it. Any thread may ask; it waits for what it asks for,
+    which may take minutes: never the engine's."""
 
     def __init__(self, maker: Makes, budget: int) -> None:
         self._maker = maker
         self._lock = threading.Lock()
         self._worn: Kept[Wearable] = Kept(budget * 3 // 4)
-        self._points: Kept[Point] = Kept(budget - budget * 3 // 4)  # by job
+        self._points: Kept[Point] = Kept(budget - budget * 3 // 4)  # by job the newest, and by the step of a mark
         self._making: dict[str, Future[Wearable]] = {}
         self.made = 0
 
@@ -67,7 +69,7 @@ class Adapters:
     def offer(self, job_id: str, point: Point) -> None:
         """The point of a job's last committed step, from whoever trains it: nothing of it needs to be replayed."""
         with self._lock:
-            self._points.put(job_id, point, size(point))
+            self._keep(job_id, point)
 
     def held(self) -> tuple[str, ...]:
         """Names of those in memory, the one unused longest first."""
@@ -78,13 +80,14 @@ class Adapters:
         """Its tenant has deleted it."""
         with self._lock:
             self._points.drop(job_id)
-            for name in self._worn.names():
-                if name.startswith(f"{job_id}@"):
-                    self._worn.drop(name)
+            for kept in (self._points, self._worn):
+                for name in kept.names():
+                    if name.startswith(f"{job_id}@"):
+                        kept.drop(name)
 
     def _make(self, name: str, job_id: str, step: int, making: Future[Wearable]) -> None:
         with self._lock:
-            near = self._points.get(job_id)
+            near = self._near(job_id, step)
         try:
             made = self._maker.make(job_id, step, near)
             wearable = Wearable(name, made.layout, made.params)
@@ -97,9 +100,25 @@ class Adapters:
             del self._making[name]
             self.made += 1
             self._worn.put(name, wearable, made.params.nbytes)
-            if made.point is not None and (near is None or made.point.state.step > near.state.step):
-                self._points.put(job_id, made.point, size(made.point))
+            if made.point is not None:
+                self._keep(job_id, made.point)
         making.set_result(wearable)
+
+    def _keep(self, job_id: str, point: Point) -> None:
+        """As the newest, where it is, and as the first of its mark."""
+        newest, mark = self._points.get(job_id), named(job_id, point.state.step // AHEAD)
+        if newest is None or point.state.step > newest.state.step:
+            self._points.put(job_id, point, size(point))
+        if point.state.step >= AHEAD and self._points.get(mark) is None:
+            self._points.put(mark, point, size(point))
+
+    def _near(self, job_id: str, step: int) -> Point | None:
+        """The furthest point at hand that is not after `step`."""
+        newest = self._points.get(job_id)
+        if newest is None or newest.state.step <= step:
+            return newest
+        marks = [self._points.get(named(job_id, step // AHEAD - back)) for back in (0, 1)]
+        return next((point for point in marks if point is not None and point.state.step <= step), None)
 
 
 def size(thing: Any) -> int:

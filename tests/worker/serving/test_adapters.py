@@ -8,7 +8,7 @@ import pytest
 
 from tests.waiting import HANG, until
 from worker.runs.replay import Point
-from worker.serving.adapters import Adapters, named, size
+from worker.serving.adapters import AHEAD, Adapters, named, size
 from worker.serving.kept import Kept
 from worker.serving.making import Made, Unknown
 from worker.serving.starts import start
@@ -96,7 +96,7 @@ def test_a_next_step_starts_at_the_furthest_point_that_was_made(maker):
     for step in (5, 3, 6):
         adapters.get(f"ftjob-a@{step}")
     adapters.get("ftjob-b@1")
-    assert maker.asked == [("ftjob-a", 5, None), ("ftjob-a", 3, 5), ("ftjob-a", 6, 5), ("ftjob-b", 1, None)]
+    assert maker.asked == [("ftjob-a", 5, None), ("ftjob-a", 3, None), ("ftjob-a", 6, 5), ("ftjob-b", 1, None)]
 
 
 def test_what_is_trained_here_is_offered_and_the_newest_is_where_the_next_starts(maker):
@@ -105,6 +105,22 @@ def test_what_is_trained_here_is_offered_and_the_newest_is_where_the_next_starts
         adapters.offer("ftjob-a", Point(np.full(SHAPE.size, step, np.float32), mezo.State(step)))
     adapters.get("ftjob-a@9")
     assert maker.asked == [("ftjob-a", 9, 9)]
+
+
+def test_checkpoints_of_a_job_that_is_trained_here_start_at_points_kept_on_its_way(maker):
+    adapters = Adapters(maker, 1 << 20)
+    for step in range(40, 6 * AHEAD, 40):  # as commits come
+        adapters.offer("ftjob-a", Point(np.full(SHAPE.size, step, np.float32), mezo.State(step)))
+    for step in (5 * AHEAD, 3 * AHEAD + 1, 2 * AHEAD - 1, 30):
+        adapters.get(f"ftjob-a@{step}")
+    starts = [near for _, _, near in maker.asked]
+    assert starts[-1] is None
+    for _, step, near in maker.asked[:-1]:
+        assert near is not None
+        assert 0 <= step - near < AHEAD + 40
+    adapters.forget("ftjob-a")
+    adapters.get(f"ftjob-a@{5 * AHEAD}")
+    assert maker.asked[-1][2] is None
 
 
 def test_what_its_tenant_deleted_is_forgotten(maker):
