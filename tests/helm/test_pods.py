@@ -188,7 +188,8 @@ def test_worker_settings_are_accepted(objects, monkeypatch):
             settings = WorkerSettings()
         assert settings.models.keys() == {settings.model}
         assert settings.worker_metrics_port == 9100
-        assert spec["terminationGracePeriodSeconds"] >= math.ceil(settings.slice_seconds) + 5
+        drain = settings.serve_drain_seconds if settings.serve_port else 0
+        assert spec["terminationGracePeriodSeconds"] >= math.ceil(settings.slice_seconds) + 5 + drain
 
 
 def test_selectors(objects):

@@ -177,7 +177,7 @@ def test_who_meets_whom(whole: dict[str, Any]) -> None:
 
 
 def test_there_is_time_to_stop(whole: dict[str, Any]) -> None:
-    assert whole["worker"]["stop_grace_period"] == whole["worker-gpu"]["stop_grace_period"] == "1m0s"
+    assert whole["worker"]["stop_grace_period"] == whole["worker-gpu"]["stop_grace_period"] == "1m20s"
     for name in OURS:  # as process 1 without a handler, a process would not be ended by SIGTERM
         assert whole[name]["init"] is True
 

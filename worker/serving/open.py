@@ -78,7 +78,8 @@ class Serving:
         self._makers = ThreadPoolExecutor(MAKERS, thread_name_prefix="adapters")
         self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._server = Server(application(self, secret), settings.serve_port)
-        self._url = f"http://{settings.serve_address or socket.gethostname()}:{self._server.port}"
+        at = settings.serve_address or socket.gethostname()
+        self._url = f"http://{f'[{at}]' if ':' in at else at}:{self._server.port}"
         owner.serve(self._client.desk)
 
     def start(self) -> None:

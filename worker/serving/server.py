@@ -19,7 +19,9 @@ class Server(threading.Thread):
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         super().__init__(name="serving", daemon=True)
-        self._socket = socket.create_server(("", port), backlog=512)
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        self._socket = socket.create_server(("", port), family=family, backlog=512, dualstack_ipv6=both)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app, loop="asyncio", lifespan="off", log_config=None, access_log=False, server_header=False,

@@ -91,7 +91,7 @@ class House:
 def opened(pair: Pair, **settings: Any) -> Iterator[House]:
     """Serving on the pair's engine, which afterwards serves nobody."""
     engine, closet = pair.vllm.engine, Closet()
-    about = WorkerSettings(model="tiny", serve_address="127.0.0.1", **settings)
+    about = WorkerSettings(model="tiny", **{"serve_address": "127.0.0.1", **settings})
     ended: list[BaseException] = []
     serving = Serving(about, SECRET, "tiny", engine, Adapters(closet, 64 << 20), ended.append)
     serving.start()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,6 +94,17 @@ def test_an_answer_is_what_transformers_and_peft_say(house: House) -> None:
     assert worn.name in house.serving.load["held"]  # the engine is the session's: others may have worn theirs
     house.rested()
     assert house.taken == ()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@ONE
+def test_it_is_dialled_by_either_kind_of_address(pair: Pair) -> None:
+    for address, host in (("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")):
+        with opened(pair, serve_address=address) as house:
+            assert house.url.startswith(f"http://{host}:")
+            about: Any = {"model": "base", "messages": MESSAGES, "max_tokens": 1}
+            assert house.dialled().chat.completions.create(**about).choices[0].finish_reason
+            house.rested()
 
 
 @ONE
