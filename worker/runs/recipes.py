@@ -108,6 +108,10 @@ def _asked(spec: JobSpec, layout: Layout, profile: bytes | None) -> Method[Any]:
 def _shaped(m: Blockwise | Lezo | SparseMezo | Dizo, spec: JobSpec, layout: Layout) -> Method[Any]:
     entries = mezo.AdapterSpace(layout, spec.seed)
     match m.name:
+        case "blockwise" if m.together:
+            weighing = Estimator(m.estimator, m.eps, m.queries * m.blocks)
+            each = blockwise.EachSpace(entries, m.blocks)
+            return blockwise.summed(_descent(m, spec, each, Sgd(), parts.halves(m, layout), weighing), m.blocks)
         case "blockwise":
             shape = _then(parts.halves(m, layout), blockwise.Blocks(layout, m.blocks))
             return _descent(m, spec, entries, Sgd(), shape)

@@ -80,6 +80,12 @@ def test_a_seed_that_was_asked_for_stays(facts: Facts):
         ({"method": "blockwise", "blocks": 5}, ("onward.blocks", "invalid_value")),
         ({"method": "blockwise", "blocks": 0}, ("onward.blocks", "invalid_value")),
         ({"method": "blockwise", "optimizer": "momentum"}, ("onward.optimizer", "invalid_value")),
+        (
+            {"method": "blockwise", "together": True, "estimator": "population", "queries": 4},
+            ("onward.estimator", "invalid_value"),
+        ),
+        ({"method": "blockwise", "together": True, "blocks": 5, "queries": 64}, ("onward.blocks", "invalid_value")),
+        ({"together": True}, ("onward.together", "invalid_value")),
         ({"method": "lezo", "density": 0.24}, ("onward.density", "invalid_value")),
         ({"method": "lezo", "density": 0.0}, ("onward.density", "invalid_value")),
         ({"method": "lezo", "density": 1e-4, "by": "entries"}, ("onward.density", "invalid_value")),
@@ -190,6 +196,7 @@ def test_what_does_not_go_with_the_adapter_s_modules_is_said(facts: Facts, asked
     "asked",
     [
         {"method": "blockwise", "blocks": 4},
+        {"method": "blockwise", "blocks": 4, "together": True, "queries": 2},
         {"method": "lezo", "density": 0.25},
         {"method": "lezo", "density": 0.25, "by": "entries"},
         {"method": "sparse_mezo"},
@@ -201,7 +208,8 @@ def test_what_goes_with_them_is_admitted_and_priced_by_the_most(facts: Facts, as
     found = decided(replace(facts, limits=replace(facts.limits, step_tokens=10_000)), **asked)
     assert isinstance(found, Admitted), found
     assert found.price == price(found.spec, PLAIN[0].counts, PLAIN[1].counts)
-    assert found.spec.method.probes == (22 if found.spec.method.name == "dizo" else 2)
+    asks = {"dizo": 2 + 2 * 10, "blockwise": 2 * 2 * 4 if asked.get("together") else 2}
+    assert found.spec.method.probes == asks.get(found.spec.method.name, 2)
 
 
 def test_anchor_rows_are_of_those_trained_on(facts: Facts):

@@ -72,6 +72,9 @@ METHODS = {
     ),
     "mezo, A later": case("af3bcb7890f9f635", "mezo", 0.005, a_factor=0.5, a_from=20, weight_decay=0.01),
     "blockwise": case("95cd3ed52e0ce20f", "blockwise", 0.005, blocks=1),  # MeZO's, to the bit
+    "blockwise together": case(
+        "1caf954ea8804c5e", "blockwise", 0.005, blocks=1, together=True, queries=2, a_factor=0.5
+    ),
     "lezo entries": case("b2d021c6c61efaed", "lezo", 0.01, by="entries", density=0.5, mask_every=3),
     "sparse_mezo": case("d688b703cacd7c52", "sparse_mezo", 0.01, density=0.5, mask_every=8, queries=2),
     "dizo": case(

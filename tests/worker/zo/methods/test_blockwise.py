@@ -53,6 +53,46 @@ def test_equals_its_formula(blocks):
     np.testing.assert_allclose(params, theta, atol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", ["two_point", "one_sided"])
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_all_blocks_in_one_step_equal_their_formula(blocks, estimator):
+    """theta <- (1 - eta wd) theta - eta sum_b mean_q c_bq z_bq, each z of a block alone, all probed at one theta."""
+    f, decay, queries = Quadratic(LAYOUT), 0.1, 2
+    about = {"blocks": blocks, "queries": queries, "together": True, "estimator": estimator, "weight_decay": decay}
+    method = made("blockwise", RATE, **about)
+    params, _, journal = run(method, f, 12)
+    theta = method.init()[0].astype(np.float64)
+    for step, told in enumerate(journal):
+        zs = []
+        for query in range(queries * blocks):
+            z = np.zeros(LAYOUT.size)
+            drawn = noise.normal(Place(SEED, Stream.PROBE, step, query), LAYOUT.size)
+            for i in BLOCKS[blocks][query % blocks]:
+                at = slice(LAYOUT.offsets[2 * i], LAYOUT.offsets[2 * i + 2])
+                z[at] = drawn[at]
+            zs.append(z)
+        ups = [f(theta + EPS * z) for z in zs]
+        if estimator == "two_point":
+            expected = [f(theta + s * EPS * z) for z in zs for s in (1, -1)]
+            slopes = [(told[2 * q] - told[2 * q + 1]) / (2 * EPS) for q in range(len(zs))]
+        else:
+            expected = [f(theta), *ups]
+            slopes = [(up - told[0]) / EPS for up in told[1:]]
+        np.testing.assert_allclose(told, expected, atol=1e-6)
+        moves = sum(c * z for c, z in zip(slopes, zs, strict=True)) / queries
+        theta = (1 - RATE * decay) * theta - RATE * moves
+    np.testing.assert_allclose(params, theta, atol=2e-6)
+
+
+def test_blocks_together_reach_what_is_looked_for_and_replay_to_the_bit():
+    f = Quadratic(LAYOUT)
+    method = made("blockwise", blocks=3, together=True, steps=300)
+    params, _, journal = run(method, f, 300)
+    assert method.most == 6
+    assert f(params) < 0.25
+    assert replay(method, journal)[0].tobytes() == params.tobytes()
+
+
 def test_blocks_in_turn_reach_what_is_looked_for_and_replay_to_the_bit():
     f = Quadratic(LAYOUT)
     method = made("blockwise", blocks=3, steps=600)
