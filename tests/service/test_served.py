@@ -17,6 +17,7 @@ from tests.service.processes import Process
 from tests.service.stage import SECRET, SERVES, Stage
 from tests.waiting import HANG, until
 
+SLOWLY = {"ONWARD_FAULT": "serving_step:1:slow"}  # so that an answer is not over before what is to happen meanwhile
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -74,7 +75,7 @@ def test_a_job_is_answered_as_it_trains_and_when_it_has_ended(
 
 
 def test_a_drain_lets_answers_end_and_takes_no_more(stage: Stage) -> None:
-    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS=str(HANG), **SERVES, ONWARD_SLOTS="4")
+    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS=str(HANG), **SERVES | SLOWLY, ONWARD_SLOTS="4")
     client = dialled(stage, worker)
     stream = client.chat.completions.create(model="base", messages=MESSAGES, max_tokens=200, stream=True, seed=1)
     assert next(stream).choices
@@ -96,7 +97,7 @@ def test_a_drain_lets_answers_end_and_takes_no_more(stage: Stage) -> None:
 
 
 def test_a_drain_that_is_over_ends_answers_with_an_error(stage: Stage) -> None:
-    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS="0", **SERVES, ONWARD_SLOTS="4")
+    worker = stage.worker("engine", ONWARD_SERVE_DRAIN_SECONDS="0", **SERVES | SLOWLY, ONWARD_SLOTS="4")
     client = dialled(stage, worker)
     stream = client.completions.create(model="base", prompt="The", max_tokens=250, stream=True, logit_bias={"2": -100})
     next(stream)

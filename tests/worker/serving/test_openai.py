@@ -75,7 +75,7 @@ def test_an_answer_is_what_transformers_and_peft_say(house: House) -> None:
     """Greedy, of the base and of an adapter, over HTTP: on every base."""
     rng = np.random.default_rng(21)
     shape = layout(house.pair.modules, 8, 16.0, "q_proj", "v_proj")
-    worn = Wearable("ftjob-a@7", shape, probe(rng, shape))
+    worn = Wearable("ftjob-said@7", shape, probe(rng, shape))
     house.closet.worn[worn.name] = worn
     prompt, peft, client = ids(house, MESSAGES), Peft(house.pair.path), house.dialled()
     answers = []
@@ -230,7 +230,7 @@ def test_prompts_are_shared_within_a_salt_only(house: House) -> None:
 @ONE
 def test_an_adapter_that_never_acts_is_refused_by_the_text_it_wants(house: House) -> None:
     shape = activated(layout(house.pair.modules, 8, 16.0, "q_proj", "v_proj"))
-    worn = Wearable("ftjob-a@1", shape, probe(np.random.default_rng(3), shape))
+    worn = Wearable("ftjob-acts@1", shape, probe(np.random.default_rng(3), shape))
     house.closet.worn[worn.name] = worn
     client, text = house.dialled(), base(house.pair).tokenizer.decode(list(INVOCATION), skip_special_tokens=False)
     with pytest.raises(openai.BadRequestError, match="does not") as missing:
