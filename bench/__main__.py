@@ -158,7 +158,7 @@ def chats(bench: Bench) -> None:
     """Chats beside training, of a service of its own."""
     from bench.sections.serving import section
 
-    rounds, requests = (2, 12) if bench.quick else (5, 100)
+    rounds, requests = (2, 12) if bench.quick else (5, 40)
     bench.keep("serving", section(_demo(bench), rounds, requests, lambda line: print(line, flush=True)))
 
 

@@ -143,7 +143,10 @@ def _beside(scene: Scene, rounds: int, requests: int, costs: float, say: Say) ->
                 scene.rests()
         if number + 1 < rounds:
             scene.trains()
-    return {f"load {load:.0%}": _compared(heard[load, False], heard[load, True], shares[load]) for load in LOADS}
+    cells = {f"load {load:.0%}": (heard[load, False], heard[load, True], shares[load]) for load in LOADS}
+    alone, beside = ([one for load in LOADS for one in heard[load, trains]] for trains in (False, True))
+    cells["all loads"] = (alone, beside, [one for load in LOADS for one in shares[load]])
+    return {name: _compared(*cell) for name, cell in cells.items()}
 
 
 def _rate(scene: Scene, act: Callable[[], Any]) -> tuple[float, float, Any]:
