@@ -131,7 +131,8 @@ def _beside(scene: Scene, rounds: int, requests: int, costs: float, say: Say) ->
         rate = _rate(scene, lambda: time.sleep(least))[0]  # noqa: B023 - called at once
         for trains in (True, False):
             for load in LOADS:
-                asked = asking.bodies(scene.model, requests, 1000 * number + int(10 * load))
+                # Prompts of its own: one that was asked before is remembered, and its answer begins sooner.
+                asked = asking.bodies(scene.model, requests, 1000 * number + int(100 * load) + trains)
                 act = partial(asking.at_times, scene.http, asked, load / costs, number)
                 now, served, answers = _rate(scene, act)
                 heard[load, trains] += answers
