@@ -59,6 +59,7 @@ METHODS: Final[Mapping[str, tuple[float, Mapping[str, Any]]]] = {
     "kerzoo": (0.045, {"queries": 8, **B, "eps": 2e-2}),
     "cons": (0.075, {"queries": 6, **B, **CLIP}),
     "guided": (0.05, {"pool": 14, **B, **CLIP}),
+    "svrg": (0.06, {"queries": 4, "anchor_every": 8, "anchor_queries": 4, **B, **CLIP}),
     "blockwise": (0.9, {**POPULATION, **B, **CLIP}),
     "lezo": (0.3, {**POPULATION, **B, **CLIP}),
     "sparse_mezo": (0.15, {**POPULATION, **B, **CLIP, "mask_every": 8}),

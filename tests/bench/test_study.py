@@ -19,7 +19,6 @@ from tests.docs.following import ROOT
 COMMITTED = store.load()
 TASKS = lines.TASKS["choice"]
 UNMEASURED = {
-    "svrg",
     "senszoq",
     "zo_finetuner",
     "activation_basis",

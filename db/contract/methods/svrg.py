@@ -11,7 +11,7 @@ from db.contract.refusal import Unfit
 
 ROWS: Final = 64  # of the anchor, where nothing is said
 
-# First match wins. Not measured.
+# First match wins; what is measured goes before them (db/contract/evidence.py).
 PRESETS = (
     Line("*", "*", "all", Preset(steps=500, settings={"eps": 1e-2, "learning_rate": 5e-4})),
     Line("*", "*", "answer", Preset(steps=500, settings={"eps": 1e-2, "learning_rate": 1e-3})),
@@ -29,7 +29,7 @@ class Svrg(ProbingSettings):
         formula="g(batch, theta) - g(batch, anchor) + g(anchor rows, anchor), same z",
         forwards="4q; at a refresh 2q' on the anchor rows",
         state="the anchor 1 vector, q' numbers",
-        use="not measured; minibatches that differ much",
+        use="minibatches that differ much; far behind in the study",
         source="arXiv 2404.08080",
     )
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {
