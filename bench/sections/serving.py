@@ -58,7 +58,7 @@ class Scene:
     client: OpenAI
     model: str
     port: int
-    secret: str
+    secret: str = field(repr=False)
     job: str = ""
     http: httpx.Client = field(init=False)
 
