@@ -48,7 +48,7 @@ format: install  ## rewrite files as ruff wants them
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: install  ## why not a training loop? The numbers of the README, as a table and JSON (about an hour on 2 cores)
+bench: install  ## why not a training loop? The numbers of the README, as a table and JSON (about an hour and a half on 2 cores)
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-check: install  ## a quick bench, and whether a ratio is a quarter worse than the committed one

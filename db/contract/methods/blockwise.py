@@ -27,7 +27,7 @@ class Blockwise(AdapterSettings):
         formula="z of block t mod N, 0 elsewhere",
         forwards="2q; one_sided q + 1; population q; together N times the q",
         state="-",
-        use="see the study: behind fzoo there",
+        use="see the study: behind es there",
         source="arXiv 2402.11592",
     )
     name: Literal["blockwise"] = "blockwise"

@@ -23,7 +23,7 @@ class Dizo(AdapterSettings):
         formula="each T steps theta0 + r (theta - theta0), r by ZO",
         forwards="2q, and 2k more each T steps",
         state="theta0 1 vector; momentum 1, adam 2",
-        use="see the study: behind fzoo there",
+        use="see the study: behind es there",
         source="arXiv 2502.03304",
     )
     name: Literal["dizo"] = "dizo"

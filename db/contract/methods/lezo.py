@@ -26,7 +26,7 @@ class Lezo(AdapterSettings):
         formula="z of random layers or entries, 0 elsewhere",
         forwards="2q; one_sided q + 1; population q",
         state="-",
-        use="see the study: behind fzoo there",
+        use="see the study: behind es there",
         source="arXiv 2410.09823, 2402.11592",
     )
     name: Literal["lezo"] = "lezo"

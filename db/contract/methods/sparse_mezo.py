@@ -24,7 +24,7 @@ class SparseMezo(AdapterSettings):
         formula="z of each tensor's smallest entries, 0 elsewhere",
         forwards="2q; one_sided q + 1; population q",
         state="1 bit an entry",
-        use="see the study: behind fzoo there",
+        use="see the study: behind es there",
         source="arXiv 2402.15751",
     )
     name: Literal["sparse_mezo"] = "sparse_mezo"
