@@ -1,61 +1,32 @@
 """The pages in Chromium: nothing that the policy forbids or axe finds, curves that grow, text that stays text."""
 
-import os
-import shutil
-
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from db import events
 from db.tables import Job
+from tests import chromium as browsers
 from tests.api.examples import COMPLETION, choices, submit, upload
-from tests.waiting import HANG
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed: the console's pages are not looked at"
-)
-QUIET = [
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PLACES = ["jobs", "files", "account", "compare"]
+pytestmark = browsers.NEEDED
+PLACES = ["jobs", "files", "account", "compare", "playground"]
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    alone = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *alone])
+    with browsers.launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(chromium, url, anna):
     """A page at anna's console, and what was wrong on it so far."""
-    context = chromium.new_context(viewport={"width": 1200, "height": 900})
-    opened = context.new_page()
-    opened.set_default_timeout(HANG * 1000)
-    opened.wrong = []
-    opened.on("console", lambda said: opened.wrong.append(said.text) if said.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: opened.wrong.append(str(error)))
-    opened.on("dialog", lambda dialog: (opened.wrong.append(dialog.message), dialog.dismiss()))
-    opened.root = url.removesuffix("/v1") + "/console/"
-    opened.goto(opened.root)
-    opened.get_by_label("Key").fill(anna.secret)
-    opened.get_by_role("button", name="Sign in").click()
-    opened.wait_for_url("**/console/jobs")
-    yield opened
-    context.close()
+    with browsers.signed_in(chromium, url.removesuffix("/v1"), anna.secret) as (opened, root, wrong):
+        opened.root, opened.wrong = root, wrong
+        yield opened
 
 
 def clean(page):
-    """Nothing was forbidden or failed, and axe has nothing to say."""
-    assert page.wrong == []
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    browsers.clean(page, page.wrong)
 
 
 @pytest.mark.parametrize("place", PLACES)
