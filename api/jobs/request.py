@@ -58,7 +58,10 @@ class Own(Strict):
     invocation: Identifier | None = None
     targets: Annotated[list[Identifier], Field(min_length=1, max_length=64)] | Auto = None
     layers: (
-        Annotated[str, Field(pattern=r"^last:[1-9][0-9]{0,3}$", description="`last:k`: of the last k layers alone.")]
+        Annotated[
+            str,
+            Field(pattern=r"^(all|last:[1-9][0-9]{0,3})$", description="`last:k`: of the last k layers alone; `all`."),
+        ]
         | Auto
     ) = None
     steps: int | Auto = None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from bench.study.lines import SEEDS, TASKS, Cell, Line, Task
+from bench.study.lines import BUDGET, SEEDS, TASKS, Cell, Line, Task
 from bench.study.store import Measured
 
 SMOLLM2: Final = {"targets": ("v_proj", "o_proj"), "eps": 1e-2}
@@ -24,10 +24,10 @@ def _population(name: str, rate: float, *points: int, **fields: Any) -> Line:
     return Line(name, "mezo, population, B alone", "mezo", {**SMOLLM2, **own, **shape, **fields}, points)
 
 
-def _strategy(name: str, rate: float, *points: int, **fields: Any) -> Line:
+def _strategy(name: str, rate: float, *points: int, budget: float = BUDGET, **fields: Any) -> Line:
     """The same population, its losses weighed against their own deviation: one rate whatever the loss's scale."""
     own = {"queries": 16, "a_factor": 0.0, "learning_rate": rate, "schedule": "linear", "batch_size": 2, "repeat": 1}
-    return Line(name, "evolution strategy, B alone", "es", {**SMOLLM2, **own, **fields}, points)
+    return Line(name, "evolution strategy, B alone", "es", {**SMOLLM2, **own, **fields}, points, budget=budget)
 
 
 def _first_order(name: str, rate: float, *points: int, **fields: Any) -> Line:
@@ -136,6 +136,20 @@ LINES: Final[tuple[Line, ...]] = (
     ),
     _strategy("strategy 0.6 of 40, 4 rows, repeat 4", 0.6, 10, 20, 30, 40, batch_size=4, repeat=4),
     _strategy("strategy 0.15 of 40, 4 rows, repeat 4", 0.15, 10, 20, 30, 40, batch_size=4, repeat=4),
+    _strategy(
+        "strategy 0.3 of 150, last 16, repeat 2",
+        0.3,
+        *(30, 60, 90, 120, 150),
+        batch_size=4,
+        repeat=2,
+        layers="last:16",
+        budget=110.0,
+    ),
+    _strategy("strategy 0.3 of 60, last 16", 0.3, 15, 30, 45, 60, batch_size=4, repeat=4, layers="last:16"),
+    _strategy(
+        "strategy 0.3 of 60, last 16, rank 4", 0.3, 15, 30, 45, 60, batch_size=4, repeat=4, layers="last:16", rank=4
+    ),
+    _strategy("strategy 0.2 of 60, last 16", 0.2, 15, 30, 45, 60, batch_size=4, repeat=4, layers="last:16"),
     _strategy("strategy 0.3 of 30, 4 rows, A 0.1", 0.3, *THIRTY, batch_size=4, a_factor=0.1),
     _strategy("strategy 0.3 of 30, 4 rows, cosine", 0.3, *THIRTY, batch_size=4, schedule="cosine"),
     _strategy("strategy 0.3 of 15, 4 rows", 0.3, 5, 10, 15, batch_size=4),
@@ -178,6 +192,8 @@ def cells(names: Sequence[str], tasks: Sequence[Task] = (), seeds: Sequence[int]
 def same(measured: Measured, line: Line) -> bool:
     """Whether a cell is a run of this line as it is now: what it was asked for beside what its spec came to."""
     of = (line.family, line.method, line.activation)
-    flat = {**measured.asked, **measured.asked["adapter"], **measured.asked["method"], "method": line.method}
+    adapter = measured.asked["adapter"]
+    depth = f"last:{len(adapter['layers'])}" if "layers" in adapter else "all"
+    flat = {**measured.asked, **adapter, **measured.asked["method"], "method": line.method, "layers": depth}
     said = json.loads(json.dumps(line.asked))
     return of == (measured.family, measured.method, measured.activation) and said.items() <= flat.items()

@@ -35,7 +35,7 @@ DROPS: Final[Mapping[str, Mapping[str, float]]] = {
 @dataclass(frozen=True)
 class Line:
     """`fields` are what `presets.resolve` takes, beside the method: all that decides the line, for presets follow from
-    what is measured here. `points` are the steps that are evaluated after."""
+    what is measured here; `layers` are all where nothing is said. `points` are the steps that are evaluated after."""
 
     name: str
     family: str
@@ -53,7 +53,7 @@ class Line:
     @property
     def asked(self) -> dict[str, Any]:
         """All that is asked for, steps included."""
-        return {**self.fields, "method": self.method, "steps": self.steps}
+        return {"layers": "all", **self.fields, "method": self.method, "steps": self.steps}
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def _preset(cell: Measured) -> Preset:
         rank=adapter["rank"],
         alpha=adapter["alpha"],
         targets=tuple(adapter["targets"]),
+        last=len(adapter.get("layers", ())),
         settings=settings,
         epochs=epochs,
     )
@@ -131,6 +132,8 @@ def _preset_written(preset: Preset) -> Iterator[str]:
     yield f"            rank={preset.rank!r},"
     yield f"            alpha={preset.alpha!r},"
     yield f"            targets=({targets}{',' if len(preset.targets) == 1 else ''}),"
+    if preset.last:
+        yield f"            last={preset.last!r},"
     yield "            settings={"
     for key, value in preset.settings.items():
         yield f'                "{key}": {_literal(value)},'

@@ -18,7 +18,7 @@ from db.contract.asked import Facts as Facts
 from db.contract.asked import Limits as Limits
 from db.contract.choosing import Chosen, Kind
 from db.contract.objectives import training
-from db.contract.presets import resolve
+from db.contract.presets import counted, resolve
 from db.contract.pricing import Counts, price, steps_within
 from db.contract.refusal import Refusal, Unfit
 from db.contract.spec import JobSpec
@@ -86,7 +86,7 @@ def _against(asked: Asked, facts: Facts) -> Iterator[Refusal]:
         if able != trained:
             message = f"The validation file is of format '{file.format}', the training file is not."
             yield Refusal(file.param, message, "objective_mismatch")
-    if (layers := asked.values.get("layers")) and int(layers.removeprefix("last:")) > (depth := facts.base.depth):
+    if (layers := asked.values.get("layers")) and counted(layers) > (depth := facts.base.depth):
         path = asked.path("layers")
         yield Refusal(path, f"'{path}' is {layers}: {facts.base.name} has {depth} layers.", "above_limit")
     for rule in held_out.unfit(asked.values, facts.training.rows, facts.valid_rows):

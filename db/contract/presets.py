@@ -14,7 +14,7 @@ from db.contract.spec import AdapterSpec
 from db.contract.tokens.base_model import Base
 
 ADAPTER: Final = tuple(AdapterSpec.model_fields)
-ACTING: Final = ("activation", "invocation", "layers")  # of them, those that no preset has
+ACTING: Final = ("activation", "invocation", "layers")  # of them, those that a preset says in another way or not at all
 SHAPE: Final = ("steps", "batch_size", "repeat", "eval_every", "eval_rows")  # fields of a run that presets have
 # and those that only a tenant can give
 OWN: Final = ("token_budget", "suffix", "seed", "parent", "on_divergence", "max_restarts", "patience")
@@ -49,7 +49,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     count the files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for,
     also one that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where
     asked for.
-    `layers` is `last:k`, of all layers where it is missing.
+    `layers` is `last:k` or "all".
     Raises ValueError for an unknown field or method, for an objective that the file's format cannot train, and for more
     layers than the base has.
     """
@@ -76,15 +76,27 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
 def _adapter(given: Mapping[str, Any], found: Preset, activation: str, base: Base) -> dict[str, Any]:
     shape = {"rank": found.rank, "alpha": found.alpha, "targets": tuple(found.targets)}
     acts = {"activation": activation, "invocation": tuple(given.get("invocation", ()))}
-    return shape | acts | ({"layers": last(given["layers"], base)} if "layers" in given else {})
+    layers = last(given["layers"], base) if "layers" in given else _least(found.last, base)
+    return shape | acts | ({"layers": layers} if layers else {})
 
 
 def last(layers: str, base: Base) -> tuple[int, ...]:
-    """The numbers of the layers that `last:k` says. Raises ValueError where the base has fewer."""
-    count = int(layers.removeprefix("last:"))
+    """The numbers of the layers that `last:k` says, none where it says "all". Raises ValueError where the base has
+    fewer."""
+    count = counted(layers)
     if count > base.depth:
         raise ValueError(f"{base.name} has {base.depth} layers")
-    return tuple(range(base.depth - count, base.depth))
+    return tuple(range(base.depth - count, base.depth)) if count else ()
+
+
+def counted(layers: str) -> int:
+    """k of `last:k`, 0 of "all"."""
+    return 0 if layers == "all" else int(layers.removeprefix("last:"))
+
+
+def _least(count: int, base: Base) -> tuple[int, ...]:
+    """A preset's last layers; none, for all, where the base has no more."""
+    return tuple(range(base.depth - count, base.depth)) if 0 < count < base.depth else ()
 
 
 def _objective(given: Mapping[str, Any], format: Format) -> str:

@@ -33,9 +33,9 @@ class AdapterSpec(Frozen):
     layers: tuple[NonNegativeInt, ...] = Field(default=(), exclude_if=lambda layers: not layers)
 
     @property
-    def depth(self) -> str | None:
+    def depth(self) -> str:
         """`layers` as a request says them."""
-        return f"last:{len(self.layers)}" if self.layers else None
+        return f"last:{len(self.layers)}" if self.layers else "all"
 
     @model_validator(mode="after")
     def _answer_has_an_invocation(self) -> "AdapterSpec":

@@ -26,7 +26,8 @@ class Frozen(BaseModel):
 @dataclass(frozen=True)
 class Preset:
     """Values for one kind of job. `settings` are fields of the method's settings beside its name; `epochs` are visits
-    of a row at most where neither steps nor n_epochs were asked for: a small file, fewer steps."""
+    of a row at most where neither steps nor n_epochs were asked for: a small file, fewer steps. `last` is how many of
+    the last layers an adapter acts on, 0 for all; of a base that has no more than those, all."""
 
     steps: int
     batch_size: int = 16
@@ -36,6 +37,7 @@ class Preset:
     rank: int = 8
     alpha: float = 8 * SCALING
     targets: tuple[str, ...] = ATTENTION
+    last: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 100
 
