@@ -49,7 +49,7 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
     count the files' rows. The result nests adapter and method as JobSpec does, with every setting that was asked for,
     also one that the method has not; seed, token_budget, suffix, parent, max_restarts and patience are in it only where
     asked for.
-    `layers` is `last:k` or "all".
+    `layers` is `last:k` or "all"; where it and `targets` are missing, what the preset has, else all.
     Raises ValueError for an unknown field or method, for an objective that the file's format cannot train, and for more
     layers than the base has.
     """
@@ -76,7 +76,8 @@ def resolve(asked: Mapping[str, Any], base: Base, format: Format, rows: int, val
 def _adapter(given: Mapping[str, Any], found: Preset, activation: str, base: Base) -> dict[str, Any]:
     shape = {"rank": found.rank, "alpha": found.alpha, "targets": tuple(found.targets)}
     acts = {"activation": activation, "invocation": tuple(given.get("invocation", ()))}
-    layers = last(given["layers"], base) if "layers" in given else _least(found.last, base)
+    own = 0 if "targets" in given else found.last  # who says where an adapter acts has all of that
+    layers = last(given["layers"], base) if "layers" in given else _least(own, base)
     return shape | acts | ({"layers": layers} if layers else {})
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.contract import methods, presets
-from db.contract.methods.base import Line
+from db.contract.methods.base import Line, Preset
 from db.contract.methods.mezo import Mezo
 from db.contract.objectives import OBJECTIVES
 from db.contract.presets import fields, resolve
@@ -31,6 +31,7 @@ def test_every_format_and_method_has_a_preset_for_every_model(base: Base, method
     assert base.select(spec.adapter.targets)
 
 
+OWN = {"learning_rate": 1e-3, "eps": 1e-3}
 LINES = [(method, line) for method in methods.ARMS for line in presets.lines(method)]
 
 
@@ -46,6 +47,7 @@ def test_every_line_of_a_method_is_reachable_and_a_spec(llama: Base, method: str
     assert (spec.adapter.activation, spec.adapter.invocation) == (line.activation, (5, 6) * answer)
     assert (spec.steps, spec.batch_size, spec.eval_rows) == (found.steps, found.batch_size, found.eval_rows)
     assert (spec.adapter.rank, spec.adapter.alpha, spec.adapter.targets) == (found.rank, found.alpha, found.targets)
+    assert len(spec.adapter.layers) == (found.last if found.last < named.depth else 0)
     assert spec.method.model_dump().items() >= dict(found.settings).items()
 
 
@@ -54,6 +56,25 @@ def test_every_line_of_a_method_is_reachable_and_a_spec(llama: Base, method: str
 @pytest.mark.parametrize("activation", ["all", "answer"])
 def test_every_method_has_a_preset_for_every_objective_on_any_model(method, objective, activation):
     assert presets.preset("unheard-of", objective, method, activation)
+
+
+@pytest.mark.parametrize(
+    "asked, layers",
+    [
+        ({}, (1,)),
+        ({"layers": "auto"}, (1,)),
+        ({"layers": "all"}, ()),
+        ({"layers": "last:2"}, (0, 1)),
+        ({"targets": ("v_proj",)}, ()),  # who says where it acts has all of that
+        ({"targets": ("v_proj",), "layers": "last:1"}, (1,)),
+    ],
+)
+def test_a_preset_may_leave_the_first_layers_alone(llama: Base, monkeypatch, asked, layers):
+    monkeypatch.setattr(presets, "preset", lambda *_: Preset(steps=5, last=1, settings=OWN))
+    assert _spec(resolve({"method": "mezo", **asked}, llama, "choice", rows=10)).adapter.layers == layers
+    monkeypatch.setattr(presets, "preset", lambda *_: Preset(steps=5, last=3, settings=OWN))
+    whole = _spec(resolve({"method": "mezo"}, llama, "choice", rows=10)).adapter
+    assert whole.layers == (), "of a base with two layers the last three are all"
 
 
 def test_a_model_with_a_line_of_its_own_takes_it():
