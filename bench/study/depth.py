@@ -7,15 +7,10 @@ processor, the base's own share (prompts, what lies below the adapter) counted a
 one by one, and those of the file are not run again.
 """
 
-import argparse
-import json
-import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
-from bench.report.measure import RESULTS
-from bench.study.lines import Cell, Line, Task
+from bench.study import small
+from bench.study.lines import Line, Task
 from db.contract.methods.base import Activation
 
 LAYERS: Final = 30
@@ -57,39 +52,5 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(out)
 
 
-def main() -> None:
-    """Runs what the file has not, then prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--home", type=Path, default=Path(".onward/bench"))
-    parser.add_argument("--out", type=Path, default=RESULTS / "depth.json")
-    parser.add_argument("--table", action="store_true", help="print what there is, run nothing")
-    arguments = parser.parse_args()
-    study = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"machine": None, "cells": {}}
-    if not arguments.table:
-        _run(arguments, study)
-    print(table(study["cells"]))
-
-
-def _run(arguments: argparse.Namespace, study: dict[str, Any]) -> None:
-    from worker.environment import prepare
-
-    prepare(arguments.threads, "bench.study.depth")
-    from bench.report.measure import machine
-    from bench.study.train import opened
-
-    study["machine"] = {**machine(), "threads": arguments.threads}
-    bench = opened(arguments.home, 0)
-    for line in lines():
-        for task in TASKS:
-            cell = Cell(line, task, 0)
-            if cell.key in study["cells"]:
-                continue
-            measured = bench.run(cell, lambda said: print(said, file=sys.stderr, flush=True))
-            study["cells"][cell.key] = asdict(measured)
-            arguments.out.write_text(json.dumps(study, indent=1, sort_keys=True) + "\n")
-    bench.close()
-
-
 if __name__ == "__main__":
-    main()
+    small.main("depth", __doc__, lines(), TASKS, table)

@@ -145,6 +145,20 @@ LINES: Final[tuple[Line, ...]] = (
         layers="last:16",
         budget=110.0,
     ),
+    _strategy("strategy 0.3 of 40, 2 rows, 32 queries, repeat 2", 0.3, 10, 20, 30, 40, queries=32, repeat=2),
+    _strategy(
+        "strategy 0.3 of 40, 16 rows, 4 queries, repeat 16", 0.3, 10, 20, 30, 40, batch_size=16, queries=4, repeat=16
+    ),
+    _sixteen(
+        "blockwise together 0.9 of 24",
+        "blockwise",
+        0.9,
+        **{**POPULATION, "queries": 4},
+        **B,
+        **CLIP,
+        blocks=4,
+        together=True,
+    ),
     _strategy("strategy 0.3 of 60, last 16", 0.3, 15, 30, 45, 60, batch_size=4, repeat=4, layers="last:16"),
     _strategy(
         "strategy 0.3 of 60, last 16, rank 4", 0.3, 15, 30, 45, 60, batch_size=4, repeat=4, layers="last:16", rank=4

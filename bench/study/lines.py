@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from db.contract.methods.base import Activation
 
-Task = Literal["sentiment", "topic", "chat"]
+Task = Literal["sentiment", "topic", "chat", "written", "reviews"]
 Objective = Literal["choice", "lm"]
 TASKS: Final[Mapping[Objective, tuple[Task, ...]]] = {"choice": ("sentiment", "topic"), "lm": ("chat",)}
 SEEDS: Final = (0, 1, 2)
@@ -72,4 +72,4 @@ class Cell:
 
 def objective_of(task: str) -> Objective:
     """What rows of this task are trained for."""
-    return "lm" if task in TASKS["lm"] else "choice"
+    return "choice" if task in TASKS["choice"] else "lm"

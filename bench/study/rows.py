@@ -39,10 +39,27 @@ def rows(task: Task) -> Rows:
     if task == "chat":
         known = _jsonl(chat.rows())
         return Rows(known, known, known)
-    train, seen = DEMO[task]
-    trained, held = MADE[task](train, seen + DEV + REPORT)
+    source = SOURCE.get(task, task)
+    train, seen = DEMO[source]
+    trained, held = MADE[source](train, seen + DEV + REPORT)
     fresh = held[seen:]
-    return Rows(_jsonl(trained), _jsonl(fresh[:DEV]), _jsonl(fresh[DEV:]))
+    made = (trained, fresh[:DEV], fresh[DEV:])
+    return Rows(*(_jsonl([COMPLETIONS[task](row) for row in rows] if task in COMPLETIONS else rows) for rows in made))
+
+
+def _written(row: dict[str, Any]) -> dict[str, Any]:
+    """The right choice as text to be said."""
+    return {"prompt": row["prompt"], "completion": row["choices"][row["label"]]}
+
+
+def _review(row: dict[str, Any]) -> dict[str, Any]:
+    """The review itself, whatever its rating."""
+    text = row["prompt"].removeprefix("Review: ").removesuffix("\nRating:")
+    return {"prompt": "A film review in one sentence:", "completion": f" {text}"}
+
+
+COMPLETIONS: Final[dict[Task, Callable[[dict[str, Any]], dict[str, Any]]]] = {"written": _written, "reviews": _review}
+SOURCE: Final[dict[Task, Task]] = {"written": "topic", "reviews": "sentiment"}
 
 
 def _jsonl(found: list[dict[str, Any]]) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.study import resident
-from bench.study.lines import Cell, objective_of
+from bench.study.lines import Cell, Task
 from bench.study.rows import FEWER, rows
 from bench.study.store import Measured, Point
 from bench.workloads import invocation_of
@@ -35,7 +35,9 @@ from worker.types import Example, Loss, Trial
 SCOPE = "study"
 PROMPT_BYTES = 6 << 30
 MIB = 1 << 20
-FORMATS: Final[Mapping[str, Format]] = {"choice": "choice", "lm": "chat"}
+FORMATS: Final[Mapping[Task, Format]] = {
+    "sentiment": "choice", "topic": "choice", "chat": "chat", "written": "completion", "reviews": "completion",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -195,9 +197,7 @@ class Bench:
     def _started(self, cell: Cell, sets: Sets) -> tuple[Run, dict[str, Any]]:
         line = cell.line
         given = {**line.asked, "activation": line.activation, "invocation": sets.invocation, "seed": cell.seed}
-        whole = resolve(
-            {**given, "eval_every": line.steps}, self.base, FORMATS[objective_of(cell.task)], len(sets.train)
-        )
+        whole = resolve({**given, "eval_every": line.steps}, self.base, FORMATS[cell.task], len(sets.train))
         spec = JobSpec(model=self.base.name, training_file=cell.task, **whole)
         asked = spec.model_dump(mode="json", include={"adapter", "method", "steps", "batch_size", "repeat"})
         return start(cell.key, spec, self.base, Dataset(sets.train), SCOPE), asked
