@@ -1,4 +1,4 @@
-"""A study of a few lines with a JSON of its own: what the file has not is run, cell by cell; then its table, printed."""
+"""A study of a few lines with a JSON of its own: what the file has not is run, cell by cell, then its table printed."""
 
 import argparse
 import json
