@@ -5,14 +5,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-install-into-cluster.sh --model NAME (--hub-id ID | --claim CLAIM [--path FOLDER]) [options]
+install-into-cluster.sh --registry HOST --model NAME (--hub-id ID | --claim CLAIM [--path FOLDER]) [options]
 install-into-cluster.sh --uninstall [--purge] [--namespace NAME] [--release NAME]
 
+  --registry HOST    where the images were pushed; --preloaded instead where every node has them already
   --model NAME       public name of the base model
   --hub-id ID        its id on the hub
   --claim CLAIM      or the volume claim with its weights, and --path FOLDER in it (default: the root)
   --device cpu|cuda  default cpu
-  --registry HOST    where the images were pushed
   --namespace NAME   default onward
   --release NAME     default onward
   --timeout TIME     for the installation, default 30m
@@ -21,7 +21,7 @@ install-into-cluster.sh --uninstall [--purge] [--namespace NAME] [--release NAME
 TEXT
 }
 
-namespace=onward release=onward timeout=30m model="" hub="" claim="" path=. device=cpu registry="" uninstall="" purge=""
+namespace=onward release=onward timeout=30m model="" hub="" claim="" path=. device=cpu registry="" preloaded=false uninstall="" purge=""
 more=()
 while (($#)); do
   case $1 in
@@ -31,6 +31,7 @@ while (($#)); do
     --path) path=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
     --registry) registry=$2; shift 2 ;;
+    --preloaded) preloaded=true; shift ;;
     --namespace) namespace=$2; shift 2 ;;
     --release) release=$2; shift 2 ;;
     --timeout) timeout=$2; shift 2 ;;
@@ -52,12 +53,17 @@ if [[ $uninstall ]]; then
 fi
 
 if [[ -z $model || (-z $hub && -z $claim) || (-n $hub && -n $claim) ]]; then usage >&2; exit 2; fi
+if [[ -z $registry && $preloaded == false ]]; then
+  echo "--registry: say where the images were pushed, or --preloaded where every node has them already" >&2
+  usage >&2
+  exit 2
+fi
 if [[ $hub ]]; then source="hubId: '$hub'"; else source="path: '$path', weights: {existingClaim: '$claim'}"; fi
 
 echo "cluster: $(kubectl config current-context), namespace $namespace, release $release"
 helm upgrade --install "$release" "$chart" -n "$namespace" --create-namespace --wait --wait-for-jobs --timeout "$timeout" \
   --values - "${more[@]}" <<VALUES
-image: {registry: '$registry'}
+image: {registry: '$registry', preloaded: $preloaded}
 models: [{name: '$model', device: $device, $source}]
 trial: {database: {enabled: true}, broker: {enabled: true}}
 VALUES

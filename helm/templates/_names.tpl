@@ -48,10 +48,14 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 onward/model: {{ index . 1 | quote }}
 {{- end }}
 
-{{/* (root, name, suffix of the tag) */}}
+{{/* (root, `api` or a device) -> image and pull policy of a container. */}}
 {{- define "onward.image" -}}
-{{- $root := index . 0 }}{{ $image := $root.Values.image }}
-{{- with $image.registry }}{{ . }}/{{ end }}{{ index . 1 }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ index . 2 }}
+{{- $image := (index . 0).Values.image }}{{ $kind := index . 1 }}
+{{- $name := ternary $image.api $image.worker (eq $kind "api") }}
+{{- with $image.registry }}{{ $name = printf "%s/%s" . $name }}{{ end }}
+{{- $tag := printf ":%s%s" ($image.tag | default (index . 0).Chart.AppVersion) (ternary "" (printf "-%s" $kind) (eq $kind "api")) -}}
+image: {{ $name }}{{ with get $image.digests $kind }}@{{ . }}{{ else }}{{ $tag }}{{ end }}
+imagePullPolicy: {{ ternary "Never" $image.pullPolicy $image.preloaded }}
 {{- end }}
 
 {{/* (root, model) -> the model with the defaults, its slug and its source, as JSON */}}

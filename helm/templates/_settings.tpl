@@ -50,8 +50,20 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Without a registry in front of it a node asks the public one for a name that anybody may take there. */}}
+{{- define "onward.checkImages" -}}
+{{- if not (or .registry .preloaded) }}
+{{- range list .api .worker }}
+{{- if not (regexMatch "^(localhost|[^/]*[.:][^/]*)/" .) }}
+{{- fail (printf "image.registry: say where %s was pushed, or set image.preloaded to true where every node has it already" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "onward.check" -}}
 {{- $v := .Values }}{{ $keys := $v.secrets.keys }}{{ $net := $v.networkPolicy }}
+{{- include "onward.checkImages" $v.image }}
 {{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
 {{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
 {{- end }}

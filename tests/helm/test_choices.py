@@ -2,7 +2,7 @@
 
 import json
 
-from tests.helm.charts import of_kind, only, rendered
+from tests.helm.charts import VALUES, of_kind, only, pods, rendered, template
 
 
 def container(name, component="worker", at=0):
@@ -117,3 +117,18 @@ def test_a_bucket_for_files():
     policies = of_kind(rendered("bucket"), "NetworkPolicy")
     reach = {p["metadata"]["name"].rpartition("-")[2] for p in policies if store in p["spec"].get("egress", [])}
     assert reach == {"api", "worker"}
+
+
+def images(name):
+    return {c["image"]: c["imagePullPolicy"] for _, _, spec in pods(rendered(name)) for c in spec["containers"]}
+
+
+def test_images_come_from_a_registry_by_tag_or_digest_or_are_there():
+    digest = "sha256:" + 32 * "ab"
+    registry = "registry.example.com/team/onward"
+    assert images("named") == {f"{registry}/api:0.1.0-rc1": "Always", f"{registry}/worker@{digest}": "Always"}
+    assert set(images("external").values()) == {"Never"}, "what is preloaded is never asked of a public registry"
+    whole = "image: {preloaded: false, api: r.example.com/api, worker: 'localhost:5000/worker'}"
+    run = template(VALUES[0].parent / "external.yaml", "-f", "-", given=whole)
+    assert "image: r.example.com/api:0.1.0\n" in run.stdout
+    assert "image: localhost:5000/worker:0.1.0-cpu\n" in run.stdout

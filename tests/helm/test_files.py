@@ -55,8 +55,23 @@ def test_the_script_for_a_cluster_is_clean():
     assert subprocess.run([script, "--help"], capture_output=True, text=True).returncode == 0
 
 
-@pytest.mark.parametrize("wrong", [[], ["--model", "m"], ["--model", "m", "--hub-id", "a/b", "--claim", "c"], ["--no"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["--registry", "r", "--model", "m"],
+        ["--registry", "r", "--model", "m", "--hub-id", "a/b", "--claim", "c"],
+        ["--no"],
+    ],
+)
 def test_the_script_refuses_what_it_cannot_install(wrong):
     run = subprocess.run([CHART / "install-into-cluster.sh", *wrong], capture_output=True, text=True)
     assert run.returncode == 2
     assert "--hub-id" in run.stderr
+
+
+def test_the_script_asks_where_the_images_are():
+    script = CHART / "install-into-cluster.sh"
+    run = subprocess.run([script, "--model", "m", "--hub-id", "a/b"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith("--registry: ")

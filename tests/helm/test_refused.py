@@ -60,6 +60,9 @@ TABLE = [
     ("keda: {minReplicas: 9}", "keda.minReplicas"),
     ("keda: {jobsPerWorker: 0}", "jobsPerWorker"),
     ("image: {pullPolicy: Sometimes}", "pullPolicy"),
+    ("image: {preloaded: false}", "image.registry: say where onward.api was pushed"),
+    ("image: {preloaded: false, api: r.example.com/api}", "image.registry: say where onward.worker was pushed"),
+    ("image: {digests: {api: latest}}", "digests"),
     ("nonsense: 1", "nonsense"),
 ]
 
