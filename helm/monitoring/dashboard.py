@@ -6,6 +6,7 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
 from helm.monitoring.panels import SOURCE, Built
+from helm.monitoring.promql import HERE
 
 Row = tuple[str, Sequence[Built]]
 ALL = models.VariableOption(selected=True, text=["All"], value=["$__all"])
@@ -27,7 +28,7 @@ def make(
         .editable()
         .link(_others())
     )
-    for variable in (_datasource(), _model(), *extra, _runbooks()):
+    for variable in (_datasource(), _namespace(), _release(), _model(), *extra, _runbooks()):
         made.with_variable(variable)
     number = 0
     for name, panels in rows:
@@ -48,10 +49,23 @@ def _datasource() -> dashboard.DatasourceVariable:
     return dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
 
 
+def _namespace() -> dashboard.QueryVariable:
+    return _labels("namespace", "Namespace", "label_values(onward_build_info, namespace)")
+
+
+def _release() -> dashboard.QueryVariable:
+    """One at a time: sums over several installations would say nothing of any."""
+    return _labels("release", "Release", 'label_values(onward_build_info{namespace="$namespace"}, release)')
+
+
+def _labels(name: str, label: str, query: str) -> dashboard.QueryVariable:
+    made = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query(query)
+    return made.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED).sort(models.VariableSort.ALPHABETICAL_ASC)
+
+
 def _model() -> dashboard.QueryVariable:
-    made = dashboard.QueryVariable("model").label("Base model").datasource(SOURCE)
-    made.query("label_values(onward_engine_ready, model)").refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-    return made.multi(True).include_all(True).all_value(".*").current(ALL).sort(models.VariableSort.ALPHABETICAL_ASC)
+    made = _labels("model", "Base model", f"label_values(onward_engine_ready{{{HERE}}}, model)")
+    return made.multi(True).include_all(True).all_value(".*").current(ALL)
 
 
 def _runbooks() -> dashboard.TextBoxVariable:

@@ -6,7 +6,8 @@ from helm.monitoring.dashboard import make
 from helm.monitoring.panels import Built, curve, number, states
 from helm.monitoring.promql import OF, jobs, rate, top, workers
 
-FIRING = 'ALERTS{alertname=~"Onward.*", alertstate="firing"}'
+# An alert that a whole kind of process is absent may say of no installation.
+FIRING = 'ALERTS{namespace=~"$namespace|", release=~"$release|", alertname=~"Onward.*", alertstate="firing"}'
 
 
 def board() -> dashboard.Dashboard:

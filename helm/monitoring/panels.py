@@ -8,6 +8,7 @@ from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as models
 
 from helm.monitoring import runbooks
+from helm.monitoring.promql import within
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 Query = tuple[str, str]  # PromQL, legend
@@ -115,5 +116,6 @@ def _common(
     colour = models.FieldColorModeId.PALETTE_CLASSIC if isinstance(panel, timeseries.Panel) else None
     panel.color_scheme(dashboard.FieldColor().mode(colour or models.FieldColorModeId.THRESHOLDS))
     for ref, (expr, legend) in zip("ABCDEFGHIJ", queries, strict=False):
-        query = prometheus.Dataquery().expr(" ".join(expr.split())).legend_format(legend).ref_id(ref).range()
+        asked = within(" ".join(expr.split()))
+        query = prometheus.Dataquery().expr(asked).legend_format(legend).ref_id(ref).range()
         panel.with_target(query.datasource(SOURCE))

@@ -10,7 +10,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-VARIABLES = {"$__rate_interval": "15s", "$model": ".*", "$cost": "0.10"}
+INSTALLATION = {"namespace": "compose", "release": "onward"}  # as Compose labels what it scrapes
+VARIABLES = {"$__rate_interval": "15s", "$model": ".*", "$cost": "0.10"} | {f"${k}": v for k, v in INSTALLATION.items()}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,15 @@
-"""Pieces of PromQL that dashboards share. `$model` and `$__rate_interval` are filled in by Grafana."""
+"""Pieces of PromQL that dashboards share. Grafana fills in `$namespace`, `$release`, `$model`, `$__rate_interval`."""
 
+import re
+
+HERE = 'namespace="$namespace", release="$release"'
 OF = 'model=~"$model"'
+NAME = re.compile(r"(?<![\w:])((?:\w+:)?(?:onward_|process_)\w+(?::\w+)?|up)(?![\w:])(\{)?")
+
+
+def within(expr: str) -> str:
+    """`expr` asked of the chosen installation alone: every series of API, workers and rules is named by its labels."""
+    return NAME.sub(lambda found: f"{found[1]}{{{HERE}" + (", " if found[2] else "}"), expr)
 
 
 def rate(counter: str, by: str = "model", where: str = "") -> str:
@@ -44,4 +53,4 @@ def workers(state: str) -> str:
 
 def vllm(name: str) -> str:
     """A family of vLLM's own. Prometheus 2 is given its name with `_`, Prometheus 3 with vLLM's `:`."""
-    return f'{{__name__=~"vllm[:_]{name}", model_name=~"$model"}}'
+    return f'{{{HERE}, __name__=~"vllm[:_]{name}", model_name=~"$model"}}'

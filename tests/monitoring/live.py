@@ -16,6 +16,7 @@ from urllib.request import urlopen
 from openai import ConflictError, OpenAI
 
 from db.tenant import keys
+from helm.monitoring.prometheus import INSTALLATION
 from tests.bases import tiny
 from tests.ports import free_port
 from tests.service.conftest import rows
@@ -121,7 +122,10 @@ def live() -> Iterator[Live]:
 @contextmanager
 def prometheus(home: Path, ports: dict[str, int]) -> Iterator[str]:
     """A Prometheus with our rules, scraping each job's port every few seconds; its address."""
-    jobs = [{"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for job, port in ports.items()]
+    jobs = [
+        {"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"], "labels": INSTALLATION}]}
+        for job, port in ports.items()
+    ]
     # The dashboards' rates look back 15 s: two scrapes at least, and a slow one is no missing target.
     every = {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"}
     config = home / "prometheus.json"  # JSON is YAML

@@ -58,12 +58,34 @@ def test_nothing_that_is_exported_goes_unseen(exported):
     assert {f for f in families if not any(name.startswith(f) for name in seen)} == set()
 
 
+def test_each_expression_asks_one_installation():
+    """So two releases in one Prometheus are never added up: each name has its braces, and each brace both labels."""
+    for uid, query in QUERIES:
+        asked = re.sub(r"\{[^{}]*\}", lambda braces: "{ok}" if asks_one(braces[0]) else braces[0], query.expr)
+        bare = [name for name in metrics(query.expr) if re.search(rf"(?<![\w:]){name}(?!\{{ok\}}|[\w:])", asked)]
+        assert (uid, query.panel, bare) == (uid, query.panel, [])
+        assert asked.count("{") == asked.count("{ok}"), query.expr
+
+
+def asks_one(selector):
+    return all(re.search(rf'\b{label}(=|=~)"\${label}\|?"', selector) for label in ("namespace", "release"))
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_one_installation_is_chosen_at_a_time(uid):
+    variables = {v["name"]: v for v in BOARDS[uid]["templating"]["list"]}
+    for name in ("namespace", "release"):
+        assert not variables[name].get("multi")
+        assert not variables[name].get("includeAll")
+    assert asks_one(variables["model"]["query"])
+
+
 @pytest.mark.parametrize("uid", BOARDS)
 def test_a_dashboard_explains_itself(uid):
     board = BOARDS[uid]
     assert board["uid"] == uid
     assert board["title"].startswith("Onward / ")
-    assert {"$datasource", "$model", "$runbooks"} <= variables(board)
+    assert {"$datasource", "$namespace", "$release", "$model", "$runbooks"} <= variables(board)
     assert board["links"][0]["tags"] == ["onward"] == board["tags"]
     titles = [panel["title"] for panel in panels(board)]
     assert len(set(titles)) == len(titles)
