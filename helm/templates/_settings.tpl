@@ -61,9 +61,22 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Peers of this namespace alone leave the ingress controller out, and every request from outside with it. */}}
+{{- define "onward.checkIngress" -}}
+{{- $net := .Values.networkPolicy }}
+{{- if and $net.enabled .Values.api.ingress.enabled (not $net.ingressController) }}
+{{- $beyond := false }}
+{{- range $net.clients }}{{ if or (hasKey . "namespaceSelector") (hasKey . "ipBlock") }}{{ $beyond = true }}{{ end }}{{ end }}
+{{- if not $beyond }}
+{{- fail "networkPolicy.ingressController: say where the controller of api.ingress is, for networkPolicy.clients has nobody outside this namespace" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "onward.check" -}}
 {{- $v := .Values }}{{ $keys := $v.secrets.keys }}{{ $net := $v.networkPolicy }}
 {{- include "onward.checkImages" $v.image }}
+{{- include "onward.checkIngress" . }}
 {{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
 {{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
 {{- end }}

@@ -1,6 +1,6 @@
 """Who may talk to whom."""
 
-from tests.helm.charts import matches, of_kind, only, pods, rendered
+from tests.helm.charts import VALUES, matches, of_kind, only, pods, rendered, template
 
 
 def policy(name, component):
@@ -84,3 +84,28 @@ def test_trial_servers():
         assert all(labels.items() <= peer["podSelector"]["matchLabels"].items() for peer in rule["from"])
     operator = policy("trial-keda", "postgres")["ingress"][0]["from"][-1]
     assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "keda"}
+
+
+def test_dns_is_asked_where_it_answers():
+    """Of every policy that lets a name be looked up, and by both protocols."""
+    for name, port in {"openshift": 5353, "trial": 53}.items():
+        asking = [p for p in of_kind(rendered(name), "NetworkPolicy") if p["spec"].get("egress")]
+        assert len(asking) >= 4
+        for found in asking:
+            rule = found["spec"]["egress"][0]
+            assert rule["ports"] == [{"port": port, "protocol": "UDP"}, {"port": port, "protocol": "TCP"}]
+    assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in policy("ingress-hpa", "worker")["egress"][0]["to"]
+
+
+def test_the_ingress_controller_reaches_the_api():
+    controller = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+    (peers,) = [r["from"] for r in policy("ingress-hpa", "api")["ingress"] if r["ports"][0]["port"] == 8000]
+    assert controller in peers
+    assert not any("namespaceSelector" in peer for peer in policy("external", "api")["ingress"][0]["from"])
+    beyond = (
+        "api: {ingress: {enabled: true, host: a}}\nnetworkPolicy: {clients: [{ipBlock: {cidr: 10.0.0.0/8}}]}",
+        "api: {ingress: {enabled: true, host: a}}\nnetworkPolicy: {enabled: false}",
+    )
+    for given in beyond:
+        run = template(VALUES[0].parent / "external.yaml", "-f", "-", given=given)
+        assert run.returncode == 0, run.stderr
