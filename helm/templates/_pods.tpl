@@ -49,7 +49,7 @@ topologySpreadConstraints:
 {{- $component := index . 1 }}
 {{- with index . 0 }}
 {{- $keys := .Values.secrets.keys }}
-{{- $trial := include "onward.name" (list . "trial") }}
+{{- $trial := include "onward.trialSecret" . }}
 {{- $secret := ternary $trial .Values.secrets.existingSecret .Values.trial.database.enabled }}
 {{- $url := $keys.databaseUrl }}{{ $password := $keys.databasePassword }}
 {{- $api := $keys.apiDatabasePassword }}{{ $worker := $keys.workerDatabasePassword }}
@@ -98,7 +98,7 @@ topologySpreadConstraints:
 {{- with .Values.secrets.keys.serveSecret -}}
 {name: {{ $.Values.secrets.existingSecret }}, items: [{key: {{ . }}, path: onward_serve_secret}]}
 {{- else }}{{- if or .Values.trial.database.enabled .Values.trial.broker.enabled -}}
-{name: {{ include "onward.name" (list . "trial") }}, items: [{key: serveSecret, path: onward_serve_secret}]}
+{name: {{ include "onward.trialSecret" . }}, items: [{key: serveSecret, path: onward_serve_secret}]}
 {{- end }}{{- end }}
 {{- end }}
 

@@ -6,6 +6,11 @@ postgresql+psycopg://onward@{{ include "onward.name" (list . "postgres") }}:5432
 {{- else }}{{ .Values.database.url }}{{ end }}
 {{- end }}
 
+{{/* The Secret of the trial servers' passwords: the one that is there, or ours. */}}
+{{- define "onward.trialSecret" -}}
+{{- .Values.trial.existingSecret | default (include "onward.name" (list . "trial")) }}
+{{- end }}
+
 {{/* Whether API and workers have roles of their own: "yes" or nothing */}}
 {{- define "onward.roles" -}}
 {{- $keys := .Values.secrets.keys }}
@@ -79,6 +84,9 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- include "onward.checkIngress" . }}
 {{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
 {{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
+{{- end }}
+{{- if and $v.trial.existingSecret (not (or $v.trial.database.enabled $v.trial.broker.enabled)) }}
+{{- fail "trial.existingSecret: it has the passwords of the trial servers, and neither is on" }}
 {{- end }}
 {{- if and $net.enabled (ne $v.files.store "database") (not $v.files.to) }}
 {{- fail "files.to: say where the store of files is, or set networkPolicy.enabled to false" }}

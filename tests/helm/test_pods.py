@@ -99,6 +99,35 @@ def test_trial_passwords_are_random():
     assert line.findall(first) != line.findall(second)
 
 
+def named_secrets(found):
+    """The names of all Secrets that an object asks for."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            if key == "secretName":
+                yield value
+            elif key in ("secret", "secretKeyRef") and "name" in value:
+                yield value["name"]
+            elif key == "secretTargetRef":
+                yield from (one["name"] for one in value)
+            else:
+                yield from named_secrets(value)
+    elif isinstance(found, list):
+        for one in found:
+            yield from named_secrets(one)
+
+
+def test_trial_passwords_can_be_those_of_a_secret_that_is_there():
+    """So what renders again and again (Argo CD) renders the same."""
+    objects = rendered("trial-secret")
+    assert not of_kind(objects, "Secret")
+    assert {name for found in objects for name in named_secrets(found)} == {"mine"}
+    path = VALUES[0].parent / "trial-secret.yaml"
+    assert template(path).stdout == template(path).stdout
+    keys = {"databasePassword", "apiDatabasePassword", "workerDatabasePassword", "redisPassword", "serveSecret"}
+    assert set(only(of_kind(rendered("trial"), "Secret"))["data"]) == keys
+    assert all(f"`{key}`" in (CHART / "README.md").read_text() for key in keys)
+
+
 def test_environment_is_what_the_settings_know(objects):
     fields = {"api": set(ApiSettings.model_fields), "worker": set(WorkerSettings.model_fields)}
     for name, labels, spec in pods(objects):

@@ -49,6 +49,7 @@ TABLE = [
     ("files: {store: 's3://bucket'}", "files.to"),
     ("files: {store: 's3://key:secret@bucket'}", "store"),
     ("trial: {database: {enabled: true}}", "trial.database"),
+    ("trial: {existingSecret: mine}", "trial.existingSecret"),
     ("networkPolicy: {database: {to: []}}", "networkPolicy.database.to"),
     ("networkPolicy: {broker: {to: []}}", "networkPolicy.broker.to"),
     ("networkPolicy: {broker: {to: [{}]}}", "broker"),
