@@ -1,4 +1,6 @@
-"""The rendered scaling query, asked of the real database: a busy worker is never scaled in."""
+"""The rendered scaling query, asked of the real database: it counts the work that wants a worker, and no worker."""
+
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import make_url, text
@@ -7,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import workers
 from db.session import make_engine
-from db.tables import Worker
+from db.tables import Restoration
 from db.worker import leases
 from tests.db import inserted
 from tests.helm.charts import of_kind, only, rendered
@@ -18,6 +20,11 @@ MODEL = "smollm2-135m"  # 4 jobs a worker in values/keda.yaml
 
 def trigger(name="keda"):
     return only(of_kind(rendered(name), "ScaledObject"))["spec"]["triggers"][0]
+
+
+def ended(session, job):
+    job.state, job.finished_at = "cancelled", datetime.now(UTC)
+    session.flush()
 
 
 def wanted(session):
@@ -36,36 +43,57 @@ def stock(session, jobs=0, started=0, model=MODEL, state=None):
 
 
 @pytest.mark.parametrize(
-    "jobs, fresh, answer",
-    [(0, 0, 0), (1, 0, 1), (4, 0, 1), (5, 0, 2), (9, 1, 3), (1, 3, 3), (0, 3, 0), (12, 3, 3), (13, 3, 4)],
+    "jobs, there, answer",
+    [(0, 0, 0), (1, 0, 1), (4, 0, 1), (5, 0, 2), (9, 1, 3), (1, 3, 1), (0, 3, 0), (12, 3, 3), (13, 3, 4), (5, 3, 2)],
 )
-def test_wanted(session, jobs, fresh, answer):
-    stock(session, jobs, fresh)
+def test_wanted(session, jobs, there, answer):
+    stock(session, jobs, there, state="ready")
     assert wanted(session) == answer
 
 
-def test_a_running_job_keeps_every_worker(session):
-    (job,), ids = stock(session, 1, 2, state="ready")
+def test_idle_workers_can_go_while_a_job_runs(session):
+    (job,), ids = stock(session, 1, 3, state="ready")
     leases.claim(session, job.id, ids[0], HANG, 5)
-    assert wanted(session) == 2
+    assert wanted(session) == 1
 
 
-def test_other_models_ended_jobs_and_gone_workers_do_not_count(session):
+def test_other_models_and_jobs_that_no_worker_may_step_do_not_count(session):
     stock(session, 9, 2, model="another")
-    jobs, _ = stock(session, 2, 3, state="draining")
+    jobs, _ = stock(session, 2)
     jobs[0].state = "paused"
     session.flush()
     assert wanted(session) == 1
+    ended(session, jobs[1])
+    assert wanted(session) == 0
 
 
-def test_a_stale_worker_and_a_second_start_in_one_pod_do_not_count(session):
-    _, ids = stock(session, 1, 2)
-    workers.register(session, model=MODEL, host="pod-0", pid=2)
-    session.execute(
-        text("UPDATE workers SET heartbeat_at = now() - interval '31 seconds' WHERE id = :id"), {"id": ids[1]}
-    )
-    assert session.get(Worker, ids[1]) is not None
+def test_of_a_tenant_no_more_than_it_may_run_counts(session):
+    one = inserted.a_tenant(session, max_running=3)
+    for _ in range(12):
+        inserted.a_job(session, one, model=MODEL)
     assert wanted(session) == 1
+    stock(session, 2)
+    assert wanted(session) == 2
+
+
+def test_a_tenant_that_has_had_its_tokens_of_the_day_waits_without_a_worker(session):
+    tenant = inserted.a_tenant(session, daily_tokens=100)
+    inserted.a_job(session, tenant, model=MODEL)
+    assert wanted(session) == 1
+    today = "(now() AT TIME ZONE 'UTC')::date"
+    session.execute(text(f"INSERT INTO usage_days (tenant_id, day, tokens) VALUES (:t, {today}, 100)"), {"t": tenant})
+    assert wanted(session) == 0
+
+
+def test_a_step_that_is_asked_to_be_rebuilt_wants_one_worker(session):
+    jobs, _ = stock(session, 2)
+    for job in jobs:
+        ended(session, job)
+        session.add(Restoration(tenant_id=job.tenant_id, job_id=job.id, step=1, state="asked"))
+    session.flush()
+    assert wanted(session) == 1
+    session.execute(text("DELETE FROM restorations"))
+    assert wanted(session) == 0
 
 
 def test_the_role_of_a_worker_may_ask_as_the_scheduler(urls, factory):
