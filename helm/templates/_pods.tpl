@@ -1,17 +1,23 @@
 {{/* What every pod of the chart has. */}}
 
-{{/* (root, user) */}}
+{{/* (root, user, priority class of its own): who a pod is, and how it stands to others. */}}
 {{- define "onward.podSecurity" -}}
+{{- $values := (index . 0).Values -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- with ternary (last .) "" (gt (len .) 2) | default $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 securityContext:
   runAsNonRoot: true
+  {{- if $values.fixedIds }}
   runAsUser: {{ index . 1 }}
   runAsGroup: {{ index . 1 }}
   fsGroup: {{ index . 1 }}
+  {{- end }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
-{{- with (index . 0).Values.image.pullSecrets }}
+{{- with $values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
   - name: {{ . }}

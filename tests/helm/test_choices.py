@@ -132,3 +132,30 @@ def test_images_come_from_a_registry_by_tag_or_digest_or_are_there():
     run = template(VALUES[0].parent / "external.yaml", "-f", "-", given=whole)
     assert "image: r.example.com/api:0.1.0\n" in run.stdout
     assert "image: localhost:5000/worker:0.1.0-cpu\n" in run.stdout
+
+
+def test_annotations_go_where_they_are_said_to():
+    objects = rendered("named")
+    assert only(of_kind(objects, "Service", "api"))["metadata"]["annotations"] == {
+        "cloud.example.com/scheme": "internal"
+    }
+    for component in ("api", "worker"):
+        account = only(of_kind(objects, "ServiceAccount", component))
+        assert account["metadata"]["annotations"] == {"cloud.example.com/role": "files"}
+    assert "cloud.example.com" not in str(of_kind(objects, "ServiceAccount", "migrate"))
+    boards = of_kind(rendered("monitored"), "ConfigMap", "dashboard")
+    assert len(boards) > 5
+    assert all(board["metadata"]["annotations"] == {"grafana_folder": "Onward"} for board in boards)
+
+
+def test_every_pod_has_the_priority_class_or_its_models_own():
+    assert {spec["priorityClassName"] for _, _, spec in pods(rendered("named"))} == {"low"}
+    workers = [spec["priorityClassName"] for what, labels, spec in pods(rendered("several-models")) if "worker" in what]
+    assert workers == ["high", "low", "low", "low"]
+    assert not any("priorityClassName" in spec for _, _, spec in pods(rendered("external")))
+
+
+def test_nothing_is_left_of_a_test_that_succeeded():
+    notes = only(of_kind(rendered("external"), "Pod"))["metadata"]["annotations"]
+    assert notes["helm.sh/hook"] == "test"
+    assert set(notes["helm.sh/hook-delete-policy"].split(",")) == {"before-hook-creation", "hook-succeeded"}
