@@ -148,3 +148,27 @@ periodSeconds: {{ index . 2 }}
 timeoutSeconds: {{ index . 3 }}
 failureThreshold: {{ index . 4 }}
 {{- end }}
+
+{{/* A quantity of bytes -> whole MiB, rounded up. */}}
+{{- define "onward.mebibytes" -}}
+{{- $units := dict "" 1 "k" 1000 "K" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "P" 1000000000000000
+  "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "E" 1000000000000000000 "Ei" 1152921504606846976 }}
+{{- $size := . | toString }}
+{{- $unit := regexFind "[A-Za-z]*$" $size }}
+{{- ceil (divf (mulf (trimSuffix $unit $size | float64) (get $units $unit)) 1048576) | int64 }}
+{{- end }}
+
+{{/*
+(resources, sizes of the pod's volumes on the node's disk) -> its container's resources: the node's disk is asked for as much
+as they may hold, with 128 MiB for logs, unless the resources name `ephemeral-storage` themselves.
+*/}}
+{{- define "onward.resources" -}}
+{{- $resources := deepCopy (index . 0) }}
+{{- $total := 128 }}
+{{- range index . 1 }}{{ $total = add $total (include "onward.mebibytes" .) }}{{ end }}
+{{- range $kind := list "requests" "limits" }}
+{{- $given := get $resources $kind | default dict }}
+{{- $_ := set $resources $kind (merge $given (dict "ephemeral-storage" (printf "%dMi" $total))) }}
+{{- end }}
+{{- toYaml $resources }}
+{{- end }}

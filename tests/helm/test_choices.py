@@ -1,6 +1,9 @@
 """What single values do: device, slice, hooks, scaling, hub, monitoring."""
 
 import json
+import re
+
+import yaml
 
 from tests.helm.charts import VALUES, of_kind, only, pods, rendered, template
 
@@ -159,3 +162,35 @@ def test_nothing_is_left_of_a_test_that_succeeded():
     notes = only(of_kind(rendered("external"), "Pod"))["metadata"]["annotations"]
     assert notes["helm.sh/hook"] == "test"
     assert set(notes["helm.sh/hook-delete-policy"].split(",")) == {"before-hook-creation", "hook-succeeded"}
+
+
+def mebibytes(size):
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", size).groups()
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+def test_the_nodes_disk_is_asked_for_what_the_volumes_may_hold(objects):
+    """And for the logs; so a pod is not put where it would be evicted."""
+    for what, _, spec in pods(objects):
+        places = [v["emptyDir"] for v in spec.get("volumes", []) if "emptyDir" in v]
+        needed = sum(mebibytes(place["sizeLimit"]) for place in places if place.get("medium") != "Memory") + 128
+        resources = only(spec["containers"])["resources"]
+        for kind in ("requests", "limits"):
+            assert resources[kind]["ephemeral-storage"] == f"{needed}Mi", what
+
+
+def test_a_disk_that_is_named_stays_and_units_are_understood():
+    given = (
+        "api: {tmpSize: 1.5G, resources: {requests: {ephemeral-storage: 1Gi}}}\n"
+        "worker: {homeSize: '1073741824', tmpSize: 1000k}"
+    )
+    run = template(VALUES[0].parent / "external.yaml", "-f", "-", given=given)
+    assert run.returncode == 0, run.stderr
+    found = [o for o in yaml.safe_load_all(run.stdout) if o]
+    api, worker = (
+        only(of_kind(found, "Deployment", part))["spec"]["template"]["spec"]["containers"][0]["resources"]
+        for part in ("api", "worker")
+    )
+    assert (api["requests"]["ephemeral-storage"], api["limits"]["ephemeral-storage"]) == ("1Gi", "1559Mi")
+    assert worker["requests"]["ephemeral-storage"] == "1153Mi"
+    assert (worker["requests"]["memory"], worker["limits"]["cpu"]) == ("8Gi", "2")
