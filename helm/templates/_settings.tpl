@@ -82,6 +82,11 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- $v := .Values }}{{ $keys := $v.secrets.keys }}{{ $net := $v.networkPolicy }}
 {{- include "onward.checkImages" $v.image }}
 {{- include "onward.checkIngress" . }}
+{{- $volumes := dict }}
+{{- range $v.extraVolumes }}{{ $_ := set $volumes .name true }}{{ end }}
+{{- range $v.extraVolumeMounts }}
+{{- if not (hasKey $volumes .name) }}{{ fail (printf "extraVolumeMounts: %q is not among extraVolumes" .name) }}{{ end }}
+{{- end }}
 {{- if and (not $v.secrets.existingSecret) (not (and $v.trial.database.enabled $v.trial.broker.enabled)) }}
 {{- fail "secrets.existingSecret: name the Secret with the passwords, or turn both trial.database and trial.broker on" }}
 {{- end }}

@@ -194,3 +194,15 @@ def test_a_disk_that_is_named_stays_and_units_are_understood():
     assert (api["requests"]["ephemeral-storage"], api["limits"]["ephemeral-storage"]) == ("1Gi", "1559Mi")
     assert worker["requests"]["ephemeral-storage"] == "1153Mi"
     assert (worker["requests"]["memory"], worker["limits"]["cpu"]) == ("8Gi", "2")
+
+
+def test_every_process_that_dials_a_server_has_the_own_ca():
+    seen = []
+    for what, labels, spec in pods(rendered("own-ca")):
+        if labels["app.kubernetes.io/component"] == "test":
+            continue
+        assert {"name": "own-ca", "configMap": {"name": "own-ca"}} in spec["volumes"], what
+        mounts = only(spec["containers"])["volumeMounts"]
+        assert {"name": "own-ca", "mountPath": "/etc/ssl/own", "readOnly": True} in mounts, what
+        seen.append(labels["app.kubernetes.io/component"])
+    assert sorted(seen) == ["api", "migrate", "operator", "worker", "worker"]

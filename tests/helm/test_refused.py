@@ -68,6 +68,10 @@ TABLE = [
     ("image: {preloaded: false}", "image.registry: say where onward.api was pushed"),
     ("image: {preloaded: false, api: r.example.com/api}", "image.registry: say where onward.worker was pushed"),
     ("image: {digests: {api: latest}}", "digests"),
+    ("extraVolumes: [{name: tmp, emptyDir: {}}]", "extraVolumes"),
+    ("extraVolumes: [{name: weights-m, emptyDir: {}}]", "extraVolumes"),
+    ("extraVolumeMounts: [{name: ca, mountPath: /ca}]", "extraVolumeMounts"),
+    ("extraVolumes: [{name: ca, emptyDir: {}}]\nextraVolumeMounts: [{name: ca, mountPath: ca}]", "mountPath"),
     ("nonsense: 1", "nonsense"),
 ]
 
