@@ -74,6 +74,11 @@ imagePullPolicy: {{ ternary "Never" $image.pullPolicy $image.preloaded }}
 {{- range .Values.models }}{{ if .hubId }}yes{{ break }}{{ end }}{{ end }}
 {{- end }}
 
+{{/* Whether some model's claim is filled from the hub: "yes" or nothing */}}
+{{- define "onward.fills" -}}
+{{- range .Values.models }}{{ if and .weights .weights.fillFrom }}yes{{ break }}{{ end }}{{ end }}
+{{- end }}
+
 {{/* weight: annotations of what runs before install and upgrade. A failed hook stays, for its log. */}}
 {{- define "onward.hook" -}}
 helm.sh/hook: pre-install,pre-upgrade

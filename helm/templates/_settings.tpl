@@ -146,7 +146,10 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- if and $net.enabled (not $net.dns) }}
 {{- fail "networkPolicy.dns: say who answers DNS" }}
 {{- end }}
-{{- if and $net.enabled (include "onward.usesHub" .) (not $v.hub.offline) (not $net.hub.to) }}
+{{- if and (include "onward.fills" .) $v.hub.offline }}
+{{- fail "hub.offline: a model has weights.fillFrom, which is downloaded from the hub" }}
+{{- end }}
+{{- if and $net.enabled (or (include "onward.usesHub" .) (include "onward.fills" .)) (not $v.hub.offline) (not $net.hub.to) }}
 {{- fail "networkPolicy.hub.to: say where the hub is, or set hub.offline to true" }}
 {{- end }}
 {{- if and (include "onward.usesHub" .) $v.hub.offline (not $v.hub.cacheClaim) }}
@@ -168,6 +171,9 @@ OTEL_EXPORTER_OTLP_ENDPOINT: {{ . | quote }}
 {{- $slugs := dict }}
 {{- range $v.models }}
 {{- $slug := include "onward.slug" .name }}
+{{- if and .weights .weights.fillFrom (eq .path ".") }}
+{{- fail (printf "models: %q is in the root of its claim, and weights.fillFrom fills a folder: give it a path" .name) }}
+{{- end }}
 {{- if hasKey $slugs $slug }}{{ fail (printf "models: %q and %q have the same name or the name %q in the cluster" .name (get $slugs $slug) $slug) }}{{ end }}
 {{- $_ := set $slugs $slug .name }}
 {{- end }}

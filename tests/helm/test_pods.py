@@ -134,7 +134,7 @@ def test_environment_is_what_the_settings_know(objects):
     fields = {"api": set(ApiSettings.model_fields), "worker": set(WorkerSettings.model_fields)}
     for name, labels, spec in pods(objects):
         component = labels["app.kubernetes.io/component"]
-        if component in (*SERVERS, "test"):
+        if component in (*SERVERS, "test", "weights"):
             continue
         known = {f"ONWARD_{field}".upper() for field in fields["worker" if component == "worker" else "api"]}
         given = environment(spec, objects)

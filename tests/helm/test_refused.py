@@ -68,6 +68,13 @@ TABLE = [
     ("image: {preloaded: false}", "image.registry: say where onward.api was pushed"),
     ("image: {preloaded: false, api: r.example.com/api}", "image.registry: say where onward.worker was pushed"),
     ("image: {digests: {api: latest}}", "digests"),
+    (models("name: m, path: ., weights: {existingClaim: w, fillFrom: a/b}"), "weights.fillFrom"),
+    (models("name: m, path: m, weights: {existingClaim: w, revision: a}"), "fillFrom"),
+    ("hub: {offline: true}\n" + models("name: m, path: m, weights: {existingClaim: w, fillFrom: a/b}"), "hub.offline"),
+    (
+        "networkPolicy: {hub: {to: []}}\n" + models("name: m, path: m, weights: {existingClaim: w, fillFrom: a/b}"),
+        "networkPolicy.hub.to",
+    ),
     ("extraVolumes: [{name: tmp, emptyDir: {}}]", "extraVolumes"),
     ("extraVolumes: [{name: weights-m, emptyDir: {}}]", "extraVolumes"),
     ("extraVolumeMounts: [{name: ca, mountPath: /ca}]", "extraVolumeMounts"),
