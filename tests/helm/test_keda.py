@@ -76,13 +76,15 @@ def test_of_a_tenant_no_more_than_it_may_run_counts(session):
     assert wanted(session) == 2
 
 
-def test_a_tenant_that_has_had_its_tokens_of_the_day_waits_without_a_worker(session):
+def test_for_a_tenant_that_has_had_its_tokens_of_the_day_one_worker_is_there_and_no_more(session):
+    """One, for no worker at all beside a living job is an alert that pages."""
     tenant = inserted.a_tenant(session, daily_tokens=100)
-    inserted.a_job(session, tenant, model=MODEL)
-    assert wanted(session) == 1
+    for _ in range(9):
+        inserted.a_job(session, tenant, model=MODEL)
+    assert wanted(session) == 3
     today = "(now() AT TIME ZONE 'UTC')::date"
     session.execute(text(f"INSERT INTO usage_days (tenant_id, day, tokens) VALUES (:t, {today}, 100)"), {"t": tenant})
-    assert wanted(session) == 0
+    assert wanted(session) == 1
 
 
 def test_a_step_that_is_asked_to_be_rebuilt_wants_one_worker(session):
