@@ -182,6 +182,7 @@ def _pairs(job: "FineTuningJob") -> None:
             *_told(extra),
             ("steps", _steps(job)),
             ("best held-out loss", watch.best(job) or "-"),
+            *([("drift", f"{drift:.4f} nats a token")] if (drift := extra.get("drift")) is not None else []),
             ("scored tokens", f"{watch.tokens(job)} of {extra.get('price_tokens', '-')}"),
             ("objective", str(spec.get("objective", "-"))),
             ("method", _method(how)),

@@ -15,6 +15,8 @@ Greedy = list[list[NDArray[np.bool_]]]  # in the same shape: whether the target 
 # Forward passes that a trial with derivatives costs: a tangent doubles each product, a backward pass has two for each.
 TANGENT: Final = 2
 GRADIENT: Final = 3
+# And those of a trial that is compared with the bare base.
+BESIDE: Final = 2
 
 
 class CannotCompute(ValueError):
@@ -143,7 +145,9 @@ class Trial:
     it is: whether a prompt was computed before is known, and can be timed, within a scope only. `greedy` asks of every
     target, too, whether it is the likeliest token: one more pass over the logits, which no probe needs. `tangent` and
     `gradient` ask for derivatives of the mean loss, as a method's probe does: only a scorer with autograd has them. Of
-    tensors before number `since` of the layout the gradient is 0, and no backward pass goes there."""
+    tensors before number `since` of the layout the gradient is 0, and no backward pass goes there. `drift` asks for
+    something else in the targets' places: minus KL(base || probe), nats, of what a target would be drawn from, so that
+    what `lm` adds up is the mean divergence."""
 
     layout: Layout | None
     params: Params | None
@@ -154,6 +158,7 @@ class Trial:
     tangent: Params | None = None
     gradient: bool = False
     since: int = 0
+    drift: bool = False
 
     @property
     def below(self) -> int:
@@ -168,6 +173,8 @@ class Trial:
     @property
     def forwards(self) -> int:
         """Forward passes that it costs."""
+        if self.drift:
+            return BESIDE
         return GRADIENT if self.gradient else TANGENT if self.tangent is not None else 1
 
     @property

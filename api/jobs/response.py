@@ -31,9 +31,9 @@ class JobObject(Entry):
     whether live workers have measured that; `onward.chosen` which method was taken where the request named none, and
     why; `onward.held_out` how many rows of its training file are measured on, and `onward.repeated_rows` how many say
     what an earlier one says; `onward.replay` what its steps are rebuilt from: the `journal`, or `snapshots`, points
-    kept whole of a run that follows from gradients; `onward.live_model` by which name it answers while it trains. While
-    the files are being validated, and of a job that ended so, there is no spec and no price; `onward.validated_rows`
-    says how far it is."""
+    kept whole of a run that follows from gradients; `onward.drift` its adapter's mean KL to the base, nats a token;
+    `onward.live_model` by which name it answers while it trains. While the files are being validated, and of a job that
+    ended so, there is no spec and no price; `onward.validated_rows` says how far it is."""
 
     object: Literal["fine_tuning.job"] = "fine_tuning.job"
     created_at: int
@@ -81,12 +81,13 @@ class CheckpointObject(Entry):
 
 @dataclass(frozen=True)
 class Beside:
-    """What a job's answer takes from other rows: what it has published, the ids of its result files in their order,
-    and the rows of its training file."""
+    """What a job's answer takes from other rows: what it has published and its drift, the ids of its result files in
+    their order, and the rows of its training file."""
 
     adapter: Adapter | None = None
     results: Sequence[str] = ()
     rows: int | None = None
+    drift: float | None = None
 
 
 def job(row: Job, beside: Beside, waits: Waits | None) -> JobObject:
@@ -134,6 +135,7 @@ def ours(row: Job, beside: Beside, waits: Waits | None, spec: JobSpec | None) ->
         **foretold(waits),
         "validated_rows": waits.validated_rows if waits else None,
         "adapter": about(beside.adapter, row),
+        "drift": beside.drift,
         "live_model": live(row),
         "replay": replay_of(row.spec),
         "epochs": figures.epochs(spec, beside.rows) if spec else None,

@@ -25,7 +25,7 @@ from db import files, queue
 from db.contract.admit import Admitted
 from db.contract.spec import JobSpec
 from db.tables import ENDED, Job
-from db.tenant import adapters, jobs, restorations, results
+from db.tenant import adapters, curves, jobs, restorations, results
 from db.tenant.waiting import waiting
 
 log = structlog.get_logger("api.jobs.routes")
@@ -151,7 +151,11 @@ def all_shown(tenant: str, session: Session, found: list[Job]) -> list[JobObject
     ended = {job.id for job in found if job.state in ENDED}
     made = {job_id: adapters.of_job(tenant, session, job_id) for job_id in ended}
     left, rows = results.of_jobs(tenant, session, ended), jobs.rows(tenant, session, found)
-    beside = {job.id: Beside(made.get(job.id), left.get(job.id, ()), rows.get(job.training_file)) for job in found}
+    drift = {job_id: curves.drift(tenant, session, job_id) for job_id, adapter in made.items() if adapter is not None}
+    beside = {
+        job.id: Beside(made.get(job.id), left.get(job.id, ()), rows.get(job.training_file), drift.get(job.id))
+        for job in found
+    }
     return [response.job(job, beside[job.id], waits.get(job.id)) for job in found]
 
 

@@ -39,7 +39,8 @@ class Point:
 @dataclass(frozen=True)
 class Measured:
     """A cell that was run. `ended`: "done", "cut" at the budget, or why it failed; `memory` is MiB above what was
-    resident before the cell; `asked` what its spec was made from."""
+    resident before the cell; `asked` what its spec was made from; `drift` the mean KL to
+    the base of what it came to, nats a token (`worker.runs.drift`), None where it was not measured."""
 
     key: str
     line: str
@@ -54,6 +55,7 @@ class Measured:
     memory: float
     machine: int  # which of the file's machines
     points: list[Point] = field(default_factory=list)
+    drift: float | None = None
 
 
 @dataclass
@@ -91,7 +93,7 @@ def held(path: Path = COMMITTED) -> Iterator[Study]:
 def save(study: Study, path: Path = COMMITTED) -> None:
     """Write it whole, or not at all: a cell's line each, so that what changed is seen in a diff."""
     head = {"machines": study.machines, "about": study.about}
-    lines = [json.dumps(_finite(asdict(cell)), allow_nan=False) for cell in study.cells.values()]
+    lines = [json.dumps(_finite(_said(cell)), allow_nan=False) for cell in study.cells.values()]
     text = json.dumps(head)[:-1] + ', "cells": [\n' + ",\n".join(lines) + "\n]}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
@@ -111,6 +113,14 @@ def machine_number(study: Study, machine: dict[str, Any]) -> int:
 def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether both are the same machine with the same versions: a date does not make another."""
     return {**one, "date": ""} == {**other, "date": ""}
+
+
+def _said(cell: Measured) -> dict[str, Any]:
+    """A cell whose drift was not measured says nothing of it: those of before stay the lines that they were."""
+    whole = asdict(cell)
+    if cell.drift is None:
+        del whole["drift"]
+    return whole
 
 
 def _point(raw: dict[str, Any]) -> Point:

@@ -5,6 +5,7 @@ held-out rows by the resident engine, whoever trained.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
 from worker.engine.prompt_cache import PromptCache
 from worker.forwards import Scoring
-from worker.runs import cohort
+from worker.runs import cohort, drift
 from worker.runs.data import Dataset, examples
 from worker.runs.run import Run, start
 from worker.scoring.engine_scorer import EngineScorer
@@ -149,6 +150,7 @@ class Bench:
             memory=round(max(0, spent.memory - before) / MIB, 1),
             machine=self.machine,
             points=points,
+            drift=self._drift(run),
         )
 
     def close(self) -> None:
@@ -216,6 +218,11 @@ class Bench:
         found = self.engine.score(trials)
         dev, report = found[0], found[-1]
         return (dev.mean, dev.accuracy or 0.0), (report.mean, report.accuracy or 0.0)
+
+    def _drift(self, run: Run) -> float | None:
+        """Of the adapter as the cell ends, by the function that jobs are told theirs by; outside of every cost."""
+        found = drift.measured(self.engine, self.base, run.layout, run.params)
+        return None if found is None or not math.isfinite(found) else float(f"{found:.4g}")
 
     def _point(self, step: int, spent: _Spent, held_out: tuple[tuple[float, float], tuple[float, float]]) -> Point:
         dev, report = ((round(loss, 5), round(accuracy, 4)) for loss, accuracy in held_out)

@@ -1,4 +1,4 @@
-"""What a job's metrics events hold, in their order: the points of its curves. Knows no plot."""
+"""What a job's metrics events hold: the points of its curves in their order, and its drift. Knows no plot."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,3 +19,11 @@ def metrics(tenant: str, session: Session, job_id: str) -> Sequence[tuple[dict[s
     )
     found = session.execute(wanted.order_by(Event.number.desc()).limit(MOST)).all()
     return [(data, at) for data, at in reversed(found) if data is not None]
+
+
+def drift(tenant: str, session: Session, job_id: str) -> float | None:
+    """Of an ended job's adapter, nats a token: it is the last of its metrics (`db.worker.reports.published`). None
+    where it was not measured, and once the job's events are dropped."""
+    mine = select(Event.data).where(Event.tenant_id == tenant, Event.job_id == job_id, Event.type == "metrics")
+    last = session.scalar(mine.order_by(Event.number.desc()).limit(1))
+    return None if last is None else last.get("drift")

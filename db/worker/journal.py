@@ -50,7 +50,8 @@ class Evaluated:
 @dataclass(frozen=True)
 class Published:
     """An adapter on disk: `step` steps replayed, SHA-256 (hex) of its safetensors file, the directory as a tar, which
-    may `lie` in a store already, and receipt.json where one could be made."""
+    may `lie` in a store already, receipt.json where one could be made, and its `drift`: mean KL to the base in nats a
+    token, None where it was not measured."""
 
     name: str
     step: int
@@ -59,6 +60,7 @@ class Published:
     tar: bytes
     receipt: bytes | None = None
     lies: Deposited | None = None
+    drift: float | None = None
 
 
 class NotWhole(LookupError):
@@ -228,6 +230,6 @@ def _publish(session: Session, job: Job, claim: Claim, adapter: Published) -> No
             token=claim.token,
         )
     )
-    reports.published(session, job, adapter.step, adapter.name)
+    reports.published(session, job, adapter.step, adapter.name, adapter.drift)
     said = {"job": job.id, "step": adapter.step, "sha256": adapter.sha256}
     audit.write(session, job.tenant_id, "adapter.create", adapter_id, said, claim.worker_id)

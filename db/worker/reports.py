@@ -48,8 +48,11 @@ def flushed(
             _evaluated(session, job, evaluated)
 
 
-def published(session: Session, job: Job, step: int, name: str) -> None:
-    """That the adapter of `step` is there: what step 0 has is no result of training."""
+def published(session: Session, job: Job, step: int, name: str, drift: float | None = None) -> None:
+    """That the adapter of `step` is there: what step 0 has is no result of training. Its drift, where it was measured,
+    is the last of the job's metrics."""
+    if drift is not None:
+        _metrics(session, job, step, {"drift": drift})
     text = f"Adapter of step {step} published as {name}"
     if step:
         events.write(session, job, text)

@@ -49,6 +49,8 @@ class Passes:
         """One pass of these examples of the trial; `slopes` gives the derivative of their summed loss by each
         log-probability."""
         laid, known = self._laid(trial, examples)
+        if trial.drift:
+            return self._drifted(trial, laid, known)
         if trial.layout is None or trial.params is None:
             with torch.inference_mode(), self._wardrobe.bare():
                 return _passed(*self._read(laid, known))
@@ -72,6 +74,18 @@ class Passes:
             each = prompts.of(self._wardrobe.model, examples, self._kept, trial.scope)
         known = [prompt for prompt, e in zip(each, examples, strict=True) for _ in e.sequences]
         return padded(examples, filler, continued=True), known
+
+    def _drifted(self, trial: Trial, laid: Padded, known: list[torch.Tensor | None] | None) -> Passed:
+        """Minus KL(base || probe) of what each target is drawn from, in float64 from the logits on."""
+        with torch.inference_mode():
+            with self._wardrobe.bare():
+                bare = self._logits(laid, known).double().log_softmax(-1)
+            worn = bare
+            if trial.layout is not None and trial.params is not None:
+                self._wardrobe.wear(trial.layout if known is None else _plain(trial.layout), trial.params)
+                worn = self._logits(laid, known).double().log_softmax(-1)
+            each = torch.nn.functional.kl_div(worn, bare, reduction="none", log_target=True).sum(-1)
+            return _passed(-each[laid.which].float(), torch.zeros(len(laid.which), dtype=torch.bool))
 
     def _backward(
         self,
@@ -126,6 +140,14 @@ class Passes:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of every target its log-probability, and whether it is the first of the likeliest tokens, with `instead` of
         parameters of these names."""
+        logits = self._logits(laid, known, instead)
+        logs = torch.log_softmax(logits, dim=-1)
+        return logs[laid.which, laid.targets], logits.argmax(-1)[laid.which] == laid.targets
+
+    def _logits(
+        self, laid: Padded, known: list[torch.Tensor | None] | None, instead: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Logits [wanted, vocab] in float32."""
         asked: dict[str, Any] = {"input_ids": laid.ids, "attention_mask": laid.mask, "use_cache": False}
         if known is not None:
             cache, before = prompts.continued(known)
@@ -139,9 +161,8 @@ class Passes:
         model = self._wardrobe.model
         with self._reading(laid.wanted):
             answer = torch.func.functional_call(model, instead, kwargs=asked) if instead else model(**asked)
-        logits = answer.logits.float()
-        logs = torch.log_softmax(logits, dim=-1)
-        return logs[laid.which, laid.targets], logits.argmax(-1)[laid.which] == laid.targets
+        logits: torch.Tensor = answer.logits.float()
+        return logits
 
     @contextmanager
     def _reading(self, wanted: torch.Tensor) -> Iterator[None]:

@@ -22,6 +22,7 @@ from worker.engine.owner import Owner
 from worker.engine.prompt_cache import PromptCache
 from worker.forwards import Forward, Scoring, finished
 from worker.scoring.check_trials import TrialCheck
+from worker.scoring.divergences import divergences
 from worker.scoring.entries import entries
 from worker.scoring.laying import Laid, lay
 from worker.scoring.packing import Piece, Segment, Wave, waves
@@ -127,7 +128,8 @@ class EngineScorer:
 
         def scored() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
             self._bank.fit(width)
-            return self._chosen(self._hidden(laid), laid)
+            hidden = self._hidden(laid)
+            return self._drifted(hidden, laid) if wave.drift else self._chosen(hidden, laid)
 
         chosen, likeliest = self.owner.run(scored)
         for trial, example, candidate, start, stop in laid.cuts:
@@ -161,13 +163,17 @@ class EngineScorer:
 
     def _below(self, laid: Laid, pieces: Sequence[tuple[str, Piece]]) -> list[torch.Tensor]:
         """What the bare base has of each piece [tokens, width] where it enters layer `laid.below`."""
-        bare = [Trial(None, None, (piece.example,), "lm", scope) for scope, piece in pieces]
-        segments = [Segment(i, bare[i], (piece,)) for i, (_, piece) in enumerate(pieces)]
-        alone = lay(Wave(tuple(segments), laid.branched))
-        attention = self._attention(alone) if alone.branched else None
+        alone, attention = self._alone(laid, pieces)
         with self.engine.depth.leaving(laid.below) as taken:
             self._forwarded(alone, attention, ())
         return [taken[0][start:stop].contiguous() for start, stop in alone.spans]
+
+    def _alone(self, laid: Laid, pieces: Sequence[tuple[str, Piece]]) -> tuple[Laid, BranchAttention | None]:
+        """These pieces of a wave as they are laid for the bare base, in this order."""
+        bare = [Trial(None, None, (piece.example,), "lm", scope) for scope, piece in pieces]
+        segments = [Segment(i, bare[i], (piece,)) for i, (_, piece) in enumerate(pieces)]
+        alone = lay(Wave(tuple(segments), laid.branched))
+        return alone, self._attention(alone) if alone.branched else None
 
     def _forwarded(self, laid: Laid, attention: BranchAttention | None, worn: Sequence[Worn]) -> torch.Tensor:
         if attention is not None:
@@ -186,6 +192,12 @@ class EngineScorer:
         return BranchAttention(
             laid.spans, laid.positions, laid.branches, numbers, caches, engine.device, engine.together, engine.pause
         )
+
+    def _drifted(self, hidden: torch.Tensor, laid: Laid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """-KL(base || probe) of the row that each target reads, fp32; none is said to be the likeliest."""
+        bare = self._forwarded(*self._alone(laid, laid.pieces), ())
+        found = divergences(self.engine, bare, hidden, laid.rows, LOGITS)
+        return (-found)[laid.which].astype(np.float32), np.zeros(len(laid.which), np.bool_)
 
     def _chosen(self, hidden: torch.Tensor, laid: Laid) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """log softmax(logits[rows[which[j]]])[targets[j]] for every j, fp32, a bounded number of rows at a time; and

@@ -30,11 +30,12 @@ class Segment:
 class Wave:
     """One forward pass: segments laid end to end without padding. In a `branched` one pieces continue a prompt that was
     computed before, or hold several sequences; in any other every piece is one whole sequence. No adapter acts on the
-    first `below` layers."""
+    first `below` layers. In one of `drift` all trials ask for it."""
 
     segments: tuple[Segment, ...]
     branched: bool = False
     below: int = 0
+    drift: bool = False
 
     @property
     def tokens(self) -> int:
@@ -47,20 +48,21 @@ def waves(trials: Sequence[Trial], slots: int, max_tokens: int, max_prompts: int
 
     A wave holds at most `slots` distinct adapters, `max_tokens` tokens and distinct prompts of `max_prompts` tokens; a
     piece beyond that has a wave to itself. A trial that does not fit is continued in the next wave. Adapters of one
-    wave begin at one layer, so that none pays for layers that another acts on.
+    wave begin at one layer, so that none pays for layers that another acts on, and who is compared with the base is not
+    among those who are not.
     """
     branching = [any(e.start or e.shared for e in t.examples) for t in trials]
-    depths = sorted({t.below for t in trials})
+    kinds = [(t.below, t.drift) for t in trials]
     out: list[Wave] = []
-    for below in depths:
-        whole = _Packer(slots, max_tokens, max_prompts, False, below)
+    for kind in sorted(set(kinds)):
+        whole = _Packer(slots, max_tokens, max_prompts, False, *kind)
         for number, trial in enumerate(trials):
-            if not branching[number] and trial.below == below:
+            if not branching[number] and kinds[number] == kind:
                 whole.add(number, trial, range(len(trial.examples)))
         out += whole.closed()
-    for below in depths:
-        branched = _Packer(slots, max_tokens, max_prompts, True, below)
-        mine = [n for n, trial in enumerate(trials) if branching[n] and trial.below == below]
+    for kind in sorted(set(kinds)):
+        branched = _Packer(slots, max_tokens, max_prompts, True, *kind)
+        mine = [n for n in range(len(trials)) if branching[n] and kinds[n] == kind]
         for number, examples in _rounds(trials, mine, max_prompts):
             branched.add(number, trials[number], examples)
         out += branched.closed()
@@ -93,6 +95,7 @@ class _Packer:
     max_prompts: int
     branched: bool
     below: int
+    drift: bool
     waves: list[Wave] = field(default_factory=list)
     open: list[tuple[int, Trial, list[Piece]]] = field(default_factory=list)
     tokens: int = 0
@@ -125,7 +128,7 @@ class _Packer:
         """Every wave so far, the one begun included."""
         if self.open:
             segments = tuple(Segment(number, trial, tuple(pieces)) for number, trial, pieces in self.open)
-            self.waves.append(Wave(segments, self.branched, self.below))
+            self.waves.append(Wave(segments, self.branched, self.below, self.drift))
         self.open, self.tokens, self.adapters, self.prompts = [], 0, 0, {}
         return self.waves
 

@@ -18,11 +18,8 @@ from db.worker import journal, leases
 from db.worker.journal import Published
 from db.worker.leases import Claim, LeaseLost
 from worker import failpoints, metrics
-from worker.adapters import parents, restored
 from worker.adapters.publish import publish
-from worker.runs import rebuilding
-from worker.runs.replay import Point
-from worker.slices import points
+from worker.slices import drifted, points
 from worker.slices.context import Context
 from worker.slices.ending import (
     Cleared,
@@ -217,7 +214,9 @@ def _publish(context: Context, leased: LeasedRun, step: int) -> Published:
     claim, folder = leased.claim, context.settings.home / "adapters"
     with traces.span("publish", claim.traceparent, job=leased.job_id, step=step):
         name = adapter_name(claim.spec.model, claim.tenant_id, claim.spec.suffix, claim.job_id)
-        made = publish(folder, claim.job_id, name, claim.spec, context.base, _point(context, leased, step))
+        point = points.reached(context, leased, step)
+        made = publish(folder, claim.job_id, name, claim.spec, context.base, point)
+        made = replace(made, drift=drifted.of(context, leased, point))
     context.receipts.ready(context.base.path)
     return made
 
@@ -232,19 +231,3 @@ def _deposited(context: Context, leased: LeasedRun, published: Published) -> Ite
     tenant = leased.claim.tenant_id
     with deposits.deposited(tenant, context.stores, lambda: context.transaction(tenant), [published.tar]) as there:
         yield replace(published, lies=there) if isinstance(there, deposits.Deposited) else published
-
-
-def _point(context: Context, leased: LeasedRun, step: int) -> Point:
-    """The run after `step` steps, from memory where this process has seen it, else from the journal."""
-    claim, run = leased.claim, leased.run
-    if run.best_point is not None and run.best_point.state.step == step:
-        return run.best_point
-    if run.step == step:
-        return run.point
-    with context.transaction(claim.tenant_id) as session:
-        history = journal.history(session, claim.job_id, step)
-        if leased.writer.whole:
-            return restored.kept(session, claim.job_id, history, context.base)
-    kind = type(run.state)
-    start = context.snapshots.newest(claim.job_id, claim.spec, history.losses, kind, history.restarts)
-    return rebuilding.rebuild(history, context.base, start or parents.first(history, context.base))

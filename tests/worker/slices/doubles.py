@@ -81,8 +81,9 @@ def a_choice_job(
 
 
 class Bowl:
-    """A Scorer whose loss is the squared length of the adapter; `sees` is told each wave first, and may raise. A wave
-    holds trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
+    """A Scorer whose loss is the squared length of the adapter; `sees` is told each wave of a step first, and may raise;
+    `compares` is told those that ask for the drift of what is published, which are no step's, and may too. A wave holds
+    trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
 
     capacity = 16
     rate: float | None = None  # these three as MeteredScorer has them
@@ -92,6 +93,7 @@ class Bowl:
     def __init__(self, wave: int = 1 << 30) -> None:
         self.whole = True
         self.sees: Callable[[Sequence[Trial]], None] = lambda _: None
+        self.compares: Callable[[Sequence[Trial]], None] = lambda _: None
         self.wave = wave
 
     def score(self, trials: Sequence[Trial]) -> list[Loss]:
@@ -110,7 +112,7 @@ class Bowl:
         return Scoring(forwards, lambda: self._losses(trials))
 
     def _seen(self, trials: Sequence[Trial]) -> None:
-        self.sees(trials)
+        (self.compares if any(t.drift for t in trials) else self.sees)(trials)
 
     @staticmethod
     def _losses(trials: Sequence[Trial]) -> list[Loss]:

@@ -1,0 +1,99 @@
+"""`python -m bench.study.drift [--threads N] [--out FILE]`: how far presets take the model from its base, and what decay
+does about it.
+
+The presets of four methods on the demo's model and tasks, seed 0, each with the weight decays of DECAYS: the loss on
+held-out rows that nothing was chosen on, and the drift of where the run ends, by the function that every job is told its
+own by. Cells are written one by one, and those of the file are not run again.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from bench.report.measure import RESULTS
+from bench.study.lines import Cell, Line, Task
+from cli.local.demo_model import DEMO_MODEL
+from db.contract.presets import preset
+
+# Of each method's preset. AdamW's rate is 2e-3 here: its largest decay takes 2 % off the adapter in all.
+DECAYS: Final[dict[str, tuple[float, ...]]] = {
+    "first_order": (0.0, 1.0), "mezo": (0.0, 0.3, 1.0), "fzoo": (0.0, 0.3, 1.0), "es": (0.0, 0.3, 1.0),
+}  # fmt: skip
+TASKS: Final[tuple[Task, ...]] = ("sentiment", "topic")
+AIM: Final = 0.02  # nats a token
+
+
+def lines() -> list[Line]:
+    """One a method and decay."""
+    return [_line(method, decay) for method, decays in DECAYS.items() for decay in decays]
+
+
+def _line(method: str, decay: float) -> Line:
+    ours = preset(DEMO_MODEL, "choice", method, "answer")
+    shape = {"batch_size": ours.batch_size, "repeat": ours.repeat, "targets": ours.targets, "rank": ours.rank}
+    fields = {**ours.settings, **shape, "weight_decay": decay}
+    return Line(f"{method}, decay {decay:g}", "drift", method, fields, (ours.steps // 2, ours.steps), budget=1e9)
+
+
+def table(found: dict[str, Any]) -> str:
+    """What the file has, a row a line, both tasks beside each other."""
+    out = [
+        "| method | decay | steps | sentiment: loss | accuracy | drift | topic: loss | accuracy | drift |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, decays in DECAYS.items():
+        for decay in decays:
+            cells = [found.get(f"{method}, decay {decay:g} / answer / {task} / seed 0") for task in TASKS]
+            steps = next((str(cell["points"][-1]["step"]) for cell in cells if cell), "")
+            said = " | ".join(_end(cell) for cell in cells)
+            out.append(f"| {method} | {decay:g} | {steps} | {said} |")
+    return "\n".join(out)
+
+
+def _end(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "not measured | | "
+    loss, accuracy = cell["points"][-1]["report"]
+    drift = "not measured" if cell["drift"] is None else f"{cell['drift']:.4f}"
+    return f"{loss:.3f} | {accuracy:.3f} | {drift}"
+
+
+def main() -> None:
+    """Runs what the file has not, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--home", type=Path, default=Path(".onward/bench"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "drift.json")
+    parser.add_argument("--table", action="store_true", help="print what there is, run nothing")
+    arguments = parser.parse_args()
+    study = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"machine": None, "cells": {}}
+    if not arguments.table:
+        _run(arguments, study)
+    print(table(study["cells"]))
+
+
+def _run(arguments: argparse.Namespace, study: dict[str, Any]) -> None:
+    from worker.environment import prepare
+
+    prepare(arguments.threads, "bench.study.drift")
+    from bench.report.measure import machine
+    from bench.study.train import opened
+
+    study["machine"] = {**machine(), "threads": arguments.threads}
+    bench = opened(arguments.home, 0)
+    for task in TASKS:
+        for line in lines():
+            cell = Cell(line, task, 0)
+            if cell.key in study["cells"]:
+                continue
+            measured = bench.run(cell, lambda said: print(said, file=sys.stderr, flush=True))
+            study["cells"][cell.key] = asdict(measured)
+            arguments.out.write_text(json.dumps(study, indent=1, sort_keys=True) + "\n")
+    bench.close()
+
+
+if __name__ == "__main__":
+    main()
