@@ -50,7 +50,8 @@ def page(study: Study, *, whole: bool = True) -> str:
             parts += ["", f"{UNKNOWN.capitalize()}."]
             continue
         tasks = [task for task in _tasks(objective) if any(task in by_task for by_task in own.values())]
-        parts += [*_targets(study, own, objective), *_losses(own, tasks), *_ends(own, tasks), *_choices(study, own)]
+        parts += [*_targets(study, own, objective), *_losses(own, tasks), *_ends(own, tasks), *_drifts(own, tasks)]
+        parts += _choices(study, own)
     return "\n".join([*parts, *(_missing(study) if whole else ())]) + "\n"
 
 
@@ -136,6 +137,17 @@ def _end(line: str, cells: Sequence[Measured]) -> str:
         ", ".join(str(cell.seed) for cell in cells),
         ended,
     )
+
+
+def _drifts(own: Own, tasks: Sequence[str]) -> Iterator[str]:
+    """How far each line has gone from the base, once a cell of the kind has measured it."""
+    if all(cell.drift is None for by_task in own.values() for cells in by_task.values() for cell in cells):
+        return
+    yield from ("", "### Drift at the end: mean KL to the base on text of neither task, nats a token", "")
+    yield from _head("line", *tasks)
+    for (line, _), by_task in own.items():
+        found = [[c.drift for c in by_task.get(task, ()) if c.drift is not None] for task in tasks]
+        yield _row(line, *(_mean(mean(values)) if values else UNKNOWN for values in found))
 
 
 def _choices(study: Study, own: Own) -> Iterator[str]:

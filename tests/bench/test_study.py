@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.study import figures, grid, lines, presets, store, tables, taught
+from bench.report.measure import RESULTS
+from bench.study import drift, figures, grid, lines, presets, store, tables, taught
 from bench.study.__main__ import PAGE, PRESETS, README, left
 from bench.study.rows import DEV, REPORT, rows
 from bench.study.store import Measured, Point, Study
@@ -209,3 +210,33 @@ def test_the_presets_are_what_the_results_give():
         assert one.method in methods.ARMS
         assert one.autograd is methods.ARMS[one.method].autograd
         assert preset("smollm2-135m", one.objective, one.method, one.activation) is one.preset
+
+
+def test_drifts_are_beside_each_other_once_one_is_measured_and_the_others_say_so():
+    before = study(cell("one"), cell("two"))
+    assert "Drift at the end" not in tables.page(before)
+    page = tables.page(study(cell("one", drift=0.03), cell("one", seed=1, drift=0.05), cell("two")))
+    assert "| one | 0.040 ± 0.014 |" in page.partition("### Drift at the end")[2]
+    assert f"| two | {tables.UNKNOWN} |" in page.partition("### Drift at the end")[2]
+
+
+def test_a_cell_of_before_drift_keeps_its_line_in_the_file(tmp_path):
+    file = tmp_path / "study.json"
+    store.save(study(cell("one"), cell("two", drift=0.03)), file)
+    one, two = file.read_text().splitlines()[1:3]
+    assert "drift" not in one
+    assert '"drift": 0.03' in two
+    assert [c.drift for c in store.load(file).cells.values()] == [None, 0.03]
+    store.save(COMMITTED, file)
+    assert file.read_text() == store.COMMITTED.read_text()
+
+
+def test_the_page_of_drift_has_its_table_and_its_cells_are_of_its_lines():
+    cells = json.loads((RESULTS / "drift.json").read_text())["cells"]
+    known = {line.name: line for line in drift.lines()}
+    for found in cells.values():
+        method = known[found["line"]].asked
+        assert {k: v for k, v in found["asked"]["method"].items() if k in method} == {
+            k: v for k, v in method.items() if k in found["asked"]["method"]
+        }
+    assert drift.table(cells) in (ROOT / "docs/methods/drift.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.api.examples import choices, jsonl
 from tests.cli.conftest import complaint, read
-from tests.cli.trained import train
+from tests.cli.trained import DRIFT, train
 
 
 @pytest.fixture
@@ -94,11 +94,20 @@ def test_an_ended_job_is_watched_to_its_end_at_once(onward, trained):
     events = [json.loads(line) for line in onward("jobs", "watch", trained.id, "--json").stdout.splitlines()]
     assert [e["created_at"] for e in events] == sorted(e["created_at"] for e in events)
     metrics = [e["data"] for e in events if e["type"] == "metrics"]
-    assert metrics[-1]["step"] == 6
-    assert metrics[-1]["valid_loss"] == pytest.approx(0.61)
+    assert metrics[-2]["step"] == 6
+    assert metrics[-2]["valid_loss"] == pytest.approx(0.61)
+    assert metrics[-1] == {"step": 6, "total_steps": 6, "drift": DRIFT}
 
 
 def test_show_has_the_checkpoints(onward, trained):
     found = read(onward("jobs", "show", trained.id, "--json"))
     assert [c["step_number"] for c in found["checkpoints"]] == [6, 0]
     assert "0.610" in onward("jobs", "show", trained.id).stdout
+
+
+def test_show_has_the_drift_of_what_was_published(onward, rows, trained):
+    assert trained.model_extra["onward"]["drift"] == DRIFT
+    assert "0.0456 nats a token" in onward("jobs", "show", trained.id).stdout
+    waiting = submit(onward, rows)
+    assert waiting["onward"]["drift"] is None
+    assert "nats a token" not in onward("jobs", "show", waiting["id"]).stdout

@@ -1,7 +1,7 @@
 """How far an adapter has taken the model from its base on text of no task: one number a job. Knows no engine.
 
-The mean, over the tokens of `anchor.TEXTS`, of KL(base || adapted) of the next token over the whole vocabulary, in nats
-a token. The direction is that of arXiv 2605.30148, whose figures are log-ratios on what the base itself would say:
+The mean, over the tokens of `drift_text.TEXTS`, of KL(base || adapted) of the next token over the whole vocabulary, in
+nats a token. The direction is that of arXiv 2605.30148, whose figures are log-ratios on what the base itself would say:
 what the base held likely and the adapted model does not any more weighs most.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import last_occurrence
-from worker.runs.anchor import TEXTS
+from worker.runs.drift_text import TEXTS
 from worker.scoring.scorer import Scorer
 from worker.types import Candidate, Example, Layout, Params, Trial
 

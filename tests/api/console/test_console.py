@@ -11,6 +11,7 @@ from api.console.rendering import STATIC
 from db import events
 from db.tables import Job
 from tests.api.examples import CHAT, CHOICE, COMPLETION, choices, jsonl, submit, upload
+from tests.cli.trained import DRIFT, train
 
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -80,6 +81,12 @@ def test_a_job_is_steered_from_its_page(at_annas, anna):
     again = at_annas.post(f"jobs/{job.id}/cancel")
     assert again.status_code in (303, 400, 409)
     assert at_annas.post(f"jobs/{job.id}/explode").status_code == 404
+
+
+def test_the_page_of_a_job_has_the_drift_of_what_it_published(at_annas, anna, factory, base_folder, tmp_path):
+    assert "nats a token" not in at_annas.get(f"jobs/{submit(anna, upload(anna, *choices(8))).id}").text
+    job = train(anna, factory, base_folder, tmp_path)
+    assert f"<dt>Drift</dt><dd>{DRIFT} nats a token from the base model</dd>" in at_annas.get(f"jobs/{job.id}").text
 
 
 def test_points_are_what_the_events_tell(at_annas, anna, factory):

@@ -1,6 +1,7 @@
 """The journal: contiguous, exact, written once by one worker, whatever is killed and when."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 
@@ -9,7 +10,7 @@ from sqlalchemy import func, select, text, update
 
 from db import files
 from db.tables import Evaluation, JournalStep, Lease
-from db.tenant import adapters, jobs
+from db.tenant import adapters, curves, jobs
 from db.transitions import WrongState
 from db.worker import journal, leases
 from db.worker.journal import Evaluated, Published, Step
@@ -120,6 +121,25 @@ def test_finish_is_one_transaction(session, tenant, job, claim):
     for act in (jobs.cancel, jobs.pause, jobs.resume):
         with pytest.raises(WrongState):
             act(tenant, session, job.id)
+
+
+def test_the_drift_of_what_is_published_is_the_last_of_its_metrics(session, tenant, job, claim):
+    journal.flush(session, claim, steps(0, 10), [Evaluated(10, 1.5, 0.75, 8, 100)])
+    assert curves.drift(tenant, session, job.id) is None
+    journal.finish(session, claim, replace(PUBLISHED, drift=0.01234))
+    assert curves.drift(tenant, session, job.id) == 0.01234
+    assert curves.drift("another", session, job.id) is None
+    told = [e for e in jobs.events(tenant, session, job.id)[0] if e.type == "metrics"]
+    assert (told[0].message, told[0].data) == (
+        "Step 5/10: drift=0.0123", {"step": 5, "total_steps": 10, "drift": 0.01234},
+    )  # fmt: skip
+
+
+def test_of_a_job_whose_drift_was_not_measured_nothing_is_said(session, tenant, job, claim):
+    journal.flush(session, claim, steps(0, 10))
+    journal.finish(session, claim, PUBLISHED)
+    assert curves.drift(tenant, session, job.id) is None
+    assert not [e for e in jobs.events(tenant, session, job.id)[0] if "drift" in e.message]
 
 
 def test_a_failed_job_says_why_and_keeps_its_best(session, tenant, job, claim):

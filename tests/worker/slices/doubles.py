@@ -81,9 +81,9 @@ def a_choice_job(
 
 
 class Bowl:
-    """A Scorer whose loss is the squared length of the adapter; `sees` is told each wave of a step first, and may raise;
-    `compares` is told those that ask for the drift of what is published, which are no step's, and may too. A wave holds
-    trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
+    """A Scorer whose loss is the squared length of the adapter; `sees` is told each wave of a step first, and may
+    raise; `compares` is told those that ask for the drift of what is published, which are no step's, and may too. A
+    wave holds trials of `wave` tokens, at least one; `whole` is what it says when asked for its canary."""
 
     capacity = 16
     rate: float | None = None  # these three as MeteredScorer has them

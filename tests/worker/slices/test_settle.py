@@ -9,8 +9,8 @@ from sqlalchemy.exc import OperationalError
 
 from db import files
 from db.contract.receipts import form, signing
-from db.tables import Adapter, File, JournalStep, Lease, Result
-from db.tenant import jobs
+from db.tables import Adapter, Event, File, Job, JournalStep, Lease, Result
+from db.tenant import curves, jobs
 from db.worker.leases import LeaseLost
 from tests.worker.adapters.received import KEY
 from tests.worker.slices.doubles import STEPS, Time, Unreliable, counted, leased, rebuilt, scored
@@ -18,10 +18,12 @@ from worker import metrics
 from worker.adapters import receipt
 from worker.adapters.publish import publish
 from worker.adapters.snapshots import Prefix
+from worker.runs import drift
 from worker.runs.replay import Point
 from worker.slices import settle
 from worker.slices.ending import Failed, Finished, Lost, Obeyed
 from worker.slices.receipts import Receipts
+from worker.types import EngineOff, Trial
 
 
 @pytest.fixture
@@ -76,6 +78,61 @@ def test_a_finished_run_is_committed_published_and_let_go(context, run, row, lin
     assert lease(context.rows, run.job_id) is None
     assert ended(context, "succeeded") == 1
     assert [x["event"] for x in lines] == ["started", "finished"]
+
+
+def drift_of(context, job_id: str) -> float | None:
+    """As the tenant's API has it."""
+    with context.rows.begin() as session:
+        return curves.drift(session.get_one(Job, job_id).tenant_id, session, job_id)
+
+
+def test_the_drift_of_what_is_published_is_measured_once_and_costs_the_tenant_nothing(context, run, row):
+    asked: list[Trial] = []
+    context.scorer.compares = asked.extend
+    best = run.run.point
+    run.resident.run = replace(run.run, best=(STEPS, 0.25), best_point=best)
+    settle.settle(context, run, Finished())
+    (trial,) = asked
+    assert (trial.layout, trial.params is best.params) == (run.run.layout, True)
+    assert drift_of(context, run.job_id) == pytest.approx(float(np.square(best.params).sum()))  # what the double says
+    with context.rows.begin() as session:
+        written = session.scalars(select(JournalStep.tokens).where(JournalStep.job_id == run.job_id)).all()
+        told = session.scalars(select(Event).where(Event.job_id == run.job_id).order_by(Event.number)).all()
+    assert row(run.job_id).scored_tokens == sum(written)
+    data = [e.data for e in told if e.type == "metrics"]
+    assert data[-1] == {"step": STEPS, "total_steps": STEPS, "drift": drift_of(context, run.job_id)}
+    assert sum("drift" in one for one in data) == 1
+
+
+def test_a_failed_run_with_a_best_has_its_drift(context, half):
+    half.resident.run = replace(half.run, best=(half.run.step, 0.25))
+    settle.settle(context, half, Failed("nonfinite_loss", "losses were not finite"))
+    assert drift_of(context, half.job_id) is not None
+
+
+@pytest.mark.parametrize("wrong", [RuntimeError("engine core died"), EngineOff("the canary is off")])
+def test_a_drift_that_cannot_be_measured_is_in_no_results_way(context, run, row, lines, wrong):
+    def broken(_):
+        raise wrong
+
+    context.scorer.compares = broken
+    settle.settle(context, run, Finished())
+    assert row(run.job_id).state == "succeeded"
+    assert adapter(context.rows, run.job_id) is not None
+    assert drift_of(context, run.job_id) is None
+    assert [x["event"] for x in lines] == ["started", "drift not measured", "finished"]
+
+
+def test_a_drift_that_is_no_number_is_not_told(context, run, row, monkeypatch):
+    monkeypatch.setattr(drift, "measured", lambda *_: float("nan"))
+    settle.settle(context, run, Finished())
+    assert row(run.job_id).state == "succeeded"
+    assert drift_of(context, run.job_id) is None
+
+
+def test_what_leaves_without_an_adapter_is_not_measured(context, half):
+    context.scorer.compares = lambda _: pytest.fail("nothing is published")
+    settle.settle(context, half, Failed("nonfinite_loss", "losses were not finite"))
 
 
 @pytest.mark.parametrize("secret", [KEY, None], ids=["signed", "unsigned"])
