@@ -77,15 +77,15 @@ class Passes:
 
     def _drifted(self, trial: Trial, laid: Padded, known: list[torch.Tensor | None] | None) -> Passed:
         """Minus KL(base || probe) of what each target is drawn from, in float64 from the logits on."""
-        with torch.inference_mode():
-            with self._wardrobe.bare():
-                bare = self._logits(laid, known).double().log_softmax(-1)
-            worn = bare
-            if trial.layout is not None and trial.params is not None:
-                self._wardrobe.wear(trial.layout if known is None else _plain(trial.layout), trial.params)
+        with torch.inference_mode(), self._wardrobe.bare():
+            bare = worn = self._logits(laid, known).double().log_softmax(-1)
+        if trial.layout is not None and trial.params is not None:
+            self._wardrobe.wear(trial.layout if known is None else _plain(trial.layout), trial.params)
+            with torch.inference_mode():
                 worn = self._logits(laid, known).double().log_softmax(-1)
-            each = torch.nn.functional.kl_div(worn, bare, reduction="none", log_target=True).sum(-1)
-            return _passed(-each[laid.which].float(), torch.zeros(len(laid.which), dtype=torch.bool))
+        with torch.inference_mode():
+            each = torch.nn.functional.kl_div(worn, bare, reduction="none", log_target=True).sum(-1)[laid.which]
+            return _passed(-each.float(), torch.zeros(len(each), dtype=torch.bool))
 
     def _backward(
         self,
