@@ -6,15 +6,10 @@ held-out rows that nothing was chosen on, and the drift of where the run ends, b
 its own by. Cells are written one by one, and those of the file are not run again.
 """
 
-import argparse
-import json
-import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
-from bench.report.measure import RESULTS
-from bench.study.lines import Cell, Line, Task
+from bench.study import small
+from bench.study.lines import Line, Task
 
 B: Final[dict[str, Any]] = {"learning_rate": 0.3, "eps": 1e-2, "a_factor": 0.0}
 # The presets for classification with activation `answer` as they were on 2026-11-30: steps, settings, shape.
@@ -29,7 +24,6 @@ DECAYS: Final[dict[str, tuple[float, ...]]] = {
     "first_order": (0.0, 1.0), "mezo": (0.0, 0.3, 1.0), "fzoo": (0.0, 0.3, 1.0), "es": (0.0, 0.3, 1.0),
 }  # fmt: skip
 TASKS: Final[tuple[Task, ...]] = ("sentiment", "topic")
-AIM: Final = 0.02  # nats a token
 
 
 def lines() -> list[Line]:
@@ -66,39 +60,5 @@ def _end(cell: dict[str, Any] | None) -> str:
     return f"{loss:.3f} | {accuracy:.3f} | {drift}"
 
 
-def main() -> None:
-    """Runs what the file has not, then prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--home", type=Path, default=Path(".onward/bench"))
-    parser.add_argument("--out", type=Path, default=RESULTS / "drift.json")
-    parser.add_argument("--table", action="store_true", help="print what there is, run nothing")
-    arguments = parser.parse_args()
-    study = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"machine": None, "cells": {}}
-    if not arguments.table:
-        _run(arguments, study)
-    print(table(study["cells"]))
-
-
-def _run(arguments: argparse.Namespace, study: dict[str, Any]) -> None:
-    from worker.environment import prepare
-
-    prepare(arguments.threads, "bench.study.drift")
-    from bench.report.measure import machine
-    from bench.study.train import opened
-
-    study["machine"] = {**machine(), "threads": arguments.threads}
-    bench = opened(arguments.home, 0)
-    for task in TASKS:
-        for line in lines():
-            cell = Cell(line, task, 0)
-            if cell.key in study["cells"]:
-                continue
-            measured = bench.run(cell, lambda said: print(said, file=sys.stderr, flush=True))
-            study["cells"][cell.key] = asdict(measured)
-            arguments.out.write_text(json.dumps(study, indent=1, sort_keys=True) + "\n")
-    bench.close()
-
-
 if __name__ == "__main__":
-    main()
+    small.main("drift", __doc__, lines(), TASKS, table)
