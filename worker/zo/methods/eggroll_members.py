@@ -84,7 +84,8 @@ class Members:
         if not any(scores) or not rate:
             return kept, after
         coefficients = [-rate * score / len(scores) for score in clipped(scores, self.clip)]
-        moved, lost, missed = self._moved(kept, state.step, coefficients)
+        with np.errstate(over="ignore"):  # what is too large for float32 is left out
+            moved, lost, missed = self._moved(kept, state.step, coefficients)
         if not finite(moved):
             return params, left_out(state)
         return moved, replace(after, truncation=(*state.truncation, lost), missed=(*state.missed, missed))
