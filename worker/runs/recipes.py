@@ -35,6 +35,7 @@ from worker.zo.methods import (
     cons,
     dizo,
     eggroll,
+    eggroll_members,
     fzoo,
     guided,
     hizoo,
@@ -84,9 +85,7 @@ def _asked(spec: JobSpec, layout: Layout, profile: bytes | None) -> Method[Any]:
         case "sign" | "fzoo" | "es" | "kerzoo":
             return _weighed(m, spec, layout)
         case "eggroll":
-            window = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh)
-            weighing = eggroll.weighing(m.eps, m.queries, m.window_rank)
-            return _descent(m, spec, window, _averaging(m), weighing=weighing)
+            return _eggroll(m, spec, layout)
         case "adamezo":
             return _adamezo(m, spec, layout)
         case "cons":
@@ -182,6 +181,13 @@ def _random(m: Lezo, seed: int, layout: Layout) -> Shape:
 def _lozo(m: Lozo, spec: JobSpec, layout: Layout) -> Descent[lozo.State]:
     space = lozo.WindowSpace(layout, spec.seed, m.window_rank, m.nu, m.refresh, m.scale)
     return _descent(m, spec, space, _averaging(m))
+
+
+def _eggroll(m: Eggroll, spec: JobSpec, layout: Layout) -> Method[Any]:
+    weighing, seed, r = eggroll.weighing(m.eps, m.queries, m.window_rank), spec.seed, m.window_rank
+    if m.members == "own":
+        return eggroll_members.Members(layout, seed, r, weighing, parts.schedule(m, spec), m.clip, m.weight_decay)
+    return _descent(m, spec, lozo.WindowSpace(layout, seed, r, m.nu, m.refresh), _averaging(m), weighing=weighing)
 
 
 def _subzero(m: SubZero, spec: JobSpec, layout: Layout) -> Descent[subzero.State]:

@@ -6,7 +6,7 @@ in float64, which IEEE 754 rounds exactly. Modules of one shape are worked on as
 
 import math
 from collections import defaultdict
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,8 @@ def orthogonal_columns(x: F64) -> tuple[F64, F64]:
                 continue
             turned = True
             zeta = (bb - aa) / np.where(wanted, 2 * ab, 1)
-            tangent = np.where(zeta < 0, -1.0, 1.0) / (np.abs(zeta) + np.sqrt(1 + zeta * zeta))
+            with np.errstate(over="ignore"):  # a column of rounding beside a long one: infinite, and turned by 0
+                tangent = np.where(zeta < 0, -1.0, 1.0) / (np.abs(zeta) + np.sqrt(1 + zeta * zeta))
             tangent = np.where(wanted, tangent, 0)
             cosine = 1 / np.sqrt(1 + tangent * tangent)
             sine = cosine * tangent
@@ -131,6 +132,26 @@ def matrix_sign(g: F64) -> F64:
     return product(whole, x)
 
 
+class Cut(NamedTuple):
+    """B A^T of a stack as its best approximation of lower rank: `left` [m, n, keep] times `right` [m, k, keep]
+    transposed, `right` orthonormal. `energies` [m, c] are the singular values squared, falling, of what was cut;
+    `left_turn` and `right_turn` [m, c, c] its columns in orthonormal bases."""
+
+    left: F64
+    right: F64
+    energies: F64
+    left_turn: F64
+    right_turn: F64
+
+
+def cut(b: F64, a: F64, keep: int) -> Cut:
+    """b [m, n, c] times a [m, k, c] transposed at rank `keep` (Eckart-Young)."""
+    (qa, ta), (qb, tb) = orthogonalise(a), orthogonalise(b)
+    g, v = orthogonal_columns(product(tb, np.swapaxes(ta, 1, 2)))
+    left, right = product(qb, g[:, :, :keep]), product(qa, v[:, :, :keep])
+    return Cut(left, right, tree_sum(g * g, 1), tb, ta)
+
+
 def recompress(layout: Layout, params: Params, keep: int) -> tuple[Params, float]:
     """(params, lost): each module's B A as its best approximation of rank `keep` (Eckart-Young) in the first `keep`
     rows of A, orthonormal, and columns of B; the rest is 0. `lost` is the relative Frobenius error over all modules,
@@ -144,14 +165,11 @@ def recompress(layout: Layout, params: Params, keep: int) -> tuple[Params, float
     for members in alike.values():
         a = np.stack([layout.tensor(params, 2 * i).T for i in members]).astype(np.float64)
         b = np.stack([layout.tensor(params, 2 * i + 1) for i in members]).astype(np.float64)
-        (qa, ta), (qb, tb) = orthogonalise(a), orthogonalise(b)
-        g, v = orthogonal_columns(product(tb, np.swapaxes(ta, 1, 2)))
-        left, right = product(qb, g[:, :, :keep]), product(qa, v[:, :, :keep])
+        done = cut(b, a, keep)
         for j, i in enumerate(members):
-            layout.tensor(folded, 2 * i)[:keep] = right[j].T
-            layout.tensor(folded, 2 * i + 1)[:, :keep] = left[j]
-        energies = tree_sum(g * g, 1)
-        whole += [float(x) for x in energies.ravel()]
-        dropped += [float(x) for x in energies[:, keep:].ravel()]
+            layout.tensor(folded, 2 * i)[:keep] = done.right[j].T
+            layout.tensor(folded, 2 * i + 1)[:, :keep] = done.left[j]
+        whole += [float(x) for x in done.energies.ravel()]
+        dropped += [float(x) for x in done.energies[:, keep:].ravel()]
     total = math.fsum(whole)
     return folded, math.sqrt(math.fsum(dropped) / total) if total else 0.0

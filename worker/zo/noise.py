@@ -34,6 +34,7 @@ class Stream(IntEnum):
     TEMPORAL = 45  # its tau
     PROJECTION = 46  # what ZO-Muon's P is made orthonormal of
     PROJECTED = 47  # its Psi
+    MEMBER_RIGHT = 48  # V of an EGGROLL member that shares none, over all modules
     SIGNS = 10  # a direction of +1 and -1 over all parameters of an adapter
     RADIUS = 11  # how far along a direction it is probed
     TANGENT = 50  # a direction that a loss is differentiated along

@@ -12,6 +12,7 @@ from worker.types import Module
 from worker.zo.descent import Descent
 from worker.zo.estimators import Signs, Standardised
 from worker.zo.methods.adamezo import Recomputed
+from worker.zo.methods.eggroll_members import Members
 from worker.zo.methods.fzoo import SignSpace
 from worker.zo.methods.kerzoo import Kernel
 from worker.zo.methods.lozo import WindowSpace
@@ -75,6 +76,10 @@ def test_estimators_of_their_own():
     assert build(name="kerzoo", queries=4).estimator == Kernel(1e-2, 4, 1)
     members = build(name="eggroll", queries=8, window_rank=2).estimator
     assert members == Standardised("mean", 1e-2 / math.sqrt(2), 8, "population", gain=2.0)
+    job = spec(method={"name": "eggroll", "members": "own", "queries": 8, "clip": 2.0})
+    own = recipes.method(job, recipes.layout(job, BASE))
+    assert isinstance(own, Members)
+    assert (own.rank, own.weighing.gain, own.clip, own.most) == (1, math.sqrt(8), 2.0, job.method.probes)
     assert isinstance(build(name="fzoo").space, SignSpace)
     assert build(name="es", a_factor=0).shape != EVEN == build(name="es").shape
     assert build(name="es", optimizer="momentum", momentum=0.8).optimizer == Momentum(0.8)
@@ -119,6 +124,10 @@ def test_the_price_counts_the_probes_that_are_asked(estimator, queries):
         ({"name": "fzoo", "queries": 1}, "at least 2 queries"),
         ({"name": "es", "queries": 1}, "at least 2 queries"),
         ({"name": "eggroll", "window_rank": 5}, "must not exceed rank"),
+        ({"name": "eggroll", "members": "own", "window_rank": 4}, "a rank above window_rank"),
+        ({"name": "eggroll", "members": "own", "queries": 40, "window_rank": 2}, "may have a rank of 64 together"),
+        ({"name": "eggroll", "members": "own", "optimizer": "momentum"}, "take sgd alone"),
+        ({"name": "eggroll", "members": "own", "refresh": "freeze"}, "share no V"),
     ],
 )
 def test_what_has_no_meaning_is_refused(method, reason):

@@ -62,6 +62,18 @@ METHODS = {
     "eggroll freeze": case(
         "4f7468dca1ded684", "eggroll", 0.01, queries=4, refresh="freeze", window_rank=8, schedule="linear"
     ),
+    "eggroll own": case("a09d78d252e470e3", "eggroll", 0.01, queries=16, members="own", schedule="linear"),
+    "eggroll own, rank 2, decay": case(
+        "3e1a5f6b1b506778",
+        "eggroll",
+        0.01,
+        queries=5,
+        members="own",
+        window_rank=2,
+        clip=1.5,
+        weight_decay=0.01,
+        schedule="linear",
+    ),
     "kerzoo": case("db828ec48036040d", "kerzoo", 0.003, queries=4),
     "kerzoo clip, B alone": case(
         "f734f4725346f895", "kerzoo", 0.01, clip=3.0, queries=4, a_factor=0, weight_decay=0.01
