@@ -113,7 +113,7 @@ def test_a_move_too_large_for_float32_is_left_out():
 
 
 def test_most_of_a_move_is_missed_once_something_is_kept():
-    """Decision 0028: of a wide module an adapter's rank takes little of a move that shares no direction with it."""
+    """Decision 0029: of a wide module an adapter's rank takes little of a move that shares no direction with it."""
     layout = Layout(8, 16.0, (Module("wide", 96, 96),))
     _, state, _ = run(own(layout, 1), Quadratic(layout), 12)
     assert state.missed[0] == pytest.approx(0, abs=1e-5)  # 5 members fit the 7 kept
