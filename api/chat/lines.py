@@ -185,9 +185,11 @@ class Lines:
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _lives(self, offer: Offer, authorization: str) -> bool:
+        connect, wait = self._settings.serve_connect_seconds, self._settings.serve_patience_seconds
         try:
-            async with asyncio.timeout(self._settings.serve_patience_seconds):
+            async with asyncio.timeout(connect + wait):
                 answer = await self._dial.ask("GET", f"{offer.url}/load", {"authorization": authorization})
+            async with asyncio.timeout(wait):
                 await _whole(answer)
         except (Broken, Gone, TimeoutError):
             return False
