@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated, get_args
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import errors
 from api.context import Context, Ctx
+from api.rates import Taken
 from db import audit
 from db.tenant import keys
 
@@ -44,7 +46,7 @@ def known(
     address = request.client.host if request.client is not None else ""
     digest = hashlib.sha256(sent.credentials.encode("utf-8", "surrogatepass")).digest()
     rates.may_try(address, digest, most)
-    found = _looked_up(request, sent.credentials, digest, context)
+    found = _looked_up(request, digest, context)
     if found is None:
         rates.wrong_key(address, most)
         raise errors.ApiError(401, "Incorrect API key provided.", code="invalid_api_key", headers=challenge)
@@ -56,12 +58,11 @@ def known(
     return found
 
 
-def _looked_up(request: Request, secret: str, digest: bytes, context: Context) -> keys.Known | None:
+def _looked_up(request: Request, digest: bytes, context: Context) -> keys.Known | None:
     """The database's word; for a chat, while it is away, what it last said of this key."""
 
     def read() -> keys.Known | None:
-        with context.sessions.begin() as session:
-            return keys.authenticate(session, secret)
+        return keys.recognised(context.sessions, digest)
 
     return context.memory.through(("key", digest), read) if _path(request) in SPEAKS else read()
 
@@ -87,14 +88,36 @@ def _most(rights: frozenset[keys.Right]) -> list[keys.Right]:
     return [right for right in get_args(keys.Right) if right in rights and not (right == "read" and "train" in rights)]
 
 
-def caller(request: Request, key: Annotated[keys.Known, Depends(known)], context: Ctx) -> Caller:
+def caller(request: Request, key: keys.Known, context: Context) -> Caller:
     """The tenant whose key was sent, charged for one request more. An operator's key speaks for no tenant: 403."""
+    holder = _holder(request, key)
+    return _charged(request, key, holder, _charge(context, holder))
+
+
+async def called(request: Request, key: Annotated[keys.Known, Depends(known)], context: Ctx) -> Caller:
+    """`caller`, on the loop: on a thread only where Valkey is to be asked."""
+    holder = _holder(request, key)
+    most = context.settings.requests_a_minute
+    taken = context.rates.at_hand(holder.id, most) if most else None
+    if taken is None and most:
+        taken = await run_in_threadpool(_charge, context, holder)
+    return _charged(request, key, holder, taken)
+
+
+def _holder(request: Request, key: keys.Known) -> keys.Holder:
     if key.tenant is None:
         raise insufficient("An operator's key speaks for no tenant")
     request.scope["tenant"] = key.tenant.id  # for the log's line
-    taken = context.rates.charge("requests", key.tenant.id, context.settings.requests_a_minute)
+    return key.tenant
+
+
+def _charge(context: Context, holder: keys.Holder) -> Taken | None:
+    return context.rates.charge("requests", holder.id, context.settings.requests_a_minute)
+
+
+def _charged(request: Request, key: keys.Known, holder: keys.Holder, taken: Taken | None) -> Caller:
     request.scope["rates"] = {} if taken is None else taken.headers
-    return Caller(key.tenant.id, key.tenant.name, key.key, key.tenant.weight)
+    return Caller(holder.id, holder.name, key.key, holder.weight)
 
 
 def insufficient(why: str) -> errors.ApiError:
@@ -102,7 +125,7 @@ def insufficient(why: str) -> errors.ApiError:
     return errors.ApiError(403, message, code="insufficient_scope")
 
 
-async def entered(request: Request, found: Annotated[Caller, Depends(caller)], context: Ctx) -> Caller:
+async def entered(request: Request, found: Annotated[Caller, Depends(called)], context: Ctx) -> Caller:
     """The tenant, with one request more under way until this one ends. Raises ApiError 429."""
     most = context.settings.max_requests_of_tenant
     if context.under_way[found.id] >= most:

@@ -52,7 +52,7 @@ class Context:
         return security.transaction(self.sessions, tenant)
 
 
-def context(request: Request) -> Context:
+async def context(request: Request) -> Context:  # a plain function would be called on a thread of its own
     found: Context = request.app.state.context
     return found
 

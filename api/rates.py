@@ -76,10 +76,36 @@ class Rates:
         """Counts `amount` for `who`, whether it is over `limit` or not."""
         now = self._clock()
         minute = int(now // MINUTE)
-        item = RateLimitItemPerMinute(max(limit, 1), namespace="onward")
-        key = item.key_for(kind, who, str(minute))
+        key = self._key(kind, who, limit, minute)
         total = self._one(key, who, limit // BLOCKS) if kind == "requests" else self._count(key, amount)
         return Taken(kind, limit, total - amount, total, (minute + 1) * MINUTE - now)
+
+    def at_hand(self, who: str, limit: int) -> Taken | None:
+        """One request charged to `who`, as `charge` does, where this process has a number for it: without Valkey, so
+        without waiting. None, and nothing charged, where it has none. Raises Exceeded."""
+        now = self._clock()
+        minute = int(now // MINUTE)
+        number = self._next(self._key("requests", who, limit, minute), who)
+        if number is None:
+            return None
+        taken = Taken("requests", limit, number - 1, number, (minute + 1) * MINUTE - now)
+        if taken.over:
+            raise Exceeded(taken)
+        return taken
+
+    @staticmethod
+    def _key(kind: Kind, who: str, limit: int, minute: int) -> str:
+        item = RateLimitItemPerMinute(max(limit, 1), namespace="onward")
+        return item.key_for(kind, who, str(minute))
+
+    def _next(self, key: str, who: str) -> int | None:
+        """The next number of the block that was drawn for `key`, while it lasts."""
+        with self._lock:
+            drawn, last, end = self._blocks.get(who, ("", 0, 0))
+            if drawn != key or last >= end:
+                return None
+            self._blocks[who] = key, last + 1, end
+            return last + 1
 
     def _one(self, key: str, who: str, size: int) -> int:
         """The number of one request in its minute, from a block of `size` numbers that this process has drawn: a large
@@ -87,11 +113,8 @@ class Rates:
         and so is part of one where two requests draw at once."""
         if size <= 1:
             return self._count(key, 1)
-        with self._lock:
-            drawn, last, end = self._blocks.get(who, ("", 0, 0))
-            if drawn == key and last < end:
-                self._blocks[who] = key, last + 1, end
-                return last + 1
+        if (number := self._next(key, who)) is not None:
+            return number
         end = self._count(key, size)
         with self._lock:
             if len(self._blocks) >= KNOWN:

@@ -12,6 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from db.one_trip import Read
+
 API, WORKER = "onward_api", "onward_worker"  # the roles that processes log in as
 # What they may become for one transaction across tenants, neither of which can log in:
 SCHEDULER = "onward_scheduler"  # both; columns that tell no content
@@ -37,6 +39,9 @@ _UNBOUND = text(
 _OPERATES = text(
     "SELECT coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('jobs')), true)"
 )
+
+
+_SET_FIRST = Read.of(_SET)
 
 
 @contextmanager
@@ -71,6 +76,16 @@ def enter(session: Session, tenant: str) -> None:
 def present(session: Session, digest: bytes) -> None:
     """From here to the end of its transaction `session` sees the key whose SHA-256 is `digest`, and its tenant."""
     session.execute(_SET, {"name": KEY, "value": digest.hex()})
+
+
+def entering(tenant: str) -> Read:
+    """`enter`, for reads that are sent together: the first of them."""
+    return _SET_FIRST.with_(name=TENANT, value=tenant)
+
+
+def presenting(digest: bytes) -> Read:
+    """`present`, for reads that are sent together: the first of them."""
+    return _SET_FIRST.with_(name=KEY, value=digest.hex())
 
 
 def look_across(session: Session) -> None:

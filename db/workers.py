@@ -1,5 +1,6 @@
 """Workers and their heartbeats, by the database's clock. Knows no job."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.orm import Session
 
 from db.ids import new_id
+from db.one_trip import Read
 from db.tables import Worker
 
 State = Literal["starting", "ready", "out", "draining", "gone"]
@@ -136,11 +138,15 @@ def served(session: Session, fresh_seconds: float = FRESH_SECONDS) -> set[tuple[
     return {(model, kind) for model, takes in found for kind in kinds(takes)}
 
 
-def servers(session: Session, model: str, fresh_seconds: float = FRESH_SECONDS) -> list[Server]:
-    """The workers that are ready, serve chats of `model` and have beaten within `fresh_seconds`."""
-    offered = select(Worker.id, Worker.serving).where(Worker.id.in_(_fresh(fresh_seconds)), Worker.state == "ready")
-    found = session.execute(offered.where(Worker.model == model, Worker.serving.is_not(None)).order_by(Worker.id))
-    return [Server(worker, serving) for worker, serving in found if serving]
+def serve() -> Read:
+    """What `servers` are of."""
+    return _SERVE
+
+
+def servers(rows: Iterable[Sequence[Any]], model: str) -> list[Server]:
+    """The workers that are ready, serve chats of `model` and have beaten within FRESH_SECONDS; of the rows of
+    `serve`, which are of every model: whose is asked for may be known only with them."""
+    return [Server(worker, serving) for worker, of, serving in rows if of == model and serving]
 
 
 def kinds(takes: str) -> tuple[bool, ...]:
@@ -155,3 +161,10 @@ def _takes(autograd: bool) -> ColumnElement[bool]:
 def _fresh(seconds: float) -> Any:
     since = func.clock_timestamp() - text("make_interval(secs => :fresh)").bindparams(fresh=seconds)
     return select(Worker.id).where(Worker.state.in_(("starting", "ready")), Worker.heartbeat_at > since)
+
+
+_SERVE = Read.of(
+    select(Worker.id, Worker.model, Worker.serving)
+    .where(Worker.id.in_(_fresh(FRESH_SECONDS)), Worker.state == "ready", Worker.serving.is_not(None))
+    .order_by(Worker.id)
+)

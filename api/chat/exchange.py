@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from api import errors, missing
 from api.auth import Caller
 from api.chat import gathered, prompts
+from api.chat.gathered import Gathered
 from api.chat.ledger import Ledger
 from api.chat.lines import Ask, Lines, Nobody, Reply
 from api.chat.prompts import Prompt
@@ -61,15 +62,14 @@ class Exchange:
         if secret is None:
             said = "This installation serves no chats: its operator has set no ONWARD_SERVE_SECRET."
             raise ApiError(503, said, kind="server_error", code="no_worker", headers=errors.FINAL)
-        known = await run_in_threadpool(gathered.gathered, self.tenant.id, self.context, self.asked.model)
-        who = gathered.speaker(self.asked.model, known.found)
-        prompt = await run_in_threadpool(self._prompt, who)
+        known, who, prompt = await run_in_threadpool(self._prepared)
         self._affords(prompt, known.allowance)
         wants = Wants(who.wears, bool(who.invocation), bool(getattr(self.asked, "tools", None)), who.holder)
         offers = able(known.offers, wants)
         if not offers:
             raise self._unserved(who, wants, bool(known.offers))
-        await run_in_threadpool(self._charge, prompt)
+        if self.context.settings.serve_tokens_a_minute:
+            await run_in_threadpool(self._charge, prompt)
         ask = self._ask(who, prompt, secret.get_secret_value())
         order = ordered(offers, wants, self.lines.under_way, self.lines.shunned)
         try:
@@ -80,6 +80,12 @@ class Exchange:
         voice = Voice(ask.headers["x-onward-request"], who.name, who.wears or BASE)
         voice.wants_usage = not self.asked.stream or (options is not None and bool(options.include_usage))
         return await self._told(reply, voice, who, prompt)
+
+    def _prepared(self) -> tuple[Gathered, Speaker, Prompt]:
+        """On a thread, and on one: each change of threads waits for a processor."""
+        known = gathered.gathered(self.tenant.id, self.context, self.asked.model)
+        who = gathered.speaker(self.asked.model, known.found)
+        return known, who, self._prompt(who)
 
     def _prompt(self, who: Speaker) -> Prompt:
         base = gathered.base_of(self.context, who)

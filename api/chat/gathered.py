@@ -1,5 +1,5 @@
 """What a request's answer depends on beside its words: who is called by its name, what the tenant may still be served,
-who offers it. Read in one transaction; remembered for while the database is away."""
+who offers it. Read in one transaction and one round trip; remembered for while the database is away."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from api import errors, missing
 from api.chat.routing import Offer, offer
 from api.context import Context
 from api.errors import ApiError
-from db import workers
+from db import one_trip, security, workers
 from db.contract.tokens.base_model import Base, UnknownBase, UnusableBase, load
 from db.tenant import served, speakers
 from db.tenant.served import Allowance
@@ -26,16 +26,16 @@ def gathered(tenant: str, context: Context, name: str) -> Gathered:
     and has not told before."""
 
     def read() -> Gathered | None:
-        with context.transaction(tenant) as session:
-            if name in context.settings.models:
-                found: speakers.Found = Speaker(name, name)
-            else:
-                found = speakers.find(tenant, session, name)
-            if found is None:
-                return None
-            offered = workers.servers(session, found.base) if isinstance(found, Speaker) else []
-            offers = tuple(o for each in offered if (o := offer(each.worker, each.serving)) is not None)
-            return Gathered(found, served.allowance(tenant, session), offers)
+        base = name in context.settings.models
+        named = () if base else (speakers.named(tenant, name),)
+        reads = security.entering(tenant), served.left(tenant), workers.serve(), *named
+        _, left, serving, *rows = one_trip.rows(context.sessions, *reads)
+        found = Speaker(name, name) if base else speakers.found(tenant, name, rows[0])
+        if found is None:
+            return None
+        offered = workers.servers(serving, found.base) if isinstance(found, Speaker) else []
+        offers = tuple(o for each in offered if (o := offer(each.worker, each.serving)) is not None)
+        return Gathered(found, served.allowance(left), offers)
 
     known = context.memory.through(("chat", tenant, name), read)
     return errors.found(known, missing.model(name))

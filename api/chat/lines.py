@@ -9,13 +9,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-import httpx
 import structlog
 
+from api.chat.dialled import Answer, Broken, Dial
 from api.chat.routing import Offer
 from api.settings import Settings
 
@@ -63,18 +62,17 @@ class Reply:
     which is there. Must be closed."""
 
     status: int
-    headers: httpx.Headers
+    headers: dict[str, str]
     body: bytes = b""
     events: AsyncIterator[bytes] | None = None
-    _response: httpx.Response | None = field(default=None, repr=False)
+    _response: Answer | None = field(default=None, repr=False)
     _done: Any = field(default=lambda: None, repr=False)
 
     async def close(self) -> None:
         """A stream that has not ended is cut: its worker sees it at once."""
         self._done()
         if self._response is not None:
-            with suppress(httpx.HTTPError):
-                await self._response.aclose()
+            self._response.close()
 
 
 class Lines:
@@ -83,7 +81,7 @@ class Lines:
 
     def __init__(self, settings: Settings, retried: Callable[[], None] = lambda: None) -> None:
         self._settings, self._retried = settings, retried
-        self._client: httpx.AsyncClient | None = None
+        self._dial = Dial(settings.serve_connect_seconds)
         self._shunned: dict[str, float] = {}
         self.under_way: Counter[str] = Counter()  # tokens, by address
 
@@ -133,26 +131,24 @@ class Lines:
             self.under_way += Counter()  # without who has nothing to do
 
         try:
-            request = self._http().build_request(
-                "POST", f"{offer.url}{ask.path}", content=ask.body, headers=ask.headers
-            )
-            response = await self._patient(self._http().send(request, stream=True), offer, ask)
+            asking = self._dial.ask("POST", f"{offer.url}{ask.path}", ask.headers, ask.body)
+            response = await self._patient(asking, offer, ask)
             streams = response.headers.get("content-type", "").startswith("text/event-stream")
-            if response.status_code == 200 and ask.stream and streams:
+            if response.status == 200 and ask.stream and streams:
                 return await self._streamed(response, offer, ask, done)
             body = await self._patient(_whole(response), offer, ask)
             done()
-            return Reply(response.status_code, response.headers, body)
-        except httpx.HTTPError as error:
-            await _end(response, done)
+            return Reply(response.status, response.headers, body)
+        except Broken as error:
+            _end(response, done)
             raise Gone(repr(error)) from error
         except BaseException:
-            await _end(response, done)
+            _end(response, done)
             raise
 
-    async def _streamed(self, response: httpx.Response, offer: Offer, ask: Ask, done: Any) -> Reply:
+    async def _streamed(self, response: Answer, offer: Offer, ask: Ask, done: Any) -> Reply:
         """Once its first event is there. One that says that the engine failed before it began is Gone."""
-        events = events_of(response.aiter_raw())
+        events = events_of(response.pieces())
         first = await self._patient(anext(events, b""), offer, ask)
         if not first or (b'"error"' in first[:32] and any(code.encode() in first for code in BEATS)):
             raise Gone(f"its stream began with {first[:200]!r}")
@@ -162,7 +158,7 @@ class Lines:
             while True:
                 try:
                     event = await self._patient(anext(events, b""), offer, ask)
-                except httpx.HTTPError as error:
+                except Broken as error:
                     raise Gone(repr(error)) from error
                 if not event:
                     return
@@ -189,39 +185,33 @@ class Lines:
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _lives(self, offer: Offer, authorization: str) -> bool:
-        wait = httpx.Timeout(self._settings.serve_patience_seconds)
+        connect, wait = self._settings.serve_connect_seconds, self._settings.serve_patience_seconds
         try:
-            answer = await self._http().get(f"{offer.url}/load", headers={"authorization": authorization}, timeout=wait)
-        except httpx.HTTPError:
+            async with asyncio.timeout(connect + wait):
+                answer = await self._dial.ask("GET", f"{offer.url}/load", {"authorization": authorization})
+            async with asyncio.timeout(wait):
+                await _whole(answer)
+        except (Broken, Gone, TimeoutError):
             return False
-        return answer.status_code < 500
-
-    def _http(self) -> httpx.AsyncClient:
-        if self._client is None:
-            connect = httpx.Timeout(None, connect=self._settings.serve_connect_seconds)
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=15.0)
-            # No proxy of the environment: a worker is a neighbour, and what is said to it is not for others.
-            self._client = httpx.AsyncClient(timeout=connect, limits=limits, trust_env=False)
-        return self._client
+        return answer.status < 500
 
 
-async def _end(response: httpx.Response | None, done: Any) -> None:
+def _end(response: Answer | None, done: Any) -> None:
     done()
     if response is not None:
-        with suppress(httpx.HTTPError):
-            await response.aclose()
+        response.close()
 
 
-async def _whole(response: httpx.Response) -> bytes:
+async def _whole(response: Answer) -> bytes:
     pieces, size = [], 0
     try:
-        async for piece in response.aiter_raw():
+        async for piece in response.pieces():
             size += len(piece)
             if size > EVENT_BYTES:
                 raise Gone("its answer does not end")
             pieces.append(piece)
     finally:
-        await response.aclose()
+        response.close()
     return b"".join(pieces)
 
 

@@ -2,7 +2,7 @@
 
 Everything is measured in turns in one process, on its processor's clock and with one thread of computation: other work
 on the machine makes wall-clock longer and threads wait for each other, most of all in many small products. And each by
-the least of its rounds. Writes bench/results/pauses.json.
+the least of its rounds. Writes bench/results/pauses.json, after each wave: a run that is cut has told what it has.
 """
 
 import json
@@ -55,16 +55,17 @@ def main() -> None:
 
     base = base_of(DEMO_MODEL, Path(".onward"))
     scorer = EngineScorer(str(base.source), slots=64, max_tokens=4096)
-    found: dict[str, Any] = {"machine": machine(), "prompts": PROMPTS, "rounds": ROUNDS, "waves": []}
+    found: dict[str, Any] = {"machine": machine(), "prompts": PROMPTS, "rounds": ROUNDS}
+    found |= {"room": scorer.curve().room(1, 0.1), "waves": []}
+    out = RESULTS / "pauses.json"
     for wave in WAVES:
         trials = _trials(scorer, *wave)
         found["waves"].append(
             {**dict(zip(("tokens", "row", "scored"), wave, strict=True)), **_measured(scorer, trials)}
         )
         print(json.dumps(found["waves"][-1]), flush=True)
-    found["room"] = scorer.curve().room(1, 0.1)
+        out.write_text(json.dumps(found, indent=2) + "\n")
     scorer.close()
-    RESULTS.joinpath("pauses.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _measured(scorer: "EngineScorer", trials: "Sequence[Trial]") -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 import hashlib
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, LargeBinary, and_, bindparam, func, literal, or_, select, text, update
+from sqlalchemy.orm import Session, sessionmaker
 
-from db import audit, security
+from db import audit, one_trip, security
 from db.ids import KEY_PREFIX, new_id, new_key
+from db.one_trip import Read
 from db.tables import ApiKey, Tenant
 
 HINT_CHARS = len(KEY_PREFIX) + 4
@@ -23,12 +24,21 @@ OF_SCOPE: dict[str, frozenset[Right]] = {"tenant": WHOLE, "read": frozenset(("re
 
 
 @dataclass(frozen=True)
+class Holder:
+    """The tenant for whom a key speaks; `weight` is its share."""
+
+    id: str
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True)
 class Known:
     """A good key: its id, its scope, what of `WHOLE` it may, and for whom it speaks (an operator's for nobody)."""
 
     key: str
     scope: Scope
-    tenant: Tenant | None
+    tenant: Holder | None
     rights: frozenset[Right]
 
 
@@ -133,14 +143,20 @@ def authenticate(session: Session, secret: str) -> Known | None:
     """
     digest = _hash(secret)
     security.present(session, digest)
-    found = session.execute(
-        select(ApiKey.hash, ApiKey.id, ApiKey.scope, Tenant, ApiKey.scopes)
-        .outerjoin(Tenant, Tenant.id == ApiKey.tenant_id)
-        .where(ApiKey.hash == digest, _live())
-    ).first()
-    if found is None or not hmac.compare_digest(found[0], digest):
-        return None
-    return Known(found[1], cast(Scope, found[2]), found[3], allowed(found[2], found[4]))
+    return _known(session.execute(_GOOD, {"digest": digest}).all(), digest)
+
+
+def recognised(sessions: sessionmaker[Session], digest: bytes) -> Known | None:
+    """`authenticate`, by the key's SHA-256, in a transaction of its own and one round trip."""
+    _, found = one_trip.rows(sessions, security.presenting(digest), _GOOD_READ.with_(digest=digest))
+    return _known(found, digest)
+
+
+def _known(rows: Sequence[Any], digest: bytes) -> Known | None:
+    for found, key, scope, scopes, *holder in rows:
+        if hmac.compare_digest(found, digest):
+            return Known(key, scope, Holder(*holder) if holder[0] is not None else None, allowed(scope, scopes))
+    return None
 
 
 def allowed(scope: str, scopes: Collection[str] | None) -> frozenset[Right]:
@@ -189,6 +205,14 @@ def _insert(
 def _live() -> ColumnElement[bool]:
     ends = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.clock_timestamp())
     return and_(ApiKey.revoked_at.is_(None), ends)
+
+
+_GOOD = (
+    select(ApiKey.hash, ApiKey.id, ApiKey.scope, ApiKey.scopes, Tenant.id, Tenant.name, Tenant.weight)
+    .outerjoin(Tenant, Tenant.id == ApiKey.tenant_id)
+    .where(ApiKey.hash == bindparam("digest", type_=LargeBinary), _live())
+)
+_GOOD_READ = Read.of(_GOOD)
 
 
 def _iso(row: ApiKey) -> str | None:

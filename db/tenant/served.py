@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, String, bindparam, select, text
+from sqlalchemy import ARRAY, BigInteger, String, bindparam, func, select, text
 from sqlalchemy.orm import Session
 
+from db.one_trip import Read
 from db.tables import ServedDay, Tenant
 from db.usage import UTC_DAY
 
@@ -66,15 +68,22 @@ def commit(tenant: str, session: Session, answered: Sequence[Answered]) -> int:
     return int(session.execute(COMMIT, given).scalar() or 0)
 
 
-def today(tenant: str, session: Session) -> int:
-    """Tokens of prompts and answers that the tenant was served since midnight, UTC."""
-    spent = select(ServedDay.prompt + ServedDay.completion)
-    return session.scalar(spent.where(ServedDay.tenant_id == tenant, ServedDay.day == UTC_DAY)) or 0
+def left(tenant: str) -> Read:
+    """What `allowance` is of."""
+    return _LEFT.with_(tenant=tenant)
 
 
-def allowance(tenant: str, session: Session) -> Allowance:
-    """What the tenant may still be served, of what is committed."""
-    limits = select(Tenant.serve_quota, Tenant.served_tokens, Tenant.daily_serve_tokens).where(Tenant.id == tenant)
-    quota, spent, daily = session.execute(limits).one()
+def allowance(rows: Sequence[Sequence[Any]]) -> Allowance:
+    """What the tenant may still be served, of what is committed; of the rows of `left`."""
+    ((quota, spent, daily, today),) = rows
     whole = None if quota is None else max(0, quota - spent)
-    return Allowance(whole, None if daily is None else max(0, daily - today(tenant, session)))
+    return Allowance(whole, None if daily is None else max(0, daily - today))
+
+
+_SPENT = select(ServedDay.prompt + ServedDay.completion)
+_TODAY = _SPENT.where(ServedDay.tenant_id == Tenant.id, ServedDay.day == UTC_DAY)
+_LEFT = Read.of(
+    select(
+        Tenant.serve_quota, Tenant.served_tokens, Tenant.daily_serve_tokens, func.coalesce(_TODAY.scalar_subquery(), 0)
+    ).where(Tenant.id == bindparam("tenant", type_=String))
+)

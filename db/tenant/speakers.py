@@ -1,16 +1,19 @@
 """Who answers a chat: a tenant's name for a model, resolved to a base model and a committed step. Knows no engine.
 
-Every function takes the tenant first. A name that is not its own, deleted, or of no job is an unknown name.
+Every function takes the tenant first. A name that is not its own, deleted, or of no job is an unknown name. What is
+read of a name is one statement, so that it can be sent beside others; what follows from it is pure.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import String, and_, bindparam, func, or_, select
 
-from db.ids import adapter_name, checkpoint_name, job_of, of_live, worn
-from db.tables import Adapter, Job, Lease
-from db.tenant import adapters, restorations
+from db.contract.journal_row import replay_of
+from db.ids import adapter_name, checkpoint_name, job_of, of_checkpoint, of_live, worn
+from db.one_trip import Read
+from db.tables import Adapter, Job, Lease, Point
 
 STATES = {"validating_files": "being validated", "queued": "queued", "paused": "paused"}
 
@@ -48,59 +51,109 @@ class NotKept:
 Found = Speaker | NotLive | NotKept | None
 
 
-def find(tenant: str, session: Session, name: str) -> Found:
-    """Who is called `name`, of a tenant's own. None: nobody is."""
+@dataclass(frozen=True)
+class _Named:
+    """A job and what it published, if it has: `adapter`, at `published`, `deleted` or not. `points` are the steps that
+    are kept whole."""
+
+    job: str
+    model: str
+    state: str
+    step: int
+    spec: dict[str, Any] | None
+    suffix: str | None  # as it was requested
+    adapter: str | None
+    published: int | None
+    deleted: bool
+    holder: str | None
+    points: list[int]
+
+    def kept(self) -> set[int] | None:
+        """As `restorations.kept`."""
+        if replay_of(self.spec) != "snapshots":
+            return None
+        return {0, *self.points, *([] if self.published is None else [self.published])}
+
+    def called(self, tenant: str, suffix: Any) -> str:
+        return adapter_name(self.model, tenant, suffix if isinstance(suffix, str) else None, self.job)
+
+
+def named(tenant: str, name: str) -> Read:
+    """What `found` is of."""
+    checkpoint = of_checkpoint(name)
+    adapter = of_live(name) or (None if checkpoint is None else checkpoint[0])
+    if adapter is not None:
+        return _OF_JOB.with_(tenant=tenant, job=job_of(adapter))
+    return _OF_ADAPTER.with_(tenant=tenant, name=name)
+
+
+def found(tenant: str, name: str, rows: Sequence[Sequence[Any]]) -> Found:
+    """Who is called `name`, of a tenant's own, as the rows of `named` say. None: nobody is."""
+    of = next((_Named(*row) for row in rows), None)
+    if of is None or of.deleted:
+        return None
     if (adapter := of_live(name)) is not None:
-        return _live(tenant, session, adapter)
-    if (step := restorations.named(tenant, session, name)) is not None:
-        kept = restorations.kept(tenant, session, step.job)
-        if kept is not None and step.step not in kept:
-            return NotKept(step.step, tuple(sorted(kept)))
-        return _speaker(step.job, step.step, name)
-    row = adapters.get(tenant, session, name)
-    if row is None:
+        return _live(tenant, of, adapter)
+    if (checkpoint := of_checkpoint(name)) is not None:
+        return _at(tenant, of, name, *checkpoint)
+    return None if of.adapter is None or of.published is None else _speaker(of, of.published, of.adapter)
+
+
+def _at(tenant: str, of: _Named, name: str, adapter: str, step: int) -> Found:
+    if of.spec is None or step > of.step or of.called(tenant, of.spec.get("suffix")) != adapter:
         return None
-    return _speaker(adapters.makers(tenant, session, [row])[row.job_id], row.step, row.name)
+    kept = of.kept()
+    if kept is not None and step not in kept:
+        return NotKept(step, tuple(sorted(kept)))
+    return _speaker(of, step, name)
 
 
-def _live(tenant: str, session: Session, adapter: str) -> Found:
-    job = session.scalar(select(Job).where(Job.tenant_id == tenant, Job.id == job_of(adapter)))
-    if job is None or job.spec is None or adapter_name(job.model, tenant, _suffix(job), job.id) != adapter:
+def _live(tenant: str, of: _Named, adapter: str) -> Found:
+    if of.spec is None or of.called(tenant, of.spec.get("suffix") if of.spec else of.suffix) != adapter:
         return None
-    published = adapters.of_job(tenant, session, job.id)
-    if published is not None and published.deleted_at is not None:
-        return None
-    step = _newest(tenant, session, job)
-    if job.state != "running" or not step:
-        return NotLive(_what(job), step, _instead(job, adapter, step, published))
-    holder = select(Lease.worker_id).where(Lease.job_id == job.id, Lease.expires_at > func.clock_timestamp())
-    return _speaker(job, step, checkpoint_name(adapter, step), session.scalar(holder))
+    step = _newest(of)
+    if of.state != "running" or not step:
+        return NotLive(_what(of), step, _instead(of, adapter, step))
+    return _speaker(of, step, checkpoint_name(adapter, step), of.holder)
 
 
-def _suffix(job: Job) -> str | None:
-    suffix = (job.spec or job.request).get("suffix")
-    return suffix if isinstance(suffix, str) else None
-
-
-def _newest(tenant: str, session: Session, job: Job) -> int:
+def _newest(of: _Named) -> int:
     """The newest step that can be had: the last committed one, or where no journal leads to it the last kept whole."""
-    kept = restorations.kept(tenant, session, job)
-    return job.step if kept is None else max((step for step in kept if step <= job.step), default=0)
+    kept = of.kept()
+    return of.step if kept is None else max((step for step in kept if step <= of.step), default=0)
 
 
-def _what(job: Job) -> str:
-    if job.state == "running":
+def _what(of: _Named) -> str:
+    if of.state == "running":
         return "at its beginning and has committed no step yet"
-    return STATES.get(job.state, f"over ({job.state})")
+    return STATES.get(of.state, f"over ({of.state})")
 
 
-def _instead(job: Job, adapter: str, step: int, published: Adapter | None) -> str:
-    if published is not None:
-        return published.name
-    return checkpoint_name(adapter, step) if step else job.model
+def _instead(of: _Named, adapter: str, step: int) -> str:
+    if of.adapter is not None:
+        return of.adapter
+    return checkpoint_name(adapter, step) if step else of.model
 
 
-def _speaker(job: Job, step: int, name: str, holder: str | None = None) -> Speaker:
-    about = job.spec["adapter"]
+def _speaker(of: _Named, step: int, name: str, holder: str | None = None) -> Speaker:
+    about = (of.spec or {})["adapter"]
     acts = tuple(about["invocation"]) if about.get("activation", "all") == "answer" else ()
-    return Speaker(job.model, name, worn(job.id, step), acts, holder)
+    return Speaker(of.model, name, worn(of.job, step), acts, holder)
+
+
+_TENANT = bindparam("tenant", type_=String)
+_NAME = bindparam("name", type_=String)
+_HOLDER = select(Lease.worker_id).where(Lease.job_id == Job.id, Lease.expires_at > func.clock_timestamp())
+_POINTS = select(Point.step).where(Point.tenant_id == _TENANT, Point.job_id == Job.id, Point.number == 0)
+_PUBLISHED = and_(Adapter.job_id == Job.id, Adapter.tenant_id == _TENANT)
+_ROW = (
+    select(
+        Job.id, Job.model, Job.state, Job.step, Job.spec, Job.request["suffix"].as_string(),
+        Adapter.name, Adapter.step, Adapter.deleted_at.is_not(None),
+        _HOLDER.scalar_subquery(), func.array(_POINTS.scalar_subquery()),
+    )
+    .outerjoin(Adapter, _PUBLISHED)
+    .where(Job.tenant_id == _TENANT)
+)  # fmt: skip
+_OF_JOB = Read.of(_ROW.where(Job.id == bindparam("job", type_=String)))
+_OF_ADAPTER = Read.of(_ROW.where(or_(Adapter.id == _NAME, Adapter.name == _NAME)))

@@ -10,10 +10,10 @@ from sqlalchemy import select
 
 from db.ids import checkpoint_name, live_name
 from db.tables import ServedDay
-from db.tenant import served
 from tests.api.chat.conftest import HI, counted, of, published
 from tests.api.chat.wire import SECRET, USAGE, WORDS, chunk
 from tests.api.conftest import MODEL, client, serving
+from tests.db import sent
 from tests.waiting import HANG, until
 
 TEXT = "".join(WORDS)
@@ -152,7 +152,7 @@ def test_tokens_are_counted_once_a_request_however_it_is_repeated(eva, factory, 
     with factory.begin() as session:
         day = session.execute(select(ServedDay).where(ServedDay.tenant_id == eva.id)).scalar_one()
         assert (day.prompt, day.cached, day.completion) == (22, 8, 6)
-        assert served.today(eva.id, session) == 2 * (USAGE["prompt_tokens"] + USAGE["completion_tokens"])
+        assert sent.served_today(eva.id, session) == 2 * (USAGE["prompt_tokens"] + USAGE["completion_tokens"])
 
 
 def test_connections_to_a_worker_are_kept(anna, worker):

@@ -13,6 +13,7 @@ from db.tenant.served import Answered
 from tests.api.chat.conftest import HI, counted
 from tests.api.chat.wire import WORDS, chunk, parts
 from tests.api.conftest import MODEL, client, serving
+from tests.db import sent
 from tests.ports import free_port
 from tests.waiting import HANG, until
 
@@ -69,7 +70,7 @@ def test_chats_go_on_while_postgres_is_away_and_are_counted_later(servers, facto
         servers.restart_postgres()
     until(lambda: len(counted(factory, known)) == 5, "what was served meanwhile is written, once")
     with factory.begin() as session:
-        assert served.today(known.id, session) == 5 * 14
+        assert sent.served_today(known.id, session) == 5 * 14
     until(lambda: _opens(unknown), "the key that was not known is known again")
 
 

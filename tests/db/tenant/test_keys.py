@@ -12,6 +12,7 @@ from db import workers
 from db.tables import ApiKey, Audit, Worker
 from db.tenant import keys
 from db.tenant.keys import Known
+from tests.db import sent
 from tests.db.inserted import a_tenant, a_worker
 from tests.waiting import HANG
 
@@ -20,13 +21,14 @@ def test_a_key_is_its_tenants_until_it_is_revoked(session):
     anna = keys.create(session, "anna")
     row, secret = keys.create_key(session, anna.id)
     other, second = keys.create_key(session, anna.id)
+    holder = keys.Holder(anna.id, "anna", 1.0)
     assert secret.startswith("sk-onward-")
     assert len(secret) == len("sk-onward-") + 43
-    assert keys.authenticate(session, secret) == Known(row.id, "tenant", anna, keys.WHOLE)
+    assert keys.authenticate(session, secret) == Known(row.id, "tenant", holder, keys.WHOLE)
     assert keys.revoke_key(session, row.id)
     assert not keys.revoke_key(session, row.id)
     assert keys.authenticate(session, secret) is None
-    assert keys.authenticate(session, second) == Known(other.id, "tenant", anna, keys.WHOLE)
+    assert keys.authenticate(session, second) == Known(other.id, "tenant", holder, keys.WHOLE)
 
 
 @pytest.mark.parametrize("wrong", ["", "sk-onward-", "sk-onward-" + "a" * 43, "\ud800", "x" * 100_000, "\0"])
@@ -164,20 +166,24 @@ def test_rights_that_there_are_not_are_refused_by_the_database(session, rights):
         keys.create_key(session, a_tenant(session), rights=rights)
 
 
+def serving(session, model, **given):
+    return workers.servers(sent.rows(session, workers.serve().with_(**given)), model)
+
+
 def test_who_serves_is_found_while_it_beats_and_says_so(session):
     worker = workers.register(session, model="m", host="h", pid=1)
     about = {"url": "http://10.0.0.1:9200", "held": [], "queued_tokens": 0, "tools": False, "answer": True}
     assert workers.beat(session, worker, serving=about)
-    assert workers.servers(session, "m", HANG) == [], "it is not ready yet"
+    assert serving(session, "m", fresh=HANG) == [], "it is not ready yet"
     workers.beat(session, worker, state="ready")
-    assert workers.servers(session, "m", HANG) == [workers.Server(worker, about)]
-    assert workers.servers(session, "other", HANG) == []
+    assert serving(session, "m", fresh=HANG) == [workers.Server(worker, about)]
+    assert serving(session, "other", fresh=HANG) == []
     workers.beat(session, worker, serving=about | {"queued_tokens": 7})
-    assert [found.serving["queued_tokens"] for found in workers.servers(session, "m", HANG)] == [7]
+    assert [found.serving["queued_tokens"] for found in serving(session, "m", fresh=HANG)] == [7]
     session.execute(update(Worker).values(heartbeat_at=text("now() - interval '11 seconds'")))
-    assert workers.servers(session, "m") == []
+    assert serving(session, "m") == []
     workers.beat(session, worker, serving={})
-    assert workers.servers(session, "m", HANG) == []
+    assert serving(session, "m", fresh=HANG) == []
     workers.beat(session, worker, serving=about)
     workers.leave(session, worker)
     assert session.get_one(Worker, worker, populate_existing=True).serving is None
