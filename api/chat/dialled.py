@@ -1,7 +1,7 @@
-"""HTTP/1.1 to workers: as much of it as a worker of ours speaks. Knows bytes, no chat.
+"""HTTP/1.1 to workers, by h11 on connections of asyncio's. Knows bytes, no chat.
 
-A client for everybody's servers costs more for each piece of a stream than all else that is done with it. Connections
-are kept for a while; one is not on which an answer did not come to its end, or more came than that.
+A client with pools, proxies and redirects costs more for each piece of a stream than all else that is done with it.
+Connections are kept for a while; one is not on which an answer did not come to its end, or more came than that.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+import h11
+
 KEEP_SECONDS: Final = 15.0  # that an idle connection is kept
 KEPT: Final = 64  # idle ones, of all addresses
-ROW_BYTES: Final = 64 << 10  # of a row of a head, or the one before a chunk
-HEADERS: Final = 100
+HEAD_BYTES: Final = 64 << 10
 UNREAD_BYTES: Final = 256 << 10  # beyond, what the worker sends waits in its own socket
 
 
@@ -24,19 +25,21 @@ class Broken(Exception):
 
 
 class Line(asyncio.Protocol):
-    """A connection. What came and is unread lies in `unread`."""
+    """A connection. What came and was not yet looked at lies in `unread`."""
 
     def __init__(self, address: tuple[str, str]) -> None:
         self.address, self.since = address, 0.0
         self.unread = bytearray()
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
         self._ended, self._error = False, ""
         self._more: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
 
     @property
     def usable(self) -> bool:
-        """For another request."""
-        return not self._ended and not self.unread
+        """For another request: both sides are ready for one, and nothing came that nobody asked for."""
+        states = self._http.our_state, self._http.their_state
+        return not self._ended and not self.unread and states == (h11.IDLE, h11.IDLE)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -55,35 +58,36 @@ class Line(asyncio.Protocol):
         self._ended, self._error = True, repr(error) if error else ""
         self._wake()
 
-    def write(self, data: bytes) -> None:
+    def send(self, request: h11.Request, body: bytes) -> None:
+        """Raises Broken."""
         if self._transport is None or self._transport.is_closing():
             raise Broken("the connection is cut")
-        self._transport.write(data)
+        parts = (request, h11.Data(data=body), h11.EndOfMessage())
+        self._transport.write(b"".join(self._http.send(part) or b"" for part in parts))
 
     def cut(self) -> None:
         self._ended = True
         if self._transport is not None:
             self._transport.abort()
 
-    async def row(self) -> str:
-        """Up to the next end of a row. Raises Broken."""
-        seen = 0
-        while (end := self.unread.find(b"\r\n", max(seen - 1, 0))) < 0:
-            seen = len(self.unread)
-            if seen > ROW_BYTES:
-                raise Broken("a row of its head does not end")
-            await self._wait()
-        found = self.unread[:end].decode("latin-1")
-        del self.unread[: end + 2]
-        return found
+    async def event(self) -> h11.Event:
+        """What comes next of the answer. Raises Broken."""
+        try:
+            while (found := self._http.next_event()) is h11.NEED_DATA:
+                while not self.unread:
+                    await self._wait()
+                self._http.receive_data(bytes(self.unread))
+                self.unread.clear()
+        except h11.RemoteProtocolError as error:
+            raise Broken(f"it answered what is no answer: {error}") from error
+        if found is h11.PAUSED or isinstance(found, h11.ConnectionClosed):
+            raise Broken("nothing is left of its answer")
+        return cast(h11.Event, found)
 
-    async def some(self, most: int) -> bytes:
-        """At least a byte, at most so many. Raises Broken."""
-        while not self.unread:
-            await self._wait()
-        found = bytes(self.unread[:most])
-        del self.unread[:most]
-        return found
+    def next(self) -> None:
+        """After a whole answer. What came beyond it, or was to be the connection's last, leaves it unusable."""
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
+            self._http.start_next_cycle()
 
     async def _wait(self) -> None:
         if self._ended:
@@ -110,26 +114,14 @@ class Answer:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, as it comes. Raises Broken."""
-        line = self._line
-        chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
-        left = 0 if chunked else _number(self.headers.get("content-length", ""), 10)
-        while True:
-            if chunked and not (left := _number((await line.row()).partition(";")[0].strip(), 16)):
-                break
-            while left:
-                piece = await line.some(left)
-                left -= len(piece)
-                yield piece
-            if not chunked:
-                break
-            if await line.row():
-                raise Broken("a chunk is longer than it says")
-        while chunked and await line.row():
-            pass  # trailers
+        while not isinstance(event := await self._line.event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data) and event.data:
+                yield bytes(event.data)
         self._over = True
 
     def close(self) -> None:
-        if self._over and self.headers.get("connection", "").lower() != "close":
+        if self._over:
+            self._line.next()
             self._dial.keep(self._line)
         else:
             self._line.cut()
@@ -147,12 +139,13 @@ class Dial:
         """The answer, once its head is there. Raises Broken."""
         parts = urlsplit(url)
         said = {"host": parts.netloc, **headers, "content-length": str(len(body))}
-        head = "\r\n".join((f"{method} {parts.path} HTTP/1.1", *(f"{k}: {v}" for k, v in said.items())))
-        if head.count("\r") + head.count("\n") != 2 * len(said):
-            raise Broken("a header would not end where it should")
+        try:
+            request = h11.Request(method=method, target=parts.path, headers=list(said.items()))
+        except h11.LocalProtocolError as error:
+            raise Broken(f"it cannot be asked that: {error}") from error
         line = self._kept((parts.scheme, parts.netloc)) or await self._opened(parts.scheme, parts.netloc)
         try:
-            line.write(head.encode() + b"\r\n\r\n" + body)
+            line.send(request, body)
             return await self._begun(line)
         except BaseException:
             line.cut()
@@ -191,26 +184,13 @@ class Dial:
             raise Broken(f"no connection: {error!r}") from error
 
     async def _begun(self, line: Line) -> Answer:
-        version, _, rest = (await line.row()).partition(" ")
-        status = _number(rest[:3], 10)
-        if version != "HTTP/1.1" or status < 200:
-            raise Broken(f"it answered {version[:20]!r} {status}")
-        headers: dict[str, str] = {}
-        while row := await line.row():
-            name, _, value = row.partition(":")
-            headers[name.lower()] = value.strip()
-            if len(headers) > HEADERS:
-                raise Broken("its head does not end")
-        return Answer(status, headers, line, self)
-
-
-def _number(digits: str, base: int) -> int:
-    if not digits.isalnum() or len(digits) > 12:
-        raise Broken(f"no number: {digits[:20]!r}")
-    try:
-        return int(digits, base)
-    except ValueError:
-        raise Broken(f"no number: {digits[:20]!r}") from None
+        event = await line.event()
+        if not isinstance(event, h11.Response) or event.http_version != b"1.1":
+            raise Broken(f"it did not begin an answer of HTTP/1.1: {event!r:.200}")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
+        if not headers.keys() & {"content-length", "transfer-encoding"}:
+            raise Broken("its answer would end wherever its connection does")
+        return Answer(event.status_code, headers, line, self)
 
 
 def _nothing() -> None:

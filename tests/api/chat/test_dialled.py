@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.chat.dialled import KEPT, ROW_BYTES, Broken, Dial
+from api.chat.dialled import HEAD_BYTES, KEPT, Broken, Dial
 from tests.ports import free_port
 from tests.waiting import HANG
 
@@ -100,7 +100,7 @@ def test_a_body_is_what_was_sent_however_it_is_cut(chunks, size):
         CHUNKED + b"zz\r\nhello\r\n",
         CHUNKED + b"+5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + b"\r\n",
-        b"HTTP/1.1 200 OK\r\nx: " + b"y" * (2 * ROW_BYTES),
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * (2 * HEAD_BYTES),
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"x%d: y\r\n" % i for i in range(200)) + b"\r\n",
     ],
 )  # fmt: skip
