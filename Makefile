@@ -30,7 +30,7 @@ up: install  ## the service in the foreground, with a key and a snippet to paste
 	@$(BIN)/onward up $(ARGS)
 
 test: $(TOOLS)  ## the tests a change must pass, on real PostgreSQL, Valkey, Celery and vLLM
-	@$(BIN)/pytest -m "not slow and not gpu" $(ARGS)
+	@$(BIN)/python -m tests.side_by_side -m "not slow and not gpu" $(ARGS)
 
 test-all: $(TOOLS)  ## the slow ones too
 	@$(BIN)/pytest -m "not gpu" $(ARGS)

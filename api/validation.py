@@ -1,6 +1,7 @@
 """A request's JSON body as one of the wire types, and what pydantic found in it in our words. Knows no resource."""
 
 import difflib
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -38,18 +39,23 @@ def refuse(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     )
 
 
-def _names(model: type[BaseModel]) -> set[str]:
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Made once a process, and to be read only: for a job pydantic works a tenth of a second on it, each time."""
+    return model.model_json_schema()
+
+
+@cache
+def _names(model: type[BaseModel]) -> frozenset[str]:
     """Names of all fields of a model and of the models in it."""
-    names: set[str] = set()
-    for schema in (model.model_json_schema(), *model.model_json_schema().get("$defs", {}).values()):
-        names |= set(schema.get("properties", {}))
-    return names
+    whole = _schema(model)
+    return frozenset(name for part in (whole, *whole.get("$defs", {}).values()) for name in part.get("properties", {}))
 
 
 def _meant(model: type[BaseModel], param: str) -> str | None:
     """The path of the field that `param` may have been meant for: of the same name elsewhere, or of one much like it,
     near first."""
-    schema = model.model_json_schema()
+    schema = _schema(model)
     paths = [path for path in _paths(schema, schema, "") if path != param]
     beside, _, name = param.rpartition(".")
     if beside.endswith("method") and any(path.rpartition(".")[2] == name for path in paths):
@@ -74,7 +80,7 @@ def _paths(part: Any, schema: dict[str, Any], before: str, inside: tuple[str, ..
     return found
 
 
-def _path(error: Any, known: set[str]) -> str:
+def _path(error: Any, known: frozenset[str]) -> str:
     """Drops what pydantic adds to a location: the tags of a union's arms, behind which only names of fields count."""
     keys: list[str] = []
     tagged = False

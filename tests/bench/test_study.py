@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from bench.report.measure import RESULTS
-from bench.study import drift, figures, grid, lines, presets, store, tables, taught
+from bench.study import completions, drift, figures, grid, lines, presets, store, tables, taught
 from bench.study.__main__ import PAGE, PRESETS, README, left
+from bench.study.lines import Cell
 from bench.study.rows import DEV, REPORT, rows
 from bench.study.store import Measured, Point, Study
 from cli.demo.datasets import sentiment, topic
@@ -229,6 +230,13 @@ def test_a_cell_of_before_drift_keeps_its_line_in_the_file(tmp_path):
     assert [c.drift for c in store.load(file).cells.values()] == [None, 0.03]
     store.save(COMMITTED, file)
     assert file.read_text() == store.COMMITTED.read_text()
+
+
+def test_the_page_of_completions_has_its_table_and_its_cells_are_of_its_lines():
+    cells = json.loads((RESULTS / "completions.json").read_text())["cells"]
+    keys = {Cell(line, task, 0).key for line in completions.lines() for task in completions.TASKS}
+    assert cells.keys() <= keys
+    assert completions.table(cells) in (ROOT / "docs/methods/completions.md").read_text()
 
 
 def test_the_page_of_drift_has_its_table_and_its_cells_are_of_its_lines():
