@@ -7,7 +7,7 @@ and on what level of processor, is in the worker's row. Where those are, it says
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -248,6 +248,7 @@ def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
         said = f"self-check {checked:.1e} nats" if checked is not None else "no self-check"
         said = f"{worker.model} on {worker.host}: {worker.state}, {about.get('dtype', '?')}, {said}"
         said += f", {about['processor']}" if "processor" in about else ""
+        said += _line(about)
         if worker.state == "out":
             todo = "docs/runbooks/worker.md#onwardworkeroutofservice; its jobs went to others"
             yield Finding("engine", "fail", f"{said}: {worker.reason}", todo)
@@ -261,6 +262,15 @@ def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
         if count:
             todo = "look at their logs; their jobs are taken over when the lease ends (ONWARD_LEASE_SECONDS)"
             yield Finding("engine", "warn", f"{count} of {model} fell silent", todo)
+
+
+def _line(about: Mapping[str, Any]) -> str:
+    """What a forward of training takes there; nothing where the worker has not said."""
+    line = about.get("training")
+    if not line:
+        return ""
+    fixed, token = 1e3 * line["fixed_seconds"], 1e3 * line["token_seconds"]
+    return f", a forward {fixed:.3g} ms and {token:.3g} ms a scored token (within {line['error']:.0%})"
 
 
 def _queue(_: Session, seen: Overview) -> Iterator[Finding]:

@@ -70,6 +70,13 @@ canary_nats = Gauge("onward_canary_nats", "Loss of the last canary among others 
 canary_limit_nats = Gauge("onward_canary_limit_nats", "What the canary may differ by in this dtype.", MODEL)
 peak_flops = Gauge("onward_peak_flops", "Best rate of multiplications measured at the start, FLOP/s.", MODEL)
 token_flops = Gauge("onward_token_flops", "FLOP of one scored token in the base model's matrices.", MODEL)
+training_fixed_seconds = Gauge(
+    "onward_training_fixed_seconds", "What a forward of training takes whatever it scores, at the start.", MODEL
+)
+training_token_seconds = Gauge("onward_training_token_seconds", "What a scored token adds to that.", MODEL)
+training_line_error = Gauge(
+    "onward_training_line_error", "Largest relative difference of a measured forward from that line.", MODEL
+)
 engine_ready = Gauge("onward_engine_ready", "1 once the engine is loaded and checked.", MODEL)
 engine_start_seconds = Gauge("onward_engine_start_seconds", "Time to load and check the engine.", MODEL)
 doorbells = Counter("onward_doorbells_total", "Doorbells, by what became of them.", (*MODEL, "outcome"))

@@ -112,7 +112,7 @@ def _begun(settings: WorkerSettings, factory: sessionmaker[Session], model: str)
 
 
 def _receipts(base: Base, about: dict[str, Any], secret: str | None) -> Receipts:
-    receipts = Receipts(about, secret)
+    receipts = Receipts({key: said for key, said in about.items() if key != "training"}, secret)  # a time, no version
     receipts.prepare(base.path)
     return receipts
 

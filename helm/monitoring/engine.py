@@ -120,6 +120,27 @@ def serving() -> list[Built]:
             ),
         ),
         curve(
+            "A forward of training: fixed, and of 256 scored tokens",
+            "The line that each worker measured at its start: what a forward takes whatever it scores, and with 256 "
+            "scored tokens.",
+            "s",
+            (top("onward_training_fixed_seconds", "instance"), "{{instance}} fixed"),
+            (
+                f"max by (instance) (onward_training_fixed_seconds{{{OF}}}"
+                f" + 256 * onward_training_token_seconds{{{OF}}})",
+                "{{instance}} with 256 tokens",
+            ),
+            width=12,
+        ),
+        curve(
+            "How well that line fits",
+            "Largest relative difference of a forward measured at the start from the line; above 0.3 the machine was "
+            "busy with something else, or its line has a knee.",
+            "percentunit",
+            (top("onward_training_line_error", "instance"), "{{instance}}"),
+            width=12,
+        ),
+        curve(
             "Memory of the workers",
             "Resident memory of each worker process; steady is good, growth without end is a leak to report.",
             "bytes",

@@ -85,6 +85,14 @@ def test_a_silent_worker_and_one_without_a_self_check(at, factory, ready):
     assert (mark, said) == ("warn", "1 of tiny fell silent")
 
 
+def test_a_worker_says_what_a_forward_takes_on_it(at, factory, ready):
+    line = {"fixed_seconds": 0.111, "token_seconds": 0.00347, "error": 0.03, "sizes": 3}
+    with factory.begin() as session:
+        session.execute(update(Worker).where(Worker.id == ready).values(about={"dtype": "float32", "training": line}))
+    ((_, said, _),) = found(at, "engine")
+    assert said.endswith(", a forward 111 ms and 3.47 ms a scored token (within 3%)")
+
+
 @pytest.mark.parametrize(
     "wrong, part",
     [

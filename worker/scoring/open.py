@@ -11,6 +11,7 @@ from worker import metrics
 from worker.engine import processor
 from worker.engine.prompt_cache import PromptCache
 from worker.quantisation import tolerance
+from worker.scoring import cost_line
 from worker.scoring.canary import Canary
 from worker.scoring.canary import trial as canary_trial
 from worker.scoring.metered import MeteredScorer, OwnerMeter
@@ -35,6 +36,7 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
         kept: PromptCache[Any] = PromptCache(settings.prompt_bytes)
         plain = TorchScorer(weights, dtype=settings.dtype, threads=settings.threads or None, kept=kept)
         metrics.prompt_limit_bytes.labels(base.name).set(kept.budget)
+        about |= _training(plain, settings, base)
         return MeteredScorer(_with_canary(plain, settings, base, weights), base.name, kept), about
     return _with_engine(settings, base, weights, about), about
 
@@ -61,12 +63,27 @@ def _with_engine(settings: WorkerSettings, base: Base, weights: str, about: dict
     about |= self_check(engine) if settings.self_check else engine.engine.versions()
     engine.owner.told = OwnerMeter(base.name)
     about["room"] = engine.curve().room(1, SLACK)
+    about |= _training(engine, settings, base)
     metrics.prompt_limit_bytes.labels(base.name).set(engine.prompt_cache.budget)
     peak = engine.owner.run(lambda: peak_flops(engine.engine.device.type, settings.dtype))  # with the engine's threads
     metrics.peak_flops.labels(base.name).set(peak)
     metrics.token_flops.labels(base.name).set(2.0 * sum(i * o for _, i, o in base.modules))
     watched = _with_canary(engine, settings, base, weights)
     return MeteredScorer(watched, base.name, engine.prompt_cache, engine)
+
+
+def _training(scorer: Scorer, settings: WorkerSettings, base: Base) -> dict[str, Any]:
+    """What a forward of training takes here by its tokens, for the worker's row; nothing where the context or a pass is
+    too short to tell."""
+    modules = tuple(Module(*m) for m in base.modules)
+    try:
+        line = cost_line.of(scorer, modules, base.context, base.vocab, settings.max_tokens, settings.max_rank)
+    except ValueError:
+        return {}
+    metrics.training_fixed_seconds.labels(base.name).set(line.fixed)
+    metrics.training_token_seconds.labels(base.name).set(line.token)
+    metrics.training_line_error.labels(base.name).set(line.error)
+    return {"training": line.told()}
 
 
 def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base, weights: str) -> Canary:
