@@ -39,7 +39,7 @@ def test_streams_keep_their_numbers():
         "SIGNS": 10, "RADIUS": 11,
         "ENTRIES": 30, "LAYERS": 31, "RATIO": 32,
         "FRAME_LEFT": 40, "FRAME_RIGHT": 41, "CORE": 42, "FIXED_LEFT": 43, "FIXED_RIGHT": 44, "TEMPORAL": 45,
-        "PROJECTION": 46, "PROJECTED": 47, "TANGENT": 50, "BELOW": 51,
+        "PROJECTION": 46, "PROJECTED": 47, "MEMBER_RIGHT": 48, "TANGENT": 50, "BELOW": 51,
         "META_DIRECTION": 60, "META_WEIGHTS": 61, "META_ROWS": 62,
     }  # fmt: skip
     named = noise.normal(Place(3, Stream.LEFT, 7), 100)
