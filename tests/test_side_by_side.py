@@ -50,6 +50,7 @@ def begun(tmp_path):
             (path := tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         env = os.environ | {"PYTHONPATH": str(ROOT), "HERE": str(tmp_path)}
+        env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none of them is used here; four pytests a test are many imports
         with (tmp_path / "said").open("w") as out:
             command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=ROOT)
