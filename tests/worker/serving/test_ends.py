@@ -60,7 +60,21 @@ def opened_stream(house: House, model: str = "base", **head: str) -> socket.sock
     return made
 
 
-def test_a_client_that_leaves_in_mid_stream_is_aborted_within_two_steps(house: House) -> None:
+def slowed(house: House, patch: pytest.MonkeyPatch) -> None:
+    """A step takes 20 ms at least: what is LONG takes five seconds on any machine."""
+    schedule = house.scheduler.schedule
+
+    def later(*given: Any, **named: Any) -> Any:
+        time.sleep(0.02)
+        return schedule(*given, **named)
+
+    patch.setattr(house.scheduler, "schedule", later)
+
+
+def test_a_client_that_leaves_in_mid_stream_is_aborted_within_two_steps(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowed(house, monkeypatch)
     adapter, before, free = worn(house, 1), aborts("client"), house.free_blocks
     line = opened_stream(house, adapter.name)
     assert b"200 OK" in line.recv(4096)
@@ -150,7 +164,8 @@ def test_what_is_too_much_is_told_when_to_come_again(pair: Pair) -> None:
         house.rested()
 
 
-def test_a_deadline_ends_an_answer_with_an_error(house: House) -> None:
+def test_a_deadline_ends_an_answer_with_an_error(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowed(house, monkeypatch)
     before = aborts("deadline")
     client = house.dialled(**{"X-Onward-Deadline": str(time.time() + 0.7)})
     with pytest.raises(openai.APIError, match="within the time"):  # as a status, where not one token came in time
@@ -181,8 +196,9 @@ def test_more_adapters_than_places_are_all_answered(house: House) -> None:
     assert metrics.serve_adapters_evicted.labels("tiny")._value.get() > 0
 
 
-def test_a_drain_refuses_waits_and_ends_the_rest(pair: Pair) -> None:
+def test_a_drain_refuses_waits_and_ends_the_rest(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(pair) as house:
+        slowed(house, monkeypatch)
         client = house.dialled()
         stream = client.completions.create(model="base", stream=True, **LONG)
         next(stream)
