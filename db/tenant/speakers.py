@@ -61,7 +61,6 @@ class _Named:
     state: str
     step: int
     spec: dict[str, Any] | None
-    suffix: str | None  # as it was requested
     adapter: str | None
     published: int | None
     deleted: bool
@@ -74,8 +73,9 @@ class _Named:
             return None
         return {0, *self.points, *([] if self.published is None else [self.published])}
 
-    def called(self, tenant: str, suffix: Any) -> str:
-        return adapter_name(self.model, tenant, suffix if isinstance(suffix, str) else None, self.job)
+    def called(self, tenant: str) -> str | None:
+        """The adapter that it makes; None before its files are validated."""
+        return None if self.spec is None else adapter_name(self.model, tenant, self.spec.get("suffix"), self.job)
 
 
 def named(tenant: str, name: str) -> Read:
@@ -100,7 +100,7 @@ def found(tenant: str, name: str, rows: Sequence[Sequence[Any]]) -> Found:
 
 
 def _at(tenant: str, of: _Named, name: str, adapter: str, step: int) -> Found:
-    if of.spec is None or step > of.step or of.called(tenant, of.spec.get("suffix")) != adapter:
+    if step > of.step or of.called(tenant) != adapter:
         return None
     kept = of.kept()
     if kept is not None and step not in kept:
@@ -109,7 +109,7 @@ def _at(tenant: str, of: _Named, name: str, adapter: str, step: int) -> Found:
 
 
 def _live(tenant: str, of: _Named, adapter: str) -> Found:
-    if of.spec is None or of.called(tenant, of.spec.get("suffix") if of.spec else of.suffix) != adapter:
+    if of.called(tenant) != adapter:
         return None
     step = _newest(of)
     if of.state != "running" or not step:
@@ -148,7 +148,7 @@ _POINTS = select(Point.step).where(Point.tenant_id == _TENANT, Point.job_id == J
 _PUBLISHED = and_(Adapter.job_id == Job.id, Adapter.tenant_id == _TENANT)
 _ROW = (
     select(
-        Job.id, Job.model, Job.state, Job.step, Job.spec, Job.request["suffix"].as_string(),
+        Job.id, Job.model, Job.state, Job.step, Job.spec,
         Adapter.name, Adapter.step, Adapter.deleted_at.is_not(None),
         _HOLDER.scalar_subquery(), func.array(_POINTS.scalar_subquery()),
     )
