@@ -116,7 +116,7 @@ def section(base: Base, rounds: int, requests: int, say: Say) -> dict[str, Any]:
         return {
             "one request alone, seconds": spread([a.whole for a in alone]),
             "engine's seconds a request": costs,
-            "through the API against the worker's port": _hop(scene, 5 * rounds, say),
+            "through the API against the worker's port": hop(scene, 5 * rounds, say),
             "an adapter's first token, seconds": _worn(scene, say),
             "beside training": _beside(scene, rounds, requests, costs, say),
         }
@@ -181,10 +181,10 @@ def _short(answers: list[Heard]) -> str:
     return f"first token p50 {first[0]:.3f} p99 {first[1]:.3f} s, between {gap[0]:.3f} and {gap[1]:.3f} s"
 
 
-def _hop(scene: Scene, pairs: int, say: Say) -> dict[str, Any]:
-    """The same requests to the API and to the worker, in turns; what the first adds."""
+def hop(scene: Scene, pairs: int, say: Say, turn: int = 0) -> dict[str, Any]:
+    """The same requests to the API and to the worker, in turns; what the first adds. Every `turn` asks anew."""
     worker = scene.direct()
-    asked = asking.bodies(scene.model, 2 * pairs, 2)
+    asked = asking.bodies(scene.model, 2 * pairs, 2 + 1000 * turn)
     ways: tuple[list[Heard], list[Heard]] = ([], [])
     for number, body in enumerate(asked):
         for way in (0, 1) if number % 2 else (1, 0):
