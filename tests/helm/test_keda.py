@@ -31,9 +31,9 @@ def wanted(session):
     return float(session.execute(text(trigger()["metadata"]["query"])).scalar_one())
 
 
-def stock(session, jobs=0, started=0, model=MODEL, state=None):
-    """`jobs` queued jobs and `started` workers, each on its own host."""
-    tenant = inserted.a_tenant(session)
+def stock(session, jobs=0, started=0, model=MODEL, state=None, tenant=None):
+    """`jobs` queued jobs, of a new tenant unless one is given, and `started` workers, each on its own host."""
+    tenant = tenant or inserted.a_tenant(session)
     made = [inserted.a_job(session, tenant, model=model) for _ in range(jobs)]
     ids = [workers.register(session, model=model, host=f"pod-{i}", pid=1) for i in range(started)]
     for one in ids if state else ():
@@ -68,9 +68,7 @@ def test_other_models_and_jobs_that_no_worker_may_step_do_not_count(session):
 
 
 def test_of_a_tenant_no_more_than_it_may_run_counts(session):
-    one = inserted.a_tenant(session, max_running=3)
-    for _ in range(12):
-        inserted.a_job(session, one, model=MODEL)
+    stock(session, 12, tenant=inserted.a_tenant(session, max_running=3))
     assert wanted(session) == 1
     stock(session, 2)
     assert wanted(session) == 2
@@ -79,8 +77,7 @@ def test_of_a_tenant_no_more_than_it_may_run_counts(session):
 def test_for_a_tenant_that_has_had_its_tokens_of_the_day_one_worker_is_there_and_no_more(session):
     """One, for no worker at all beside a living job is an alert that pages."""
     tenant = inserted.a_tenant(session, daily_tokens=100)
-    for _ in range(9):
-        inserted.a_job(session, tenant, model=MODEL)
+    stock(session, 9, tenant=tenant)
     assert wanted(session) == 3
     today = "(now() AT TIME ZONE 'UTC')::date"
     session.execute(text(f"INSERT INTO usage_days (tenant_id, day, tokens) VALUES (:t, {today}, 100)"), {"t": tenant})
