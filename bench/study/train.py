@@ -221,7 +221,7 @@ class Bench:
 
     def _drift(self, run: Run) -> float | None:
         """Of the adapter as the cell ends, by the function that jobs are told theirs by; outside of every cost."""
-        found = drift.measured(self.engine, self.base, run.layout, run.params)
+        found = drift.measured(self.engine, self.base, run.layout, run.params, SCOPE)
         return None if found is None or not math.isfinite(found) else float(f"{found:.4g}")
 
     def _point(self, step: int, spent: _Spent, held_out: tuple[tuple[float, float], tuple[float, float]]) -> Point:

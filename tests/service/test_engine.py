@@ -65,8 +65,8 @@ def test_activated_adapters_from_post_to_peft(stage, engine, client, second, sub
     jobs = [(who, submit(who, "engine", activation="answer", seed=seed)) for who, seed in ((client, 1), (second, 2))]
     assert len({stage.whole(who, job) for who, job in jobs}) == 2
     own = 2 * (32 + 16)
-    # And once an engine, what stands before the text that drift is measured on: nobody's.
-    assert engine.metric(computed) - before in (own, own + 1)
+    # And once a tenant, what stands before the text that drift is measured on.
+    assert own <= engine.metric(computed) - before <= own + 2
     assert engine.metric(found) > 20 * engine.metric(computed)
     plain = submit(client, "engine", seed=1, steps=1)
     assert stage.job(jobs[0][1]).price_tokens < stage.job(plain).price_tokens * 250 / 2

@@ -15,16 +15,15 @@ from worker.runs.drift_text import TEXTS
 from worker.scoring.scorer import Scorer
 from worker.types import Candidate, Example, Layout, Params, Trial
 
-SCOPE = "drift"  # nobody's rows: whoever is measured may find what another's measurement has kept
 
-
-def measured(scorer: Scorer, base: Base, layout: Layout, params: Params) -> float | None:
+def measured(scorer: Scorer, base: Base, layout: Layout, params: Params, scope: str) -> float | None:
     """Nats a token; NaN where the model's answers are not finite, None where the base has no token for the text. One
-    pass of the bare base and one of the adapter, of a few hundred tokens each. Raises what the scorer does."""
+    pass of the bare base and one of the adapter, of a few hundred tokens each. `scope` is the job's: what is kept of a
+    pass has its invocation in it, which is its tenant's. Raises what the scorer does."""
     examples = tuple(_examples(base, layout.invocation))
     if not examples:
         return None
-    (loss,) = scorer.score([Trial(layout, params, examples, "lm", SCOPE, drift=True)])
+    (loss,) = scorer.score([Trial(layout, params, examples, "lm", scope, drift=True)])
     return loss.mean
 
 

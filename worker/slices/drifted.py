@@ -17,7 +17,8 @@ def of(context: Context, leased: LeasedRun, point: Point) -> float | None:
     whatever the reason: the job's adapter is made, and an engine that is off is found by its canary."""
     try:
         with context.progress.step():
-            found = drift.measured(context.scorer, context.base, leased.run.layout, point.params)
+            run = leased.run
+            found = drift.measured(context.scorer, context.base, run.layout, point.params, run.scope)
     except Exception:
         log.exception("drift not measured", job=leased.job_id, step=point.state.step)
         return None

@@ -73,7 +73,7 @@ def test_a_text_that_a_model_cannot_hold_is_cut_and_one_that_it_has_no_tokens_fo
     assert {len(e.sequences[0]) for e in drift._examples(short, ())} == {10}
     assert tuple(drift._examples(replace(base, vocab=5), ())) == ()
     layout = Layout(2, 4.0, ())
-    assert drift.measured(None, replace(base, vocab=5), layout, np.zeros(0, np.float32)) is None
+    assert drift.measured(None, replace(base, vocab=5), layout, np.zeros(0, np.float32), "a") is None
 
 
 @pytest.mark.parametrize("invocation", [(), (260, 261)])
@@ -82,7 +82,7 @@ def test_it_is_the_mean_of_transformers_and_peft(base, invocation):
     layout = Layout(4, 8.0, modules, invocation)
     params = probe(np.random.default_rng(5), layout)
     plain, kept = TorchScorer(base.path), TorchScorer(base.path, kept=PromptCache(1 << 20))  # as workers open it
-    found, *others = [drift.measured(scorer, base, layout, params) for scorer in (plain, kept, kept)]
+    found, *others = [drift.measured(scorer, base, layout, params, "a") for scorer in (plain, kept, kept)]
     plain.close()
     kept.close()
     assert others == [pytest.approx(found, abs=1e-6)] * 2

@@ -94,6 +94,7 @@ def test_the_drift_of_what_is_published_is_measured_once_and_costs_the_tenant_no
     settle.settle(context, run, Finished())
     (trial,) = asked
     assert (trial.layout, trial.params is best.params) == (run.run.layout, True)
+    assert trial.scope == run.claim.tenant_id, "its invocation is in what is kept of it"
     assert drift_of(context, run.job_id) == pytest.approx(float(np.square(best.params).sum()))  # what the double says
     with context.rows.begin() as session:
         written = session.scalars(select(JournalStep.tokens).where(JournalStep.job_id == run.job_id)).all()
