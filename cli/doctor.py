@@ -240,10 +240,11 @@ def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
         Worker.state.in_(("starting", "ready", "out", "draining")),
         Worker.heartbeat_at > text(f"clock_timestamp() - interval '{FRESH}'"),
     )
-    builds = set()
+    builds: dict[str, set[str]] = {"onward": set(), "vllm": set()}  # a torch worker has no vLLM to say
     for worker in session.scalars(fresh.order_by(Worker.model, Worker.started_at)):
         about = worker.about
-        builds.add((about.get("vllm"), about.get("onward")))
+        for name, own in builds.items():
+            own |= {about[name]} if about.get(name) else set()
         checked = about.get("max_difference")
         said = f"self-check {checked:.1e} nats" if checked is not None else "no self-check"
         said = f"{worker.model} on {worker.host}: {worker.state}, {about.get('dtype', '?')}, {said}"
@@ -256,8 +257,8 @@ def _workers(session: Session, seen: Overview) -> Iterator[Finding]:
             yield Finding("engine", "warn", said, "start it with ONWARD_SELF_CHECK=true: its losses are unproven")
         else:
             yield Finding("engine", "ok", said)
-    if len(builds - {(None, None)}) > 1:
-        yield Finding("engine", "warn", f"{len(builds)} different builds", "an upgrade under way? let it end")
+    if several := [f"{name} {' and '.join(sorted(own))}" for name, own in builds.items() if len(own) > 1]:
+        yield Finding("engine", "warn", f"different builds: {', '.join(several)}", "an upgrade under way? let it end")
     for model, count in seen.stale_workers.items():
         if count:
             todo = "look at their logs; their jobs are taken over when the lease ends (ONWARD_LEASE_SECONDS)"

@@ -18,6 +18,11 @@ def at(database_url, redis_url, base_folder, tmp_path):
     return Settings(database_url=database_url, redis_url=redis_url, models={"tiny": str(base_folder)}, home=tmp_path)
 
 
+def goes_on(session, worker):
+    beats_until = text(f"clock_timestamp() + interval '{HANG} seconds'")
+    session.execute(update(Worker).where(Worker.id == worker).values(heartbeat_at=beats_until))
+
+
 @pytest.fixture
 def ready(factory):
     """A worker that goes on beating, as its process would have signed on."""
@@ -26,8 +31,7 @@ def ready(factory):
         about = {"onward": "0.1.0", "vllm": "0.32.0", "dtype": "float32", "scorer": "vllm", "max_difference": 5e-6}
         about["processor"] = "AVX9, oneDNN packs float32"
         workers.beat(session, worker, state="ready", capacity=64, about=about)
-        beats_until = text(f"clock_timestamp() + interval '{HANG} seconds'")
-        session.execute(update(Worker).where(Worker.id == worker).values(heartbeat_at=beats_until))
+        goes_on(session, worker)
     yield worker
     with factory.begin() as session:
         session.execute(delete(Worker).where(Worker.id == worker))
@@ -83,6 +87,32 @@ def test_a_silent_worker_and_one_without_a_self_check(at, factory, ready):
         session.execute(update(Worker).where(Worker.id == ready).values(heartbeat_at=old))
     ((mark, said, _),) = found(at, "engine")
     assert (mark, said) == ("warn", "1 of tiny fell silent")
+
+
+def beside(factory, **about):
+    """Another worker, that said this of itself."""
+    with factory.begin() as session:
+        worker = workers.register(session, model="tiny", host="there", pid=2)
+        workers.beat(session, worker, state="ready", capacity=1, about={"scorer": "torch", "onward": "0.1.0", **about})
+        goes_on(session, worker)
+    return worker
+
+
+@pytest.mark.parametrize(
+    "about, several",
+    [
+        ({}, []),  # without vLLM: no other build
+        ({"onward": "0.2.0"}, ["different builds: onward 0.1.0 and 0.2.0"]),
+        ({"scorer": "vllm", "vllm": "0.33.0", "max_difference": 0.0}, ["different builds: vllm 0.32.0 and 0.33.0"]),
+    ],
+)
+def test_workers_of_different_builds_are_told_and_scorers_of_one_are_not(at, factory, ready, about, several):
+    other = beside(factory, **about)
+    try:
+        assert [said for mark, said, _ in found(at, "engine") if mark == "warn"] == several
+    finally:
+        with factory.begin() as session:
+            session.execute(delete(Worker).where(Worker.id == other))
 
 
 def test_a_worker_says_what_a_forward_takes_on_it(at, factory, ready):
