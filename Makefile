@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: help install demo up test test-all chaos check format bench bench-check study lock dashboards clean
+.PHONY: help install demo up images test test-all compose-test chaos check format bench bench-check study lock dashboards clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## the environment in .venv, from the lock files
 
@@ -29,11 +29,17 @@ demo: install  ## two tenants, two jobs, one engine: the whole service in about 
 up: install  ## the service in the foreground, with a key and a snippet to paste; Ctrl-C stops it
 	@$(BIN)/onward up $(ARGS)
 
+images: install  ## the API's and the worker's image by Docker or Podman, with sizes, SBOM and provenance (.onward/images)
+	@$(BIN)/python -m helm.images $(ARGS)
+
 test: $(TOOLS)  ## the tests a change must pass, on real PostgreSQL, Valkey, Celery and vLLM
 	@$(BIN)/python -m tests.side_by_side -m "not slow and not gpu" $(ARGS)
 
 test-all: $(TOOLS)  ## the slow ones too
 	@$(BIN)/pytest -m "not gpu" $(ARGS)
+
+compose-test: $(TOOLS)  ## docker-compose.yml run by a container engine: a job, restarts, upgrades, faults (wants `make images`)
+	@$(BIN)/python -m tests.containers $(ARGS)
 
 chaos: install  ## a fleet under a seeded storm of faults, load and malice, every known attack, and a report
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -147,13 +147,23 @@ def unknown_url(request: Request) -> ApiError:
     return ApiError(404, said, code="unknown_url")
 
 
+def told(request: Request, error: Exception, known: ApiError) -> None:
+    """The log's line. What we answer on purpose (no worker, a store out of reach) is said with its cause: where it was
+    raised teaches nobody anything, and a minute without a worker would fill the log with it."""
+    about = {"method": request.method, "status": known.status}
+    if isinstance(error, ApiError):
+        cause = error.__cause__ and f"{type(error.__cause__).__name__}: {error.__cause__}"[:MOST_SAID]
+        log.warning("request_refused", **about, code=known.code, said=known.message[:MOST_SAID], cause=cause)
+        return
+    # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
+    log.error("request_failed", **about, exception="".join(traceback.format_exception(error)))
+
+
 def answer(request: Request, error: Exception) -> JSONResponse:
     missed = isinstance(error, HTTPException) and error.status_code == 404  # of the router: ours are ApiErrors
     known = unknown_url(request) if missed else translate(error)
     if known.status >= 500:
-        # Rendered here: structlog's console would print the locals of every frame, and a request's rows are among them.
-        said = "".join(traceback.format_exception(error))
-        log.error("request_failed", method=request.method, status=known.status, exception=said)
+        told(request, error, known)
     said, param = known.message[:MOST_SAID], known.param and known.param[:MOST_SAID]  # both may repeat what was sent
     body = {"message": said, "type": known.kind, "param": param, "code": known.code}
     return JSONResponse({"error": body}, known.status, known.headers)

@@ -27,11 +27,15 @@ def home() -> Path:
 
 
 def service(at: Path | None = None) -> dict[str, Any]:
-    """What the `onward up` running in the home `at` wrote down; empty where none runs."""
+    """What the `onward up` running in the home `at` wrote down; empty where none runs. Raises Failure where that is
+    another user's secret."""
+    path = (at or home()) / SERVICE
     try:
-        found: dict[str, Any] = json.loads(((at or home()) / SERVICE).read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
+    except PermissionError:
+        raise Failure(f"{path} cannot be read by this user", "set ONWARD_HOME to a home of yours") from None
     return found
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,11 +15,15 @@ from helm.images.targets import ROOT, Target
 
 
 def revision(root: Path = ROOT) -> str:
-    """The commit, with `-dirty` where the tree differs from it; `unknown` outside a repository."""
-    head = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
+    """The commit, with `-dirty` where the tree differs from it; `unknown` outside a repository, or without git."""
+    if not (git := shutil.which("git")):
+        return "unknown"
+    head, changed = (
+        subprocess.run([git, "-C", str(root), *words], capture_output=True, text=True)
+        for words in (("rev-parse", "HEAD"), ("status", "--porcelain"))
+    )
     if head.returncode:
         return "unknown"
-    changed = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True)
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 

@@ -1,8 +1,7 @@
 """The compose file as it is committed, run by a real engine in a folder of its own: secrets, volumes and ports are the
 project's, and gone with it.
 
-Podman is asked through its Docker API. It has health checks run by systemd; where there is none they are run from here,
-once a second, as the compose file's interval would at its shortest.
+Podman is asked through its Docker API. It has health checks run by systemd; where there is none they are run from here.
 """
 
 import json
@@ -31,6 +30,7 @@ PASSWORDS = ("postgres_password", "api_password", "worker_password", "valkey_pas
 KEYS = ("receipt_key", "serve_secret")
 # Grafana has no package to stand in for it; autograd and GPU workers are other profiles.
 SERVICES = ("postgres", "valkey", "migrate", "api", "worker", "prometheus")
+INTERVAL = 10.0  # seconds
 LASTING = tuple(name for name in SERVICES if name != "migrate")
 
 
@@ -153,9 +153,12 @@ class Project:
         return done.stdout + done.stderr
 
     def _check(self) -> None:
-        """What systemd's timers would do."""
-        with_health = f"label=com.docker.compose.project={self.name}"
+        """What systemd's timers would do: every INTERVAL once a container is healthy, at once until then."""
+        mine, form = f"label=com.docker.compose.project={self.name}", "{{.ID}} {{.Status}}"
+        due: dict[str, float] = {}
         while not self._over.wait(1.0):
-            found = self.engine.run("ps", "--filter", with_health, "--format", "{{.ID}}", check=False).stdout.split()
-            for container in found:
-                self.engine.run("healthcheck", "run", container, check=False)
+            lines = self.engine.run("ps", "--filter", mine, "--format", form, check=False).stdout.splitlines()
+            for container, _, status in (line.partition(" ") for line in lines):
+                if "(healthy)" not in status or time.monotonic() >= due.get(container, 0.0):
+                    self.engine.run("healthcheck", "run", container, check=False)
+                    due[container] = time.monotonic() + INTERVAL

@@ -15,8 +15,8 @@ from worker.settings import WorkerSettings
 
 PROFILES: dict[str, list[str]] = {"default": [], "gpu": ["--profile", "gpu"]}
 PARTS = {"postgres", "valkey", "migrate", "api", "worker", "prometheus", "grafana"}
-OURS = ("migrate", "api", "worker", "worker-gpu")
-ONE_SHOT = {"migrate"}
+OURS = ("migrate", "api", "worker", "operator", "worker-gpu")
+ONE_SHOT = {"migrate", "operator"}
 PASSWORDS = tuple(f"{name}_password" for name in ("postgres", "api", "worker", "valkey", "grafana"))
 
 
@@ -35,6 +35,7 @@ def whole() -> dict[str, Any]:
 def test_profiles() -> None:
     assert set(composed()["services"]) == PARTS
     assert set(composed("--profile", "gpu")["services"]) == PARTS | {"worker-gpu"}
+    assert set(composed("--profile", "operator")["services"]) == PARTS | {"operator"}
 
 
 def test_every_container_is_bounded_locked_and_watched(project: dict[str, Any]) -> None:
@@ -123,6 +124,8 @@ def test_a_password_is_one_file_for_the_server_and_for_us(whole: dict[str, Any])
         }
         | valkey
     )
+    assert given["operator"] == given["migrate"]
+    assert whole["operator"]["environment"] == whole["migrate"]["environment"]
     assert set(given["postgres"]) == {"postgres_password"}
     assert set(given["valkey"]) == {"valkey_password"}
     assert set(given["grafana"]) == {"grafana_password"}
@@ -169,7 +172,7 @@ def test_start_is_ordered_by_health(whole: dict[str, Any]) -> None:
 
 def test_who_meets_whom(whole: dict[str, Any]) -> None:
     networks = {name: set(part["networks"]) for name, part in whole.items()}
-    assert networks["postgres"] == networks["valkey"] == networks["migrate"] == {"back"}
+    assert networks["postgres"] == networks["valkey"] == networks["migrate"] == networks["operator"] == {"back"}
     assert networks["worker"] == networks["worker-gpu"] == {"back", "scrape"}
     assert networks["grafana"] == {"front"}
     assert "back" not in networks["prometheus"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cli import beside
+from cli import beside, client
 from tests.waiting import HANG, gone, until
 
 
@@ -27,8 +27,21 @@ def test_up_serves_the_snippet_it_prints_and_stops_all_it_started(up, home):
         starts(service)
         service.announced()
         serves(service)
+        walks(service)
         revives(service)
         stops(service)
+
+
+def walks(service):
+    """The walk that Compose's containers and the chart's pods are taken on too."""
+    here = client.service(service.home)  # what `up` writes for the commands beside it
+    walked = [sys.executable, "-m", "tests.containers.smoke", here["base_url"], here["api_key"]]
+    done = subprocess.run(walked, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["base"], found["steps"]) == ("tiny", 20)
+    verified = service.beside("adapters", "verify", found["adapter"], "--json")
+    assert json.loads(verified.stdout)["sha256"] == found["sha256"]
 
 
 def starts(service):

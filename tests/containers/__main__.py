@@ -1,0 +1,111 @@
+"""`make compose-test`: docker-compose.yml as it is, by the engine that this machine has, and taken down again.
+
+Brings up all but Grafana, trains and talks by the `openai` client, restarts every container during a job, recreates
+each as an upgrade does, scrapes, breaks what can be broken, and writes what it measured. One sentence and exit status 1
+where something is not as promised, or no engine or image is here.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openai import OpenAIError
+
+from bench.report.measure import machine
+from helm.images.engines import Engine, EngineError, NoEngine, find
+from helm.images.targets import ROOT, TARGETS
+from tests.containers import faults, smoke, walks
+from tests.containers.project import Project
+from tests.containers.standins import provide
+
+SERVERS = ("postgres:18", "valkey/valkey:9", "prom/prometheus:v3.5.0")
+RESULTS = ROOT / "bench/results/containers.json"
+
+
+def main() -> None:
+    """Parses, goes through it all, writes the report."""
+    parser = argparse.ArgumentParser(prog="make compose-test", description=__doc__)
+    parser.add_argument("--engine", help="docker or podman; else the first that answers")
+    parser.add_argument("--base", default="demo", choices=("demo", "tiny"), help="the packaged model, or a random one")
+    parser.add_argument("--steps", type=int, default=1200, help="of the job that is disturbed")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="onward-base-") as folder:
+            report = through(find(ROOT / ".onward/images", arguments.engine), arguments, Path(folder))
+    except (NoEngine, EngineError, smoke.Broken, OpenAIError, subprocess.TimeoutExpired) as error:
+        sys.exit(f"compose-test: {error}")
+    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=1))
+
+
+def through(engine: Engine, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Everything, in order; what was measured."""
+    made = ready(engine)
+    name, base = based(arguments.base, folder)
+    report: dict[str, Any] = {"machine": machine(), "engine": engine.version, "stand_ins": made, "base": name}
+    report["left_out"] = "grafana: its image has no package to stand in for it"
+    with Project(engine, name, base) as project:
+        say("up: all but Grafana")
+        begun = time.monotonic()
+        project.up()
+        report["ready_seconds"] = round(time.monotonic() - begun, 1)
+        say(f"ready after {report['ready_seconds']} s")
+        report["containers"] = walks.locked(project)
+        client = walks.client_of(project)
+        found = smoke.walk(client)
+        report["walk"] = asdict(found)
+        say(f"walked: first step after {found.first_step:.2f} s, {found.steps} after {found.whole:.1f}")
+        report["verified"] = walks.verified(project, found.adapter)
+        report["prometheus"] = walks.watched(project)
+        for label, act in (
+            ("restarts", ("restart",)),
+            ("upgrades", ("up", "--no-build", "--no-deps", "--force-recreate", "--detach")),
+        ):
+            say(f"{label}: every service, one at a time, during a job of {arguments.steps} steps")
+            report[label] = walks.disturbed(project, client, name, arguments.steps, act)
+            say(f"{label}: {report[label]['seconds']}")
+        say("down, and up again")
+        report["again_seconds"] = walks.kept(project, client, found)
+        report["faults"] = {}
+        for label, said in faults.each(project):
+            say(f"fault, {label}: {said}")
+            report["faults"][label] = said
+    return report
+
+
+def ready(engine: Engine) -> dict[str, str]:
+    """The images are here. Raises EngineError where ours are not."""
+    for target in TARGETS[:2]:
+        if not engine.has(target.image):
+            raise EngineError(f"{target.image} is not here: `make images` builds it.")
+    return provide(engine, SERVERS, say)
+
+
+def based(which: str, folder: Path) -> tuple[str, Path]:
+    """The public name of the base model, and a folder that others may read."""
+    if which == "tiny":
+        from tests.bases import tiny
+
+        place, name = Path(tiny("llama", folder)), "tiny"
+    else:
+        from cli.local.demo_model import DEMO_MODEL, demo_model
+
+        place, name = Path(demo_model(ROOT / ".onward")), DEMO_MODEL
+    folder.chmod(0o755)
+    subprocess.run(["chmod", "-R", "a+rX", str(place)], check=True)
+    return name, place
+
+
+def say(line: str) -> None:
+    print(f"compose-test: {line}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
