@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.report.measure import machine
 from helm.images import papers
 from helm.images.build import Built, Sources, build, want_base
-from helm.images.engines import Engine, EngineError, NoEngine, find
+from helm.images.engines import EngineError, NoEngine, find
 from helm.images.index import offered
 from helm.images.targets import BASE, BASE_BYTES, ROOT, TARGETS, USUAL, Target
 
@@ -45,9 +46,11 @@ def _built(stack: ExitStack, arguments: argparse.Namespace, targets: list[Target
         done = build(engine, target, sources, commit)
         count = papers.sbom(target, out / f"{target.name}.cdx.json")
         _write(out / f"{target.name}.provenance.json", papers.provenance(done, engine, sources, commit))
-        _write(out / f"{target.name}.json", report(done, engine))
         _say(f"{target.image}: {done.digest}, {done.seconds:.0f} s, {count} packages in {target.name}.cdx.json")
         built.append(done)
+    _write(
+        out / "report.json", {"machine": machine(), "engine": engine.version, "images": [report(one) for one in built]}
+    )
     return built
 
 
@@ -62,13 +65,12 @@ def _sources(stack: ExitStack, arguments: argparse.Namespace) -> Sources:
     if sources.torch_index and Path(sources.torch_index).is_dir():
         url = stack.enter_context(offered(Path(sources.torch_index)))
         sources = replace(sources, torch_index=url, host_network=True)
-    return replace(sources, host_network=sources.host_network or arguments.host_network)
+    return replace(sources, host_network=sources.host_network or arguments.host_network, fresh=arguments.fresh)
 
 
-def report(built: Built, engine: Engine) -> dict[str, Any]:
-    """What the table says and more, for a file."""
-    own = asdict(built)
-    return {**own, "own": built.own, "expected": built.expected, "aim": built.target.most, "engine": engine.version}
+def report(built: Built) -> dict[str, Any]:
+    """What the table says and more, for a file: bytes and seconds."""
+    return {**asdict(built), "own": built.own, "expected": built.expected, "aim": built.target.most}
 
 
 def table(built: list[Built]) -> list[str]:
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="CA certificates for the index; default: PIP_CERT")  # fmt: skip
     parser.add_argument("--pip-conf", type=Path, help="a pip.conf for the build, in place of what these options say")
     parser.add_argument("--host-network", action="store_true", help="build over the machine's own network")
+    parser.add_argument("--fresh", action="store_true", help="build every layer again, as on a machine that has none")
     parser.add_argument("--out", type=Path, default=ROOT / ".onward/images", help="where papers and report go")
     return parser
 

@@ -26,7 +26,8 @@ INDEX: Final = re.compile(
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a build takes things from. `pip_conf` replaces what `index` and `certificates` would say to pip."""
+    """Where a build takes things from. `pip_conf` replaces what `index` and `certificates` would say to pip; `fresh`
+    has every layer built again."""
 
     base: str = BASE
     index: str | None = None
@@ -34,6 +35,7 @@ class Sources:
     certificates: Path | None = None
     pip_conf: Path | None = None
     host_network: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def command(engine: Engine, target: Target, sources: Sources, revision: str, sec
     words = [engine.program, "build", "--file", target.file, "--target", target.target, "--tag", target.image]
     words += ["--format", "docker"] if engine.podman else ["--progress", "plain"]
     words += ["--network", "host"] if sources.host_network else []
+    words += ["--no-cache"] if sources.fresh else []
     for name, value in args.items():
         words += ["--build-arg", f"{name}={value}"]
     for name, path in secrets.items():
