@@ -21,14 +21,18 @@ def main() -> int:
     environment.prepare(settings.threads)
     logs.configure("worker", settings.log_format, settings.log_level)
     finish = traces.configure("worker")
-    from worker.process import run  # after prepare: it imports the engine's libraries
+    from db.contract.tokens.base_model import UnusableBase
+    from worker.process import NoDatabase, run  # after prepare: it imports the engine's libraries
     from worker.types import CannotCompute
 
     try:
         return run(settings)
-    except CannotCompute as error:
+    except (CannotCompute, UnusableBase) as error:
         print(f"the worker does not start: {error}", file=sys.stderr)
         return 2
+    except NoDatabase as error:
+        print(f"the worker does not start: {error}", file=sys.stderr)
+        return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:

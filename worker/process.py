@@ -14,7 +14,7 @@ from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 from celery.platforms import SecurityWarning
 from celery.worker import state
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import queue, security, workers
@@ -44,14 +44,16 @@ log = structlog.get_logger("worker.process")
 Opens = Callable[[WorkerSettings, Base], tuple[MeteredScorer, dict[str, Any]]]
 
 
+class NoDatabase(Exception):
+    """It is away, does not let this worker in, or has no tables yet: one sentence. Another start may find it there."""
+
+
 def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     """Serve until told to stop; the exit status. Raises what keeps a worker from starting."""
     base, secret = base_model.load(settings.model, settings), key_of(settings)
     stores = Stores(settings)
     factory = carrying(sessions(settings.database_url), stores)
-    security.warn_unbound(factory)
-    with factory.begin() as session:
-        worker_id = _registered(session, base.name, settings)
+    worker_id = _signed_on(factory, base.name, settings)
     app = tasks.listener(settings.redis_url)
     ring = queue.ringer(app, _heard)
     beats = Heartbeat(sessionmaker(make_engine(settings.database_url, pool_size=1)), settings, worker_id, ring)
@@ -101,8 +103,16 @@ def _ready(context: Context, about: dict[str, Any]) -> None:
     context.progress.ready.set()
 
 
-def _registered(session: Session, model: str, settings: WorkerSettings) -> str:
-    return workers.register(session, model=model, host=socket.gethostname(), pid=os.getpid(), takes=settings.takes)
+def _signed_on(factory: sessionmaker[Session], model: str, settings: WorkerSettings) -> str:
+    """The id of this worker's row. Raises NoDatabase."""
+    try:
+        security.warn_unbound(factory)
+        with factory.begin() as session:
+            host, pid = socket.gethostname(), os.getpid()
+            return workers.register(session, model=model, host=host, pid=pid, takes=settings.takes)
+    except (OperationalError, ProgrammingError) as error:  # before the migration there are no roles, or no tables
+        said = str(error.orig).split("\n", 1)[0]
+        raise NoDatabase(f"the database is away, or `onward migrate` has not run: {said}") from error
 
 
 def _begun(settings: WorkerSettings, factory: sessionmaker[Session], model: str) -> Progress:

@@ -1,7 +1,9 @@
 """What single values do: device, slice, hooks, scaling, hub, monitoring."""
 
 import json
+import os
 import re
+import subprocess
 
 import yaml
 
@@ -206,3 +208,19 @@ def test_every_process_that_dials_a_server_has_the_own_ca():
         assert {"name": "own-ca", "mountPath": "/etc/ssl/own", "readOnly": True} in mounts, what
         seen.append(labels["app.kubernetes.io/component"])
     assert sorted(seen) == ["api", "migrate", "operator", "worker", "worker"]
+
+
+def test_valkey_is_not_started_with_an_empty_password(tmp_path):
+    """Its own command, run by a shell: the server in it is a stub that says what configuration it was given."""
+    (one,) = only(of_kind(rendered("trial"), "StatefulSet", "valkey"))["spec"]["template"]["spec"]["containers"]
+    password, stub = tmp_path / "password", tmp_path / "valkey-server"
+    stub.write_text('#!/bin/sh\ncat "$1"\n')
+    stub.chmod(0o755)
+    *shell, script = one["command"]
+    script = script.replace("/tmp/", f"{tmp_path}/").replace("/run/secrets/trial/redisPassword", str(password))
+    for text, answer in {"": "", "\n": "", "secret\n": 'requirepass "secret"\n'}.items():
+        password.write_text(text)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        run = subprocess.run([*shell, script], env={"PATH": path}, capture_output=True, text=True)
+        assert (run.stdout, run.returncode == 0) == (answer, bool(answer))
+        assert bool(answer) or run.stderr.strip().endswith("is empty")

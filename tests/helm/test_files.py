@@ -1,6 +1,7 @@
 """The chart's other files: the README's table, the schema beside the values, the script for a real cluster."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -46,6 +47,16 @@ def test_tests_and_programs_are_not_packaged(tmp_path):
     assert "onward/values.yaml" in names
     assert "onward/rules/onward.yaml" in names
     assert not [name for name in names.split() if name.endswith((".py", ".sh"))]
+
+
+def test_folders_of_programs_are_not_packaged(tmp_path):
+    chart = shutil.copytree(CHART, tmp_path / "helm")
+    for folder in ("images", "monitoring"):
+        (chart / folder / "data.yaml").write_text("")
+    run = subprocess.run([tool("helm"), "package", chart, "-d", tmp_path], capture_output=True, text=True, check=True)
+    names = subprocess.run(["tar", "tzf", run.stdout.split()[-1]], capture_output=True, text=True, check=True).stdout
+    assert "onward/templates/monitoring/rules.yaml" in names
+    assert not [name for name in names.split() if name.startswith(("onward/images", "onward/monitoring"))]
 
 
 def test_the_script_for_a_cluster_is_clean():

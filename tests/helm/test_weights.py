@@ -80,3 +80,5 @@ def test_a_download_that_fails_leaves_no_model(tmp_path, hub):
     ran = run(tmp_path / "deep" / "model", HF_HOME=str(tmp_path / "home"), **hub)
     assert ran.returncode == 1
     assert not (tmp_path / "deep" / "model").exists()
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("HuggingFaceTB/SmolLM2-135M at 93efa2f was not downloaded: ")

@@ -1,9 +1,11 @@
 """The life of a worker in this process and its main thread: Celery on a real broker, a scorer that computes."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,13 +19,13 @@ from celery.worker import state as celery_state
 from kombu import Connection
 from pydantic import SecretStr
 from sqlalchemy import select, text
-from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from db.contract.tokens.base_model import UnknownBase
 from db.ids import new_id
 from db.queue import celery_app
 from db.tables import Job, Worker
+from tests.ports import free_port
 from tests.waiting import HANG
 from tests.worker.slices.doubles import STEPS, Bowl, a_choice_job, base_folder
 from worker import process
@@ -246,9 +248,34 @@ def test_a_key_of_receipts_that_is_none_keeps_a_worker_from_starting(settings, w
 
 def test_a_database_that_is_away_keeps_a_worker_from_starting(settings):
     away = settings.model_copy(update={"database_url": "postgresql://onward@127.0.0.1:1/onward"})
-    with pytest.raises(OperationalError):
+    with pytest.raises(process.NoDatabase, match="the database is away"):
         process.run(away, opened(Bowl()))
     assert beating() == []
+
+
+@pytest.mark.parametrize(
+    ("there", "status", "why"),
+    [
+        (True, 1, "the database is away, or `onward migrate` has not run: "),
+        (False, 2, "has no config.json"),
+    ],
+)
+def test_what_keeps_a_worker_from_starting_is_one_line(tmp_path, there, status, why):
+    folder = base_folder(tmp_path) if there else tmp_path
+    environment = os.environ | {
+        "ONWARD_DATABASE_URL": f"postgresql+psycopg://onward@127.0.0.1:{free_port()}/onward",
+        "ONWARD_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "ONWARD_HOME": str(tmp_path / "home"),
+        "ONWARD_MODEL": "tiny",
+        "ONWARD_MODELS": json.dumps({"tiny": str(folder)}),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "worker"], env=environment, capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("the worker does not start: ")]
+    assert why in line
 
 
 def test_a_metrics_port_that_is_taken_keeps_a_worker_from_starting(settings, worker):
