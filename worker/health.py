@@ -24,6 +24,7 @@ class Progress:
         self.draining = threading.Event()
         self.stood: Callable[[], float] = lambda: 0.0  # seconds in all that the main thread's work stood for serving's
         self.serving_since: Callable[[], float | None] = lambda: None  # when serving began what it is at
+        self.out: Callable[[], str | None] = lambda: None  # why no work is taken now, where that is so
         self._since: tuple[float, float] | None = None  # and what had been stood by then
 
     @contextmanager
@@ -44,7 +45,8 @@ class Progress:
 
 
 def application(progress: Progress) -> WsgiApp:
-    """/metrics; /healthz is 503 once a step is stuck; /readyz is 200 from the engine's check until the drain."""
+    """/metrics; /healthz is 503 once a step is stuck; /readyz is 200 from the engine's check until the drain, but while
+    the worker is out of service."""
     metrics = make_wsgi_app()
 
     def app(environ: dict[str, str], start: Callable[..., object]) -> list[bytes]:
@@ -54,13 +56,20 @@ def application(progress: Progress) -> WsgiApp:
         if path == "/healthz":
             return _say(start, not progress.stuck, "stuck in a step" if progress.stuck else "ok")
         if path == "/readyz":
-            ready = progress.ready.is_set() and not progress.draining.is_set() and not progress.stuck
-            word = "ok" if ready else "draining" if progress.draining.is_set() else "not ready"
-            return _say(start, ready, word)
+            word = _readiness(progress)
+            return _say(start, word == "ok", word)
         start("404 Not Found", [("Content-Type", "text/plain")])
         return [b"not found\n"]
 
     return app
+
+
+def _readiness(progress: Progress) -> str:
+    if progress.draining.is_set():
+        return "draining"
+    if (out := progress.out()) is not None:
+        return f"out of service: {out}"
+    return "ok" if progress.ready.is_set() and not progress.stuck else "not ready"
 
 
 def serve(port: int, progress: Progress) -> None:

@@ -63,6 +63,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
         progress = _begun(settings, factory, base.name)
+        beats.look_at_disk()
         log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
@@ -92,6 +93,7 @@ def _watch(scorer: MeteredScorer, beats: Heartbeat, progress: Progress) -> None:
     """What the side threads ask of a scorer."""
     beats.rate = lambda: scorer.rate
     progress.stood, progress.serving_since = lambda: scorer.stood, lambda: scorer.serving_since
+    progress.out = lambda: beats.out.reason if beats.out else None
 
 
 def _ready(context: Context, about: dict[str, Any]) -> None:

@@ -149,7 +149,10 @@ def _inspected(engine: Engine, image: str) -> tuple[str, int]:
 
 def layers(engine: Engine, image: str) -> tuple[Layer, ...]:
     """The layers that hold something, the newest first."""
-    form = '{"size": "{{.Size}}", "by": {{json .CreatedBy}}}'
-    lines = engine.run("history", "--no-trunc", "--human=false", "--format", form, image).stdout.splitlines()
-    rows = [json.loads(line) for line in lines if line.strip()]
-    return tuple(Layer(int(row["size"]), row["by"]) for row in rows if int(row["size"]) >= SMALL)
+    if engine.podman:
+        rows = json.loads(engine.run("history", "--no-trunc", "--format", "json", image).stdout)
+        found = [(int(row["size"]), str(row["CreatedBy"])) for row in rows]
+    else:
+        said = engine.run("history", "--no-trunc", "--human=false", "--format", "json", image).stdout
+        found = [(int(row["Size"]), str(row["CreatedBy"])) for row in map(json.loads, said.splitlines())]
+    return tuple(Layer(size, made_by) for size, made_by in found if size >= SMALL)

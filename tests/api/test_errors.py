@@ -1,4 +1,4 @@
-"""What the log says of requests that failed: what we answer on purpose in a line, what nobody foresaw with its place."""
+"""What the log says of requests that failed: what we answer on purpose is a line, what nobody foresaw has its place."""
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient

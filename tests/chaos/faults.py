@@ -1,10 +1,11 @@
 """What is done to a fleet, one function a kind; each ends by itself and leaves the fleet whole. Knows no plan."""
 
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -65,10 +66,12 @@ def fail_before_the_end(fleet: Fleet, post: Post, progress: Progress) -> None:
 
 
 def fill_disk(fleet: Fleet, post: Post, progress: Progress) -> None:
-    """A worker that can write nothing, until something could have been published, or it has ended."""
-    with full_disk(fleet.home / "full") as home:
+    """A worker that can write nothing any more, until something could have been published, or it has ended."""
+    with small_disk(fleet.home / "full") as (home, fill):
         fleet.dismiss(post)
         worker = fleet.hire(post, ONWARD_HOME=str(home))
+        _working(fleet, post)
+        fill()
         _while(progress, 60, lambda: worker.alive)
         fleet.dismiss(post)
     fleet.hire(post)
@@ -144,20 +147,25 @@ DO: dict[str, Callable[[Fleet, Post, Progress], None]] = {
 
 
 @contextmanager
-def full_disk(folder: Path) -> Iterator[Path]:
-    """A home on which nothing more can be stored: a file system of one page where this process may mount one, else a
-    folder whose `adapters` and `snapshots` are files."""
+def small_disk(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A home, and what makes it one on which nothing more can be stored: a small file system that fills up where this
+    process may mount one, else files in the place of `adapters` and `snapshots`."""
     folder.mkdir(parents=True, exist_ok=True)
-    mounted = not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=8", "tmpfs", str(folder)], capture_output=True
-    ).returncode
-    try:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    mounted = not subprocess.run(mount, capture_output=True).returncode
+
+    def fill() -> None:
         if mounted:
-            (folder / "filler").write_bytes(bytes(4096))
-        else:
-            for name in ("adapters", "snapshots"):
-                (folder / name).write_bytes(b"")
-        yield folder
+            with suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4096)):
+                    pass
+            return
+        for name in ("adapters", "snapshots"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).write_bytes(b"")
+
+    try:
+        yield folder, fill
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)

@@ -72,12 +72,18 @@ def emptied(project: Project) -> Iterator[None]:
         yield
 
 
-def volume(options: str) -> Callable[[Project], Any]:
-    """The worker's home as a tmpfs with these options, where the compose file has a volume."""
+def home(mount: str, volumes: str = "") -> Callable[[Project], Any]:
+    """The worker's home as this mount, where the compose file has its volume."""
     model = "{type: bind, source: '${ONWARD_MODEL_FOLDER}', target: /models/base, read_only: true}"
-    tmpfs = f"['/tmp:size=1g,mode=1777', '/var/lib/onward:{options}']"
-    text = f"services: {{worker: {{volumes: !override [{model}], tmpfs: !override {tmpfs}}}}}\n"
+    text = f"services: {{worker: {{volumes: !override [{model}, {mount}]}}}}\n{volumes}"
     return lambda project: override(project, text)
+
+
+FULL = home(
+    "'full:/var/lib/onward'",
+    "volumes: {full: {driver_opts: {type: tmpfs, device: tmpfs, o: 'size=4k,uid=10001,gid=10001'}}}\n",
+)
+READ_ONLY = home("{type: volume, source: worker, target: /var/lib/onward, read_only: true}")
 
 
 def password(name: str, value: str) -> Callable[[Project], Any]:
@@ -87,10 +93,15 @@ def password(name: str, value: str) -> Callable[[Project], Any]:
 FAULTS = (
     Fault("an empty API password", "api", password("api_password", ""), r"password"),
     Fault("an empty broker password", "valkey", password("valkey_password", ""), r"is empty"),
-    Fault("a wrong worker password", "worker", password("worker_password", "sesame"), r"authentication failed"),
-    Fault("a model that is not there", "worker", emptied, r"/models/base"),
-    Fault("a worker's volume that is full", "worker", volume("size=4k"), r"No space left on device"),
-    Fault("a worker's volume that is read-only", "worker", volume("ro"), r"Read-only file system"),
+    Fault(
+        "a wrong worker password",
+        "worker",
+        password("worker_password", "sesame"),
+        r"does not start: .*authentication failed",
+    ),
+    Fault("a model that is not there", "worker", emptied, r"does not start: .*config\.json"),
+    Fault("a worker's volume that is full", "worker", FULL, r"out of service.*No space left on device"),
+    Fault("a worker's volume that is read-only", "worker", READ_ONLY, r"out of service.*Read-only file system"),
 )
 
 
@@ -160,7 +171,10 @@ def _said(project: Project, fault: Fault) -> str:
     """The first line that says it."""
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
-        lines = [line for line in project.logs(fault.service).splitlines() if re.search(fault.words, line)]
+        said = project.logs(fault.service)
+        lines = [line for line in said.splitlines() if re.search(fault.words, line)]
+        if "Traceback" in said:
+            raise Broken(f"{fault.name}: {fault.service} ends in a traceback: {said[-1500:]}")
         state = project.state(fault.service)
         shown = {str(state.get("Status")), project.health(fault.service)}
         if lines and shown & set(fault.shown) and "healthy" not in shown:

@@ -40,6 +40,16 @@ def test_ready_from_the_engines_check_until_the_drain(asked):
     assert get("/else")[0] == 404
 
 
+def test_who_is_out_of_service_is_not_ready_and_says_why(asked):
+    progress, get = asked
+    progress.ready.set()
+    progress.out = lambda: "disk"
+    assert get("/readyz") == (503, "out of service: disk\n")
+    assert get("/healthz")[0] == 200  # another start would not mend it
+    progress.out = lambda: None
+    assert get("/readyz") == (200, "ok\n")
+
+
 def test_a_step_that_hangs_is_neither_alive_nor_ready(asked):
     progress, get = asked
     progress.ready.set()

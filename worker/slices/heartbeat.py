@@ -161,6 +161,13 @@ class Heartbeat(threading.Thread):
                 state: workers.State | None = "draining" if self.draining.is_set() else None
                 workers.beat(session, self._worker, state=state, rate=self.rate(), serving=self.serving())
 
+    def look_at_disk(self) -> None:
+        """Out of service from the start where the home cannot be written: better said now than by a job's end."""
+        try:
+            disk.try_out(self._settings.home)
+        except OSError as error:
+            self.leave_service(Out("disk", str(error)))
+
     def try_disk(self) -> None:
         """Back to service where the disk, which was the reason to leave it, works again."""
         try:

@@ -12,7 +12,7 @@ from db.tables import Event, Lease
 from db.tables import Worker as WorkerRow
 from tests.chaos.cases.ground import FOREVER, SLICE, Claim, Ground, within
 from tests.chaos.cursed import VARIABLE
-from tests.chaos.faults import full_disk
+from tests.chaos.faults import small_disk
 from tests.chaos.fleet import CURSED
 from tests.waiting import AGES
 
@@ -65,11 +65,13 @@ def disk_that_is_full(ground: Ground) -> Iterator[Claim]:
     """6: a worker that cannot write is out of service, and what it held goes on elsewhere, unblamed."""
     bystander = ground.tenant("bystander")
     jobs = [ground.submit(bystander, steps=20, seed=seed) for seed in (1, 2)]
-    with full_disk(ground.fleet.home / "case-6") as home:
+    with small_disk(ground.fleet.home / "case-6") as (home, fill):
         post = ground.post(ONWARD_HOME=str(home))
         with ground.crew(post):
             first = post.process
             assert first is not None
+            within(lambda: any(ground.fleet.job(job).state == "running" for job in jobs), 15 * SLICE)
+            fill()
 
             def out() -> bool:
                 failed = any(ground.fleet.job(job).state == "failed" for job in jobs)

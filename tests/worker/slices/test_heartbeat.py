@@ -278,3 +278,23 @@ def test_a_rate_does_not_count_the_time_that_scoring_stood_for_serving():
     metered.score([trial := Trial(shape, np.zeros(2, np.float32), (text,), "lm")])
     assert metered.rate is not None
     assert metered.rate > 3 * trial.tokens, "without it two trials a second"
+
+
+def test_a_home_that_cannot_be_written_is_out_of_service_from_the_start_until_it_can(
+    heartbeat, settings, factory, worker
+):
+    (settings.home / "snapshots").write_text("in the way")
+    heartbeat.look_at_disk()
+    heartbeat.beat()
+    assert heartbeat.out.reason == "disk"
+    with factory.begin() as session:
+        assert session.get_one(Worker, worker).state == "out"
+    (settings.home / "snapshots").unlink()
+    heartbeat.try_disk()
+    assert heartbeat.out is None
+
+
+def test_a_home_that_can_be_written_is_no_reason_to_leave(heartbeat, settings):
+    heartbeat.look_at_disk()
+    assert heartbeat.out is None
+    assert list((settings.home / "adapters").iterdir()) == []
