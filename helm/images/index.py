@@ -4,16 +4,26 @@ import functools
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
+
+PORT: Final = 38931
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the build says what it fetches."""
+
+
+def _listening(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> http.server.ThreadingHTTPServer:
+    """On PORT where it is free: an engine knows a layer again by the words that made it, and the URL is one of them."""
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", PORT), handler)
+    except OSError:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
 
 
 @contextmanager
@@ -29,7 +39,7 @@ def offered(wheels: Path) -> Iterator[str]:
             place.mkdir(exist_ok=True)
             (place / wheel.name).symlink_to(wheel.resolve())
         handler = functools.partial(_Quiet, directory=folder)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        with _listening(handler) as server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             try:
