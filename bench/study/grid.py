@@ -99,10 +99,14 @@ def _reading(name: str, method: str, rate: float, profile: Mapping[str, Any], **
 
 
 def _profiled() -> Iterator[Line]:
-    for rate in (1e-3, 4e-4):
-        basis = {**POPULATION, "eps": 1e-3}
-        yield _reading(f"activation_basis {rate:.2g}", "activation_basis", rate, {"kind": "basis"}, **basis)
-    for rate in (0.4, 0.16):
+    """The basis is of all tokens: those that activation `answer` acts on are too few different ones at the first
+    layer. Of the last 16 layers it is of them alone."""
+    basis, wide = {**POPULATION, "eps": 1e-3, "clip": 50.0}, {"kind": "basis", "activation": "all"}
+    for rate in (1.2e-3, 3e-3):
+        yield _reading(f"activation_basis {rate:.2g}", "activation_basis", rate, wide, **basis)
+    last = {**basis, "layers": "last:16"}
+    yield _reading("activation_basis 0.0012, last 16", "activation_basis", 1.2e-3, {"kind": "basis"}, **last)
+    for rate in (0.3, 0.12):
         yield _reading(f"senszoq {rate:.2g}", "senszoq", rate, MASK, **POPULATION, eps=1e-2, **CLIP)
     for rate in (0.1, 0.04):
         pairs = {"queries": 8, **B, **CLIP}

@@ -1,7 +1,8 @@
 """Profiles that cells read, each made once on the packaged base, and what making it cost. Knows no table.
 
 A profile is of the task's own training rows, the first of them: what a method can have at most, for who names a profile
-of other rows has one that fits less. It is made as `onward profiles make` makes it, the model's loading counted.
+of other rows has one that fits less. It is made as `onward profiles make` makes it, the model's loading counted; of the
+tokens that the cell's adapter acts on, unless its line says `activation` "all".
 """
 
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.study.lines import Cell
+from db.contract.presets import counted
 from db.contract.tokens.base_model import Base
 from db.contract.tokens.encoding import decoded
 from worker.profiling import make
@@ -38,7 +40,7 @@ class Profiles:
         """The profile that this cell's line asks for, None where it asks for none."""
         if not cell.line.profile:
             return None
-        key = repr((sorted(cell.line.profile.items()), cell.task, invocation))
+        key = repr((sorted(cell.line.profile.items()), cell.line.asked["layers"], cell.task, invocation))
         if key not in self._made:
             self._made[key] = self._make(cell, rows, invocation)
         return self._made[key]
@@ -46,9 +48,10 @@ class Profiles:
     def _make(self, cell: Cell, rows: bytes, invocation: tuple[int, ...]) -> Profile:
         asked = dict(cell.line.profile)
         plan = Plan(**asked.pop("plan", {}))
-        acting = decoded(self._base, invocation) if invocation else None
-        targets = tuple(cell.line.fields["targets"])
-        wanted = make.Wanted(**{"rank": 8, "rows": ROWS, **asked}, targets=targets, invocation=acting, plan=plan)
+        answer = asked.pop("activation", "answer") == "answer"
+        acting = decoded(self._base, invocation) if invocation and answer else None
+        where = {"targets": tuple(cell.line.fields["targets"]), "last": counted(cell.line.asked["layers"])}
+        wanted = make.Wanted(**{"rank": 8, "rows": ROWS, **where, **asked}, invocation=acting, plan=plan)
         before = time.process_time()
         found = make.make(wanted, self._base, (rows,))
         seconds = round(time.process_time() - before, 1)

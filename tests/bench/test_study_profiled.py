@@ -1,18 +1,28 @@
 """Lines whose methods read a profile: what it was made as is a part of the line, and its cost is said apart."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
 
 from bench.study import grid, presets, store, tables
+from bench.study.profiled import Profiles
+from bench.workloads import invocation_of
 from db.contract import choosing, methods
 from db.contract.choosing import Kind
+from db.contract.presets import counted
 from db.contract.profiles import needed
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
 from tests.bench.test_study import TASKS, cell, run_of, study
 
 PROFILED = [line for line in grid.LINES if line.profile]
 HASH = "3f" * 32
 TOLD = {"kind": "mask", "share": 0.1, "rows": 50, "seconds": 31.5, "said": ["over 50 rows"], "sha256": HASH}
+ROWS = b"".join(
+    json.dumps({"prompt": f"film {i} was", "choices": [" a", " b"], "label": i % 2}).encode() + b"\n" for i in range(9)
+)
 
 
 def reading(*, seconds=31.5, task="topic", losses=(1.0, 0.4)):
@@ -31,6 +41,8 @@ def test_every_method_that_needs_a_profile_has_a_line_that_makes_one_of_a_kind_i
 @pytest.mark.parametrize("line", PROFILED, ids=lambda line: line.name)
 def test_a_cell_is_of_its_line_only_with_the_profile_that_the_line_makes(line):
     made = replace(run_of(grid.Cell(line, "topic", 0)), profile={**TOLD, **line.profile})
+    if depth := counted(line.asked["layers"]):
+        made.asked["adapter"]["layers"] = list(range(depth))
     assert grid.same(made, line)
     assert not grid.same(replace(made, profile={**made.profile, "kind": "another"}), line)
     assert not grid.same(replace(made, profile=None), line)
@@ -60,3 +72,17 @@ def test_a_cell_keeps_what_its_profile_was_and_those_of_before_say_nothing(tmp_p
     assert "profile" not in first
     assert HASH in second
     assert [c.profile for c in store.load(file).cells.values()] == [None, reading().profile]
+
+
+def test_a_profile_is_made_once_a_task_and_of_acting_tokens_unless_the_line_says_all(tmp_path):
+    base = open_base("tiny", str(tiny("llama", tmp_path)))
+    made, acting = Profiles(base), invocation_of(base, ROWS)
+    first, few = (next(line for line in PROFILED if line.profile.get("activation") == act) for act in ("all", None))
+    basis = replace(few, profile={"kind": "basis"}, fields={**few.fields, "layers": "all"})
+    found = made.of(grid.Cell(first, "topic", 0), ROWS, acting)
+    assert made.of(grid.Cell(first, "topic", 1), b"", acting) is found
+    assert found.told["sha256"] == hashlib.sha256(found.data).hexdigest()
+    assert found.told["seconds"] > 0
+    assert made.of(grid.Cell(grid.LINES[0], "topic", 0), ROWS, acting) is None
+    with pytest.raises(ValueError, match="fewer than 8 directions"):  # of v_proj at the first layer
+        made.of(grid.Cell(basis, "topic", 0), ROWS, acting)
