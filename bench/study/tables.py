@@ -164,8 +164,9 @@ def _profiles(own: Own) -> Iterator[str]:
     yield from ("", "### Profiles: what making one took, in no figure above", "")
     yield from _head("profile", "task", "made as", "processor seconds", "its maker said")
     for sha256, (task, told) in sorted(known.items(), key=lambda item: (item[1][1]["kind"], item[1][0])):
-        made = ", ".join(f"{k} {v}" for k, v in told.items() if k not in ("seconds", "said", "sha256"))
-        yield _row(sha256[:12], task, made, f"{told['seconds']:.1f}", "; ".join(told["said"]))
+        flat = {**told, **told.get("plan", {})}
+        made = ", ".join(f"{k} {v}" for k, v in flat.items() if k not in ("seconds", "said", "sha256", "plan"))
+        yield _row(sha256[:12], task, made, f"{told['seconds']:.1f}", "; ".join(told["said"]).replace("|", "\\|"))
 
 
 def _choices(study: Study, own: Own) -> Iterator[str]:

@@ -19,7 +19,8 @@ from tests.bench.test_study import TASKS, cell, run_of, study
 
 PROFILED = [line for line in grid.LINES if line.profile]
 HASH = "3f" * 32
-TOLD = {"kind": "mask", "share": 0.1, "rows": 50, "seconds": 31.5, "said": ["over 50 rows"], "sha256": HASH}
+SAID = ["|g|^2 0.4", "over 50 rows"]
+TOLD = {"kind": "mask", "share": 0.1, "rows": 50, "seconds": 31.5, "said": SAID, "sha256": HASH}
 ROWS = b"".join(
     json.dumps({"prompt": f"film {i} was", "choices": [" a", " b"], "label": i % 2}).encode() + b"\n" for i in range(9)
 )
@@ -50,7 +51,7 @@ def test_a_cell_is_of_its_line_only_with_the_profile_that_the_line_makes(line):
 
 def test_what_making_it_took_is_said_apart_and_moves_no_other_figure():
     page = tables.page(study(reading()))
-    assert f"| {HASH[:12]} | topic | kind mask, share 0.1, rows 50 | 31.5 | over 50 rows |" in page
+    assert f"| {HASH[:12]} | topic | kind mask, share 0.1, rows 50 | 31.5 | \\|g\\|^2 0.4; over 50 rows |" in page
     dear = tables.page(study(reading(seconds=99.0)))
     assert dear.replace("99.0", "31.5") == page
     assert HASH not in page
