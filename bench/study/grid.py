@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from bench.study.lines import BUDGET, SEEDS, TASKS, Cell, Line, Task
@@ -28,6 +29,13 @@ def _strategy(name: str, rate: float, *points: int, budget: float = BUDGET, **fi
     """The same population, its losses weighed against their own deviation: one rate whatever the loss's scale."""
     own = {"queries": 16, "a_factor": 0.0, "learning_rate": rate, "schedule": "linear", "batch_size": 2, "repeat": 1}
     return Line(name, "evolution strategy, B alone", "es", {**SMOLLM2, **own, **fields}, points, budget=budget)
+
+
+def _last(name: str, rate: float, **fields: Any) -> Line:
+    """The strategy on the last 16 of the layers, for all that the first preset cost; beside other work half as much
+    again."""
+    shape = {"batch_size": 4, "repeat": 2, "layers": "last:16"}
+    return _strategy(name, rate, 30, 60, 90, 120, 150, budget=200.0, **{**shape, **fields})
 
 
 def _first_order(name: str, rate: float, *points: int, **fields: Any) -> Line:
@@ -80,6 +88,30 @@ def _every() -> Iterator[Line]:
     for method, (rate, fields) in METHODS.items():
         for own in (rate, LESS * rate):
             yield _sixteen(f"{method} {own:.2g} of 24", method, float(f"{own:.2g}"), **fields)
+
+
+MASK: Final[Mapping[str, Any]] = {"kind": "mask", "share": 0.1}
+META: Final[Mapping[str, Any]] = {"steps": 100, "batch": 4, "rate": 5e-3}
+
+
+def _reading(name: str, method: str, rate: float, profile: Mapping[str, Any], **fields: Any) -> Line:
+    """The same shape, of a method that reads a profile; rates by the same rule, from slopes along unit noise."""
+    return replace(_sixteen(f"{name} of 24", method, rate, **fields), profile=profile)
+
+
+def _profiled() -> Iterator[Line]:
+    """The basis is of all tokens: those that activation `answer` acts on are too few different ones at the first
+    layer. Of the last 16 layers it is of them alone."""
+    basis, wide = {**POPULATION, "eps": 1e-3, "clip": 50.0}, {"kind": "basis", "activation": "all"}
+    for rate in (1.2e-3, 3e-3):
+        yield _reading(f"activation_basis {rate:.2g}", "activation_basis", rate, wide, **basis)
+    last = {**basis, "layers": "last:16"}
+    yield _reading("activation_basis 0.0012, last 16", "activation_basis", 1.2e-3, {"kind": "basis"}, **last)
+    for rate in (0.3, 0.12):
+        yield _reading(f"senszoq {rate:.2g}", "senszoq", rate, MASK, **POPULATION, eps=1e-2, **CLIP)
+    for rate in (0.1, 0.04):
+        pairs = {"queries": 8, **B, **CLIP}
+        yield _reading(f"zo_finetuner {rate:.2g}", "zo_finetuner", rate, {"kind": "mlp", "plan": META}, **pairs)
 
 
 def _long(name: str, method: str, rate: float, points: tuple[int, ...], **fields: Any) -> Line:
@@ -136,15 +168,9 @@ LINES: Final[tuple[Line, ...]] = (
     ),
     _strategy("strategy 0.6 of 40, 4 rows, repeat 4", 0.6, 10, 20, 30, 40, batch_size=4, repeat=4),
     _strategy("strategy 0.15 of 40, 4 rows, repeat 4", 0.15, 10, 20, 30, 40, batch_size=4, repeat=4),
-    _strategy(
-        "strategy 0.3 of 150, last 16, repeat 2",
-        0.3,
-        *(30, 60, 90, 120, 150),
-        batch_size=4,
-        repeat=2,
-        layers="last:16",
-        budget=110.0,
-    ),
+    _last("strategy 0.3 of 150, last 16, repeat 2", 0.3),
+    _last("strategy 0.3 of 150, last 16, repeat 2, cosine", 0.3, schedule="cosine"),
+    _last("strategy 0.2 of 150, last 16, repeat 2, cosine", 0.2, schedule="cosine"),
     _strategy("strategy 0.3 of 40, 2 rows, 32 queries, repeat 2", 0.3, 10, 20, 30, 40, queries=32, repeat=2),
     _strategy(
         "strategy 0.3 of 40, 16 rows, 4 queries, repeat 16", 0.3, 10, 20, 30, 40, batch_size=16, queries=4, repeat=16
@@ -171,6 +197,9 @@ LINES: Final[tuple[Line, ...]] = (
     _first_order("first order 2e-3 of 24", 2e-3, 4, 8, 12, 24),
     _first_order("first order 2e-3 of 24, repeat 4", 2e-3, 4, 8, 16, 24, repeat=4),
     *_every(),
+    *_profiled(),
+    _sixteen("mezo 0.15 of 24, A 0.1", "mezo", 0.15, **{**POPULATION, **B, **CLIP, "a_factor": 0.1}),
+    _sixteen("eggroll own 0.01 of 24", "eggroll", 1e-2, queries=16, members="own", **WINDOW),
     _sixteen("hizoo 0.1 of 48", "hizoo", 0.1, (16, 32, 48), batch_size=8, **B, **CLIP),
     _sixteen("hizoo 0.04 of 48", "hizoo", 0.04, (16, 32, 48), batch_size=8, **B, **CLIP),
     *TALKS,
@@ -211,4 +240,6 @@ def same(measured: Measured, line: Line) -> bool:
     depth = f"last:{len(adapter['layers'])}" if "layers" in adapter else "all"
     flat = {**measured.asked, **adapter, **measured.asked["method"], "method": line.method, "layers": depth}
     said = json.loads(json.dumps(line.asked))
-    return of == (measured.family, measured.method, measured.activation) and said.items() <= flat.items()
+    made = measured.profile or {}
+    alike = said.items() <= flat.items() and json.loads(json.dumps(dict(line.profile))).items() <= made.items()
+    return of == (measured.family, measured.method, measured.activation) and alike

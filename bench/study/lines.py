@@ -45,6 +45,7 @@ class Line:
     activation: Activation = "answer"
     budget: float = BUDGET
     objective: Objective = "choice"
+    profile: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ MODEL: Final = "smollm2*"
 EPOCHS: Final = Preset.epochs  # where nothing is said
 ACTIVATIONS: Final[tuple[Activation, ...]] = ("answer", "all")
 SHAPE = ("steps", "batch_size", "repeat", "eval_every")
+UNSAID: Final = ("name", "profile")  # of a cell's settings: a profile is named by who sends the job
 HEAD = '''"""What the study measured of each method; `python -m bench.study --presets` writes it from the JSON."""
 
 from typing import Final
@@ -86,7 +87,8 @@ def _preset(cell: Measured) -> Preset:
     """What its spec was made from, evaluated as often as the study did at first; what equals a default is not said."""
     asked = cell.asked
     first = next((line.points[0] for line in LINES if line.name == cell.line), cell.points[1].step)
-    settings = {k: v for k, v in asked["method"].items() if k != "name" and v is not None and v != _default(cell, k)}
+    said = {k: v for k, v in asked["method"].items() if k not in UNSAID and v is not None}
+    settings = {k: v for k, v in said.items() if v != _default(cell, k)}
     adapter, steps, epochs = asked["adapter"], asked["steps"], EPOCHS
     if objective_of(cell.task) == "lm":  # ten rows were visited so often: of more rows, as many visits, not steps
         steps, epochs = _own(cell), -(-steps * asked["batch_size"] // (asked["repeat"] * len(chat.rows())))

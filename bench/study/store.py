@@ -40,7 +40,8 @@ class Point:
 class Measured:
     """A cell that was run. `ended`: "done", "cut" at the budget, or why it failed; `memory` is MiB above what was
     resident before the cell; `asked` what its spec was made from; `drift` the mean KL to
-    the base of what it came to, nats a token (`worker.runs.drift`), None where it was not measured."""
+    the base of what it came to, nats a token (`worker.runs.drift`), None where it was not measured; `profile` tells of
+    the profile that its method read, its cost in no point (`bench.study.profiled`), None where it reads none."""
 
     key: str
     line: str
@@ -56,6 +57,7 @@ class Measured:
     machine: int  # which of the file's machines
     points: list[Point] = field(default_factory=list)
     drift: float | None = None
+    profile: dict[str, Any] | None = None
 
 
 @dataclass
@@ -116,11 +118,8 @@ def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _said(cell: Measured) -> dict[str, Any]:
-    """A cell whose drift was not measured says nothing of it: those of before stay the lines that they were."""
-    whole = asdict(cell)
-    if cell.drift is None:
-        del whole["drift"]
-    return whole
+    """A cell says nothing of drift or profile where it has none: those of before stay the lines that they were."""
+    return {key: value for key, value in asdict(cell).items() if value is not None or key not in ("drift", "profile")}
 
 
 def _point(raw: dict[str, Any]) -> Point:

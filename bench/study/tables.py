@@ -51,7 +51,7 @@ def page(study: Study, *, whole: bool = True) -> str:
             continue
         tasks = [task for task in _tasks(objective) if any(task in by_task for by_task in own.values())]
         parts += [*_targets(study, own, objective), *_losses(own, tasks), *_ends(own, tasks), *_drifts(own, tasks)]
-        parts += _choices(study, own)
+        parts += [*_profiles(own), *_choices(study, own)]
     return "\n".join([*parts, *(_missing(study) if whole else ())]) + "\n"
 
 
@@ -150,6 +150,25 @@ def _drifts(own: Own, tasks: Sequence[str]) -> Iterator[str]:
         yield _row(line, *(_mean(mean(values)) if values else UNKNOWN for values in found))
 
 
+def _profiles(own: Own) -> Iterator[str]:
+    """What profiles were made as and what that took, once a cell of the kind has read one."""
+    known = {
+        cell.profile["sha256"]: (task, cell.profile)
+        for by_task in own.values()
+        for task, cells in by_task.items()
+        for cell in cells
+        if cell.profile is not None
+    }
+    if not known:
+        return
+    yield from ("", "### Profiles: what making one took, in no figure above", "")
+    yield from _head("profile", "task", "made as", "processor seconds", "its maker said")
+    for sha256, (task, told) in sorted(known.items(), key=lambda item: (item[1][1]["kind"], item[1][0])):
+        flat = {**told, **told.get("plan", {})}
+        made = ", ".join(f"{k} {v}" for k, v in flat.items() if k not in ("seconds", "said", "sha256", "plan"))
+        yield _row(sha256[:12], task, made, f"{told['seconds']:.1f}", "; ".join(told["said"]).replace("|", "\\|"))
+
+
 def _choices(study: Study, own: Own) -> Iterator[str]:
     """What was tried and what was taken, with the settings."""
     cost = CHOICE[_kind(next(iter(own.values())))]
@@ -168,7 +187,7 @@ def _choices(study: Study, own: Own) -> Iterator[str]:
 
 def _settings(cell: Measured) -> str:
     asked = cell.asked
-    unsaid = ("name", "momentum", "beta2", "warmup_steps", "weight_decay")
+    unsaid = ("name", "momentum", "beta2", "warmup_steps", "weight_decay", "profile")
     method = {k: v for k, v in asked["method"].items() if k not in unsaid and v is not None}
     shape = {"steps": asked["steps"], "batch_size": asked["batch_size"], "repeat": asked["repeat"]}
     return ", ".join(f"{k} {v}" for k, v in {**shape, **method}.items())

@@ -7,13 +7,15 @@ held-out rows by the resident engine, whoever trained.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from bench.study import resident
+from bench.study.counted import PROMPT_BYTES, Counting, Kept
 from bench.study.lines import Cell, Task
+from bench.study.profiled import Profile, Profiles
 from bench.study.rows import FEWER, rows
 from bench.study.store import Measured, Point
 from bench.workloads import invocation_of
@@ -23,18 +25,15 @@ from db.contract.presets import resolve
 from db.contract.rows.formats import Format
 from db.contract.spec import JobSpec
 from db.contract.tokens.base_model import Base
-from worker.engine.prompt_cache import PromptCache
-from worker.forwards import Scoring
 from worker.runs import cohort, drift
 from worker.runs.data import Dataset, examples
 from worker.runs.run import Run, start
 from worker.scoring.engine_scorer import EngineScorer
 from worker.scoring.prompts import prompts
 from worker.scoring.scorer import Scorer
-from worker.types import Example, Loss, Trial
+from worker.types import Example, Trial
 
 SCOPE = "study"
-PROMPT_BYTES = 6 << 30
 MIB = 1 << 20
 FORMATS: Final[Mapping[Task, Format]] = {
     "sentiment": "choice", "topic": "choice", "chat": "chat", "written": "completion", "reviews": "completion",
@@ -49,46 +48,6 @@ class Sets:
     dev: tuple[Example, ...]
     report: tuple[Example, ...]
     invocation: tuple[int, ...]
-
-
-class Counting:
-    """A scorer that counts the trials it is given: forward passes of a minibatch."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer, self.trials = scorer, 0
-
-    @property
-    def capacity(self) -> int:
-        return self.scorer.capacity
-
-    def start(self, trials: Sequence[Trial]) -> Scoring:
-        self.trials += len(trials)
-        return self.scorer.start(trials)
-
-    def score(self, trials: Sequence[Trial]) -> list[Loss]:
-        self.trials += len(trials)
-        return self.scorer.score(trials)
-
-    def close(self) -> None:
-        self.scorer.close()
-
-
-class Kept:
-    """Prompts of the torch scorer, kept, and what each cost: from its miss to its being put."""
-
-    def __init__(self) -> None:
-        self._cache: PromptCache[Any] = PromptCache(PROMPT_BYTES)
-        self._missed = 0.0
-        self.seconds: dict[bytes, float] = {}
-
-    def get(self, scope: str, prompt: bytes) -> Any:
-        found = self._cache.get(scope, prompt)
-        self._missed = time.process_time()
-        return found
-
-    def put(self, scope: str, prompt: bytes, value: Any, size: int) -> Any:
-        self.seconds[prompt] = time.process_time() - self._missed
-        return self._cache.put(scope, prompt, value, size)
 
 
 @dataclass
@@ -114,7 +73,7 @@ class Bench:
         self._sets: dict[tuple[str, str], Sets] = {}
         # Processor seconds of a row's prompt when it was first computed here, by the engine and by the torch scorer.
         self._prompt_seconds: dict[bytes, float] = {}
-        self._kept = Kept()
+        self._kept, self._profiles = Kept(), Profiles(base)
         self._starts: dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]] = {}
 
     def run(self, cell: Cell, say: Callable[[str], None]) -> Measured:
@@ -122,7 +81,8 @@ class Bench:
         line, sets = cell.line, self._of(cell)
         autograd = methods.ARMS[line.method].autograd
         scorer = Counting(self._autograd() if autograd else self.engine)
-        run, asked = self._started(cell, sets)
+        profile = self._profiles.of(cell, rows(cell.task).train, sets.invocation)
+        run, asked = self._started(cell, sets, profile)
         spent, points, ended = _Spent(), [self._point(0, _Spent(), self._start(cell, run, sets))], "done"
         before = resident.now()
         for stop in line.points:
@@ -151,6 +111,7 @@ class Bench:
             machine=self.machine,
             points=points,
             drift=self._drift(run),
+            profile=None if profile is None else profile.told,
         )
 
     def close(self) -> None:
@@ -196,13 +157,14 @@ class Bench:
         each = (time.process_time() - cpu) / sum(e.start for e in unknown)
         self._prompt_seconds.update({e.prompt_key: each * e.start for e in unknown})
 
-    def _started(self, cell: Cell, sets: Sets) -> tuple[Run, dict[str, Any]]:
-        line = cell.line
-        given = {**line.asked, "activation": line.activation, "invocation": sets.invocation, "seed": cell.seed}
+    def _started(self, cell: Cell, sets: Sets, profile: Profile | None) -> tuple[Run, dict[str, Any]]:
+        line, read = cell.line, {} if profile is None else {"profile": profile.told["sha256"]}
+        given = {**line.asked, **read, "activation": line.activation, "invocation": sets.invocation, "seed": cell.seed}
         whole = resolve({**given, "eval_every": line.steps}, self.base, FORMATS[cell.task], len(sets.train))
         spec = JobSpec(model=self.base.name, training_file=cell.task, **whole)
         asked = spec.model_dump(mode="json", include={"adapter", "method", "steps", "batch_size", "repeat"})
-        return start(cell.key, spec, self.base, Dataset(sets.train), SCOPE), asked
+        data = None if profile is None else profile.data
+        return start(cell.key, spec, self.base, Dataset(sets.train), SCOPE, data), asked
 
     def _start(self, cell: Cell, run: Run, sets: Sets) -> tuple[tuple[float, float], tuple[float, float]]:
         """Every run of a task begins as the bare base does."""

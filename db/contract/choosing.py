@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from db.contract import methods
 from db.contract.evidence import EVIDENCE, Evidence
+from db.contract.profiles import needed
 
 FORWARD: Final = methods.DEFAULT  # where nothing is measured
 # Where nothing is measured and a gradient can be had: of objectives whose answers have many tokens.
@@ -55,8 +56,9 @@ def barred(quantised: bool, autograd: bool) -> str | None:
 def choices(kind: Kind, asked: Mapping[str, Any], evidence: Sequence[Evidence] = EVIDENCE) -> Iterator[Chosen]:
     """The methods to try for a job that names none, best first: those measured for its kind by their seconds, which
     count for more where fewer than three seeds stand for them (DOUBT), then what is taken unmeasured. Only methods that
-    have every setting in `asked`, but for the last: what it refuses is refused."""
-    able = {name for name in methods.ARMS if has(name, asked)}
+    have every setting in `asked`, but for the last: what it refuses is refused. None that reads a profile where none is
+    named: there is no default of it."""
+    able = {name for name in methods.ARMS if has(name, asked) and ("profile" in asked or not needed(name))}
     lines = sorted((line for line in evidence if kind.matches(line) and line.seconds is not None), key=_worth)
     left = [line for line in lines if kind.barred and line.autograd]
     for line in lines:

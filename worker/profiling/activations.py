@@ -26,7 +26,10 @@ def directions(gram: F64, rank: int, name: str = "it") -> NDArray[np.float32]:
     """The eigenvectors of the `rank` largest eigenvalues of X^T X, which are X's leading right singular vectors."""
     values, vectors = np.linalg.eigh(gram)
     if values[-rank] <= values[-1] * len(gram) * np.finfo(np.float64).eps:
-        raise ValueError(f"the inputs of {name} span fewer than {rank} directions: take more rows or a lower rank")
+        raise ValueError(
+            f"the inputs of {name} span fewer than {rank} directions: take more rows, a lower rank, or without an "
+            "invocation all tokens"
+        )
     found = vectors[:, ::-1][:, :rank].T
     signs = np.sign(np.take_along_axis(found, np.abs(found).argmax(1)[:, None], 1))
     rows: NDArray[np.float32] = (found * signs).astype(np.float32)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from db.contract.methods.base import About, DescentSettings, Line, Preset
 from db.contract.methods.profiled import MAKES, ProfiledSettings, ProfileKind
 
-# Not measured.
+# First match wins. Not measured of other bases.
 PRESETS = (
     Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 1e-3})),
     Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 2e-3})),
@@ -22,7 +22,7 @@ class ActivationBasis(ProfiledSettings, DescentSettings):
         formula="A = leading directions of each module's inputs, fixed; g = mean c z on B",
         forwards="2q; one_sided q + 1; population q",
         state="-; adam 2 vectors",
-        use="not measured",
+        use="many jobs of one base",
         source="arXiv 2601.17261, 2607.01125, as cited",
         needs=MAKES,
     )

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from db.contract.methods.base import About, DescentSettings, Line, Preset
 from db.contract.methods.profiled import MAKES, ProfiledSettings, ProfileKind
 
-# Not measured.
+# First match wins. Not measured of other bases.
 PRESETS = (
     Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 1e-3})),
     Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 2e-3})),
@@ -22,7 +22,7 @@ class Senszoq(ProfiledSettings, DescentSettings):
         formula="z of the profile's entries (top share by Fisher), 0 elsewhere",
         forwards="2q; one_sided q + 1; population q",
         state="-; momentum 1 vector, adam 2",
-        use="not measured",
+        use="many jobs of one base",
         source="arXiv 2406.02913",
         needs=MAKES,
     )

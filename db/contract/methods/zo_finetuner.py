@@ -9,7 +9,7 @@ from db.contract.methods.base import About, Line, Preset
 from db.contract.methods.probing import ProbingSettings
 from db.contract.methods.profiled import MAKES, ProfiledSettings, ProfileKind
 
-# Not measured.
+# First match wins. Not measured of other bases.
 PRESETS = (
     Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 5e-4})),
     Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-2, "learning_rate": 1e-3})),
@@ -26,7 +26,7 @@ class ZoFinetuner(ProfiledSettings, ProbingSettings):
         formula="z sigma_b of tensor b, sigma_b = |MLP(mean, var, L+, L-, sigma_b)|, sum n_b sigma_b^2 = sum n_b",
         forwards="2q",
         state="1 number a tensor, 2 losses",
-        use="not measured",
+        use="see the study: behind es there",
         source="arXiv 2510.00419",
         needs=MAKES,
     )
