@@ -85,11 +85,12 @@ def disturbed(project: Project, client: OpenAI, base: str, steps: int, act: tupl
         return seen[-1]
 
     took: dict[str, float] = {}
+    at: dict[str, int] = {}  # the step it stood at: what is restarted after its end disturbs nothing
     with Load({"reads": reads(client, job.id), "chats": chats(client, base)}) as load:
         _until(lambda: step() >= 1, "the first step")
         for service in LASTING:
             load.during(service)
-            begun = time.monotonic()
+            at[service], begun = seen[-1], time.monotonic()
             project.compose(*act, service)
             _until(lambda name=service: project.health(name) == "healthy", f"{service} to be healthy")
             _until(lambda: _quiet(step), "the API to answer")
@@ -98,6 +99,8 @@ def disturbed(project: Project, client: OpenAI, base: str, steps: int, act: tupl
         done = smoke.ended(client, job.id)
     if done.status != "succeeded" or sorted(seen) != seen:
         raise Broken(f"{done.id} {done.status} ({done.error}); steps seen {seen}")
+    if at["worker"] >= steps:
+        raise Broken(f"{steps} steps were over before the worker was touched: --steps wants more")
     alone = smoke.ended(client, smoke.submit(client, base, steps).id)
     hashes = [smoke.weights(client, one) for one in (done, alone)]
     if hashes[0] != hashes[1]:
@@ -105,7 +108,14 @@ def disturbed(project: Project, client: OpenAI, base: str, steps: int, act: tupl
     ours = (done.model_extra or {})["onward"]
     tallies = {name: {kind: asdict(tally) for kind, tally in kinds.items()} for name, kinds in load.tallies.items()}
     verdict = verified(project, str(done.fine_tuned_model))
-    return {"steps": steps, "seconds": took, "load": tallies, "restarts": ours["restarts"], "verified": verdict}
+    return {
+        "steps": steps,
+        "at_step": at,
+        "seconds": took,
+        "load": tallies,
+        "restarts": ours["restarts"],
+        "verified": verdict,
+    }
 
 
 def kept(project: Project, client: OpenAI, found: smoke.Found) -> float:
