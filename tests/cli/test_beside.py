@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from cli import beside
+from cli import beside, client
 from cli.beside import Component, Up
 from tests.cli.conftest import complaint
 from tests.waiting import HANG
@@ -115,3 +116,14 @@ def test_no_library_draws_bars_once_the_command_line_is_imported(tmp_path):
 
     assert bars("without", ""), "a bar must be drawn for this test to say anything"
     assert not bars("with", "import cli; ")
+
+
+def test_a_home_that_this_user_may_not_read_is_said_and_not_a_traceback(tmp_path, monkeypatch):
+    """Root may read everything, so what the kernel would answer others is given here."""
+
+    def refused(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(client.Failure, match=r"service\.json cannot be read by this user"):
+        client.service(tmp_path)

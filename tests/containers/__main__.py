@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make compose-test", description=__doc__)
     parser.add_argument("--engine", help="docker or podman; else the first that answers")
     parser.add_argument("--base", default="demo", choices=("demo", "tiny"), help="the packaged model, or a random one")
-    parser.add_argument("--steps", type=int, default=400, help="of the job that is disturbed")
+    parser.add_argument("--steps", type=int, default=200, help="of the job that is disturbed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     try:
