@@ -76,8 +76,7 @@ class Pod:
 
         def again() -> None:
             with suppress(EngineError):
-                self._end()
-                self.engine.run("start", self.container)
+                self._end("restart")  # in one: Podman stops a pod whose last container has ended
 
         threading.Thread(target=again, daemon=True).start()
 
@@ -122,7 +121,7 @@ class Pod:
             self.watch.close()
         return self._end()
 
-    def _end(self) -> Stop:
+    def _end(self, how: str = "stop") -> Stop:
         begun, grace = time.monotonic(), self.spec.get("terminationGracePeriodSeconds", 30)
         before = self.own.get("lifecycle", {}).get("preStop", {})
         if "sleep" in before:
@@ -130,7 +129,7 @@ class Pod:
         elif "exec" in before:
             self._executed(before["exec"]["command"], grace)
         left = max(SLACK, round(grace - (time.monotonic() - begun)))
-        self.engine.run("stop", "--time", str(left), self.container, timeout=HELD)
+        self.engine.run(how, "--time", str(left), self.container, timeout=HELD)
         return Stop(int(self.state()["ExitCode"]), time.monotonic() - begun)
 
     def remove(self) -> None:
