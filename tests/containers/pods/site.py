@@ -18,6 +18,7 @@ from tests.helm.charts import RELEASE
 
 COMPONENT = "app.kubernetes.io/component"
 PATIENCE = 420.0  # seconds for a pod to become ready, beside whatever else this machine does
+BUSY = 30.0  # seconds that the engine's own commands may take; a status of 0 or 143 says that nothing was killed
 GROUP = 10001
 __all__ = ["COMPONENT", "PATIENCE", "Kind", "Site", "kinds"]
 
@@ -105,7 +106,7 @@ class Site:
         stop = pod.stop()
         self.stops.append({"pod": pod.name, "grace": grace, "seconds": round(stop.seconds, 1), "status": stop.status})
         self.gone(pod)
-        if stop.status not in statuses or stop.seconds > grace + 5:
+        if stop.status not in statuses or stop.seconds > grace + BUSY:
             raise Broken(f"{pod.name} ended with {stop.status} after {stop.seconds:.1f} s of {grace}")
 
     def gone(self, pod: Pod) -> None:
