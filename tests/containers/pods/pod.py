@@ -76,7 +76,13 @@ class Pod:
 
         def again() -> None:
             with suppress(EngineError):
-                self._end("restart")  # in one: Podman stops a pod whose last container has ended
+                self._end()
+            # Podman stops a pod whose last container has ended, in its own time: until it has, a start can be undone.
+            while not self._leaving.wait(2.0):
+                with suppress(EngineError):
+                    if self.state()["Status"] == "running" and self._reached():
+                        return
+                self.engine.run("pod", "start", self.place.name, check=False)
 
         threading.Thread(target=again, daemon=True).start()
 
@@ -121,7 +127,12 @@ class Pod:
             self.watch.close()
         return self._end()
 
-    def _end(self, how: str = "stop") -> Stop:
+    def _reached(self) -> bool:
+        """Whether the pod's own network is there."""
+        form, name = "{{.State}}", self.place.name
+        return self.engine.run("pod", "inspect", "--format", form, name).stdout.strip() == "Running"
+
+    def _end(self) -> Stop:
         begun, grace = time.monotonic(), self.spec.get("terminationGracePeriodSeconds", 30)
         before = self.own.get("lifecycle", {}).get("preStop", {})
         if "sleep" in before:
@@ -129,7 +140,7 @@ class Pod:
         elif "exec" in before:
             self._executed(before["exec"]["command"], grace)
         left = max(SLACK, round(grace - (time.monotonic() - begun)))
-        self.engine.run(how, "--time", str(left), self.container, timeout=HELD)
+        self.engine.run("stop", "--time", str(left), self.container, timeout=HELD)
         return Stop(int(self.state()["ExitCode"]), time.monotonic() - begun)
 
     def remove(self) -> None:
