@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 
 from pydantic import ValidationError
@@ -13,6 +14,9 @@ from worker.settings import get_worker_settings
 
 
 def main() -> int:
+    # The first process of a container hears no SIGTERM that it has not asked for, and the engine's libraries take long:
+    # until this worker has signed on it ends at once, as a shell would say it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     try:
         settings = get_worker_settings()
     except (ValidationError, SettingsError) as error:

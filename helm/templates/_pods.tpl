@@ -172,3 +172,30 @@ as they may hold, with 128 MiB for logs, unless the resources name `ephemeral-st
 {{- end }}
 {{- toYaml $resources }}
 {{- end }}
+
+{{/* Every model's source by its name, as JSON: what ONWARD_MODELS has where a process knows all of them. */}}
+{{- define "onward.sources" -}}
+{{- $sources := dict }}
+{{- range .Values.models }}{{ $_ := set $sources .name (include "onward.model" (list $ .) | fromJson).source }}{{ end }}
+{{- toJson $sources }}
+{{- end }}
+
+{{/* Mounts and volumes of every model in a claim. */}}
+{{- define "onward.modelMounts" -}}
+{{- range .Values.models }}{{ if .path }}
+{{- $slug := include "onward.slug" .name }}
+- name: weights-{{ $slug }}
+  mountPath: /models/{{ $slug }}
+  {{- if ne .path "." }}
+  subPath: {{ .path | quote }}
+  {{- end }}
+  readOnly: true
+{{- end }}{{ end }}
+{{- end }}
+
+{{- define "onward.modelVolumes" -}}
+{{- range .Values.models }}{{ if .path }}
+- name: weights-{{ include "onward.slug" .name }}
+  persistentVolumeClaim: {claimName: {{ .weights.existingClaim }}, readOnly: true}
+{{- end }}{{ end }}
+{{- end }}

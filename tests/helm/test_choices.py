@@ -121,7 +121,7 @@ def test_a_bucket_for_files():
     store = {"to": [{"ipBlock": {"cidr": "10.3.0.0/24"}}], "ports": [{"port": 9000, "protocol": "TCP"}]}
     policies = of_kind(rendered("bucket"), "NetworkPolicy")
     reach = {p["metadata"]["name"].rpartition("-")[2] for p in policies if store in p["spec"].get("egress", [])}
-    assert reach == {"api", "worker"}
+    assert reach == {"api", "worker", "replay"}
 
 
 def images(name):
@@ -207,7 +207,7 @@ def test_every_process_that_dials_a_server_has_the_own_ca():
         mounts = only(spec["containers"])["volumeMounts"]
         assert {"name": "own-ca", "mountPath": "/etc/ssl/own", "readOnly": True} in mounts, what
         seen.append(labels["app.kubernetes.io/component"])
-    assert sorted(seen) == ["api", "migrate", "operator", "worker", "worker"]
+    assert sorted(seen) == ["api", "migrate", "operator", "replay", "worker", "worker"]
 
 
 def test_valkey_is_not_started_with_an_empty_password(tmp_path):
@@ -224,3 +224,34 @@ def test_valkey_is_not_started_with_an_empty_password(tmp_path):
         run = subprocess.run([*shell, script], env={"PATH": path}, capture_output=True, text=True)
         assert (run.stdout, run.returncode == 0) == (answer, bool(answer))
         assert bool(answer) or run.stderr.strip().endswith("is empty")
+
+
+def replay(name):
+    made = only([o for o in of_kind(rendered(name), "CronJob") if o["metadata"]["name"].endswith("-replay")])
+    spec = made["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return made["spec"], spec, only(spec["containers"])
+
+
+def test_journals_are_replayed_in_the_workers_image_with_every_model():
+    """The API's image has no libraries for it, and no other pod has the owner's password and the models."""
+    cron, spec, one = replay("several-models")
+    assert (cron["suspend"], one["command"][0]) == (True, "sleep")
+    assert one["image"] == container("several-models")[2]["image"]
+    api = container("several-models", "api")[2]
+    assert env(one)["ONWARD_MODELS"] == env(api)["ONWARD_MODELS"]
+    weights = [mount for mount in api["volumeMounts"] if mount["mountPath"].startswith("/models/")]
+    assert weights
+    assert [mount for mount in one["volumeMounts"] if mount["mountPath"].startswith("/models/")] == weights
+    assert {"hub"} <= {volume["name"] for volume in spec["volumes"]}
+    assert replay("cuda")[2]["image"] == "onward/worker:0.1.0-cuda"
+
+
+def test_a_replay_reaches_the_hub_only_where_models_come_from_it():
+    def ports(name):
+        policy = only(
+            [o for o in of_kind(rendered(name), "NetworkPolicy") if o["metadata"]["name"].endswith("-replay")]
+        )
+        return sorted({port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]})
+
+    assert ports("external") == [53, 5433, 6379]
+    assert ports("several-models") == [53, 443, 5433, 6379]

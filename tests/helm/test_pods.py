@@ -177,8 +177,12 @@ def test_each_process_logs_in_as_its_role():
         assert login(name, "operator") == ("onward", owner)
     for component, key in {"api": "api-url", "worker": "worker-url", "migrate": "url", "operator": "url"}.items():
         assert login("roles-urls", component) == (None, {"database_url": key})
-    assert of_kind(rendered("external"), "CronJob") == []
-    assert only(of_kind(rendered("roles"), "CronJob"))["spec"]["suspend"] is True
+    crons = {
+        name: [o["metadata"]["name"] for o in of_kind(rendered(name), "CronJob")] for name in ("external", "roles")
+    }
+    assert crons == {"external": ["trio-onward-replay"], "roles": ["trio-onward-operator", "trio-onward-replay"]}
+    assert all(o["spec"]["suspend"] is True for o in of_kind(rendered("roles"), "CronJob"))
+    assert login("roles", "replay") == ("onward", owner)
 
 
 def test_workers_alone_have_the_key_that_signs_receipts_and_the_api_its_public_half():
