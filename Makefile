@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: help install demo up images test test-all compose-test chaos check format bench bench-check study lock dashboards clean
+.PHONY: help install demo up images test test-all compose-test pods chaos check format bench bench-check study lock dashboards clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ test-all: $(TOOLS)  ## the slow ones too
 
 compose-test: $(TOOLS)  ## docker-compose.yml run by a container engine: a job, restarts, upgrades, faults (wants `make images`)
 	@$(BIN)/python -m tests.containers $(ARGS)
+
+pods: $(TOOLS)  ## the chart's pods run from their rendered specs by Podman: probes, rights, grace (wants `make images`)
+	@$(BIN)/python -m tests.containers.pods $(ARGS)
 
 chaos: install  ## a fleet under a seeded storm of faults, load and malice, every known attack, and a report
 	@$(BIN)/python -m tests.chaos $(ARGS)
