@@ -36,20 +36,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of the job that is disturbed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    report: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="onward-base-") as folder:
-            report = through(find(ROOT / ".onward/images", arguments.engine), arguments, Path(folder))
+            through(find(ROOT / ".onward/images", arguments.engine), arguments, Path(folder), report)
     except (NoEngine, EngineError, smoke.Broken, OpenAIError, subprocess.TimeoutExpired) as error:
-        sys.exit(f"compose-test: {error}")
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=1))
+        report["broken"] = str(error)
+    if "machine" in report:  # it began: what it came to stays, whatever broke it
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(report, indent=1))
+    if "broken" in report:
+        sys.exit(f"compose-test: {report['broken']}")
 
 
-def through(engine: Engine, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Everything, in order; what was measured."""
+def through(engine: Engine, arguments: argparse.Namespace, folder: Path, report: dict[str, Any]) -> None:
+    """Everything, in order; what is measured goes to `report` as it comes."""
     made = ready(engine)
     name, base = based(arguments.base, folder)
-    report: dict[str, Any] = {"machine": machine(), "engine": engine.version, "stand_ins": made, "base": name}
+    report |= {"machine": machine(), "engine": engine.version, "stand_ins": made, "base": name}
     report["left_out"] = "grafana: its image has no package to stand in for it"
     with Project(engine, name, base) as project:
         say("up: all but Grafana")
@@ -77,7 +81,6 @@ def through(engine: Engine, arguments: argparse.Namespace, folder: Path) -> dict
         for label, said in faults.each(project):
             say(f"fault, {label}: {said}")
             report["faults"][label] = said
-    return report
 
 
 def ready(engine: Engine) -> dict[str, str]:

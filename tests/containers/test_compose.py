@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,8 @@ def test_the_compose_file_runs(tmp_path: Path) -> None:
         compose_test.ready(engine)
     except (NoEngine, EngineError) as error:
         pytest.skip(str(error))
-    report = compose_test.through(engine, argparse.Namespace(base="tiny", steps=600), tmp_path)
+    report: dict[str, Any] = {}
+    compose_test.through(engine, argparse.Namespace(base="tiny", steps=600), tmp_path, report)
     assert report["restarts"]["load"]
     assert set(report["containers"]) == {"postgres", "valkey", "api", "worker", "prometheus"}
     assert len(report["faults"]) >= 9
