@@ -158,7 +158,7 @@ def port_taken(project: Project) -> str:
 
 
 def no_folder(project: Project) -> str:
-    """Docker refuses it before anything starts. Podman's Docker API knows no such refusal and makes an empty folder: then
+    """Docker refuses it before anything starts. Podman's Docker API knows no such refusal and makes an empty one: then
     it is the worker that says what is missing."""
     missing = project.folder / "nowhere"
     with setting(project, "ONWARD_MODEL_FOLDER", missing):
