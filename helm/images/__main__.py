@@ -49,7 +49,13 @@ def _built(stack: ExitStack, arguments: argparse.Namespace, targets: list[Target
         _say(f"{target.image}: {done.digest}, {done.seconds:.0f} s, {count} packages in {target.name}.cdx.json")
         built.append(done)
     _write(
-        out / "report.json", {"machine": machine(), "engine": engine.version, "images": [report(one) for one in built]}
+        out / "report.json",
+        {
+            "machine": machine(),
+            "engine": engine.version,
+            "fresh": sources.fresh,
+            "images": [report(one) for one in built],
+        },
     )
     return built
 
