@@ -63,7 +63,6 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
     beats.start()  # an engine takes its time to start, and a worker that starts is one that lives
     try:
         progress = _begun(settings, factory, base.name)
-        beats.look_at_disk()
         log.info("starting", worker=worker_id, model=base.name, scorer=settings.scorer)
         signal.signal(signal.SIGTERM, _leave)  # a worker that still loads ends in order too
         started = time.perf_counter()
@@ -79,6 +78,7 @@ def run(settings: WorkerSettings, opens: Opens = open_scorer) -> int:
         )  # fmt: skip
         metrics.engine_start_seconds.labels(base.name).set(time.perf_counter() - started)
         _ready(context, about)
+        beats.look_at_disk()  # out of service is what a worker that was ready can leave and come back to
         log.info("ready", worker=worker_id, capacity=scorer.capacity, **about)
         return _serve(app, context, serving)
     finally:

@@ -172,6 +172,19 @@ def test_a_drain_ends_the_step_gives_the_job_back_and_signs_off(factory, setting
     assert worker().state == "gone"
 
 
+def test_a_worker_whose_home_cannot_be_written_takes_nothing_and_says_so(factory, settings, submit, worker, lines):
+    settings.home.mkdir()
+    (settings.home / "snapshots").write_text("in the way")
+    job_id, scorer, called = submit(), Bowl(), []
+    scorer.sees = called.append
+    signals.task_postrun.connect(terminate, weak=False)  # the doorbell of its start was answered
+    assert process.run(settings, opened(scorer)) == 0
+    assert called == []
+    assert (job(factory, job_id).state, job(factory, job_id).step) == ("queued", 0)
+    assert "disk" in [x["reason"] for x in lines if x["event"] == "out of service"]
+    assert (worker().state, worker().reason.startswith("disk: ")) == ("gone", True)
+
+
 def test_an_engine_that_cannot_be_trusted_ends_the_process(factory, settings, submit, worker, lines):
     job_id, scorer = submit(), Bowl()
 
