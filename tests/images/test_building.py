@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from helm.images import papers
-from helm.images.build import Built, Layer, Sources, command, secrets
+from helm.images.build import Built, Layer, Sources, command, layers, secrets
 from helm.images.engines import Engine, NoEngine, find
 from helm.images.index import offered
 from helm.images.targets import BASE_BYTES, TARGETS
@@ -197,3 +197,18 @@ def test_what_needs_gigabytes_is_built_only_where_it_is_asked_for() -> None:
     from helm.images.targets import USUAL
 
     assert CUDA.name not in USUAL
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("podman", '[{"size": 12000000, "CreatedBy": "COPY /app"}, {"size": 0, "CreatedBy": "CMD"}]'),
+        ("docker", '{"Size": "12000000", "CreatedBy": "COPY /app"}\n{"Size": "0", "CreatedBy": "CMD"}'),
+    ],
+)
+def test_layers_are_read_as_either_engine_tells_them(tmp_path: Path, name: str, said: str) -> None:
+    """Podman has one list, its sizes numbers whatever is asked; Docker a line a layer, its sizes words."""
+    script(tmp_path / "bin", name, f"cat {tmp_path / 'said'}")
+    (tmp_path / "said").write_text(said)
+    engine = Engine(str(tmp_path / "bin" / name), name == "podman", name)
+    assert layers(engine, "an-image") == (Layer(12_000_000, "COPY /app"),)
