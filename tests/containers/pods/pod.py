@@ -16,6 +16,7 @@ from tests.containers.pods.translation import Object, Place
 from tests.helm.charts import only
 
 HELD = 600.0  # seconds for any command of the engine
+REMOVALS = 10  # tries
 SLACK = 2  # seconds that kubelet leaves a container at the least between SIGTERM and SIGKILL
 
 
@@ -144,10 +145,18 @@ class Pod:
         return Stop(int(self.state()["ExitCode"]), time.monotonic() - begun)
 
     def remove(self) -> None:
+        """Raises EngineError where it cannot be. A container that ends again and again may begin between Podman's look at
+        the pod and its end: what could not be removed then can be a moment later."""
         self._leaving.set()
         if self.watch:
             self.watch.close()
-        self.engine.run("pod", "rm", "--force", "--time", "0", self.place.name, timeout=HELD)
+        command = ("pod", "rm", "--force", "--ignore", "--time", "0", self.place.name)
+        for _ in range(REMOVALS):
+            with suppress(EngineError):
+                self.engine.run(*command, timeout=HELD)
+                return
+            time.sleep(0.5)
+        self.engine.run(*command, timeout=HELD)
 
 
 def secret_files(spec: Object, secrets: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
