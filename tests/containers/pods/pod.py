@@ -145,7 +145,7 @@ class Pod:
         return Stop(int(self.state()["ExitCode"]), time.monotonic() - begun)
 
     def remove(self) -> None:
-        """Raises EngineError where it cannot be. A container that ends again and again may begin between Podman's look at
+        """Raises EngineError where it cannot be. One that ends again and again may begin between Podman's look at
         the pod and its end: what could not be removed then can be a moment later."""
         self._leaving.set()
         if self.watch:
