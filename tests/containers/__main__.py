@@ -24,7 +24,7 @@ from tests.containers import faults, smoke, walks
 from tests.containers.project import Project
 from tests.containers.standins import provide
 
-SERVERS = ("postgres:18", "valkey/valkey:9", "prom/prometheus:v3.5.0")
+SERVERS = ("postgres:18", "valkey/valkey:9", "prom/prometheus:v3.5.0", "haproxy:3.2-alpine")
 RESULTS = ROOT / "bench/results/containers.json"
 
 

@@ -148,12 +148,12 @@ def port_taken(project: Project) -> str:
         taken.listen()
         port = taken.getsockname()[1]
         with setting(project, "API_PORT", port):
-            done = project.compose(*AGAIN, "api", check=False)
+            done = project.compose(*AGAIN, "proxy", check=False)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "address already in use" in line]
     if not done.returncode or not said:
         raise Broken(f"a taken port was not refused: {done.stdout + done.stderr}")
-    project.compose(*AGAIN, "api")
-    _healthy(project, "api")
+    project.compose(*AGAIN, "proxy")
+    _healthy(project, "proxy")
     return said[-1].strip()
 
 

@@ -23,13 +23,13 @@ from typing import Any
 from cli.local.ownership import dies_with_owner
 from helm.images.engines import Engine, EngineError, last
 from helm.images.targets import ROOT
-from tests.ports import free_port
+from tests.ports import lasting_port
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 PASSWORDS = ("postgres_password", "api_password", "worker_password", "valkey_password", "grafana_password")
 KEYS = ("receipt_key", "serve_secret")
 # Grafana has no package to stand in for it; autograd and GPU workers are other profiles.
-SERVICES = ("postgres", "valkey", "migrate", "api", "worker", "prometheus")
+SERVICES = ("postgres", "valkey", "migrate", "api", "proxy", "worker", "prometheus")
 INTERVAL = 10.0  # seconds
 LASTING = tuple(name for name in SERVICES if name != "migrate")
 
@@ -46,7 +46,7 @@ class Project:
     def __post_init__(self) -> None:
         self.name = f"onward-test-{secrets.token_hex(3)}"
         self.folder = Path(mkdtemp(prefix="onward-compose-"))
-        self.ports = {name: free_port() for name in ("API_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")}
+        self.ports = {name: lasting_port() for name in ("API_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")}
         self._service: subprocess.Popen[bytes] | None = None
         self._over = threading.Event()
         self._checks: threading.Thread | None = None

@@ -22,5 +22,5 @@ def test_the_compose_file_runs(tmp_path: Path) -> None:
     report: dict[str, Any] = {}
     compose_test.through(engine, argparse.Namespace(base="tiny", steps=600), tmp_path, report)
     assert report["restarts"]["load"]
-    assert set(report["containers"]) == {"postgres", "valkey", "api", "worker", "prometheus"}
+    assert set(report["containers"]) == {"postgres", "valkey", "api", "proxy", "worker", "prometheus"}
     assert len(report["faults"]) >= 9

@@ -14,7 +14,7 @@ from tests.images.dockerfile import ROOT, Dockerfile
 from worker.settings import WorkerSettings
 
 PROFILES: dict[str, list[str]] = {"default": [], "gpu": ["--profile", "gpu"]}
-PARTS = {"postgres", "valkey", "migrate", "api", "worker", "prometheus", "grafana"}
+PARTS = {"postgres", "valkey", "migrate", "api", "proxy", "worker", "prometheus", "grafana"}
 OURS = ("migrate", "api", "worker", "operator", "worker-gpu")
 ONE_SHOT = {"migrate", "operator"}
 PASSWORDS = tuple(f"{name}_password" for name in ("postgres", "api", "worker", "valkey", "grafana"))
@@ -57,7 +57,7 @@ def test_every_container_is_bounded_locked_and_watched(project: dict[str, Any]) 
 
 def test_what_is_published_is_published_on_this_machine_only(project: dict[str, Any]) -> None:
     published = {name: part["ports"] for name, part in project["services"].items() if part.get("ports")}
-    assert set(published) == {"api", "prometheus", "grafana"}
+    assert set(published) == {"proxy", "prometheus", "grafana"}
     assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
 
 
@@ -168,13 +168,15 @@ def test_start_is_ordered_by_health(whole: dict[str, Any]) -> None:
     assert waits["api"] == waits["worker"] == waits["worker-gpu"] == ours
     assert waits["migrate"] == {"postgres": "service_healthy"}
     assert waits["grafana"] == {"prometheus": "service_healthy"}
+    assert waits["proxy"] == {"api": "service_healthy"}
 
 
 def test_who_meets_whom(whole: dict[str, Any]) -> None:
     networks = {name: set(part["networks"]) for name, part in whole.items()}
     assert networks["postgres"] == networks["valkey"] == networks["migrate"] == networks["operator"] == {"back"}
     assert networks["worker"] == networks["worker-gpu"] == {"back", "scrape"}
-    assert networks["grafana"] == {"front"}
+    assert networks["grafana"] == networks["proxy"] == {"front"}
+    assert networks["api"] == {"back", "scrape", "front"}
     assert "back" not in networks["prometheus"]
     assert {name for name, net in composed()["networks"].items() if net.get("internal")} == {"back", "scrape"}
 

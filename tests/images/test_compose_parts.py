@@ -73,7 +73,7 @@ def test_shellcheck_finds_nothing(parts: dict[str, Any]) -> None:
     scripts = [word for part in parts.values() for word in script(part, {"\0": ""}) if "exec " in word]
     checks = [part["healthcheck"].get("test", []) for part in parts.values()]
     scripts += [check[1].replace("$$", "$") for check in checks if check[:1] == ["CMD-SHELL"]]
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for text in scripts:
         done = subprocess.run(
             [BIN / "shellcheck", "--shell=sh", "-"], input=f"set -eu\n{text}", capture_output=True, text=True

@@ -51,6 +51,7 @@ KNOWN = {
     "docker.io/library/postgres": StandIn("postgres", _postgres),
     "docker.io/valkey/valkey": StandIn("valkey", _valkey),
     "docker.io/prom/prometheus": StandIn("prometheus", _prometheus),
+    "docker.io/library/haproxy": StandIn("haproxy", lambda _: None),
 }
 
 
