@@ -153,6 +153,6 @@ def layers(engine: Engine, image: str) -> tuple[Layer, ...]:
         rows = json.loads(engine.run("history", "--no-trunc", "--format", "json", image).stdout)
         found = [(int(row["size"]), str(row["CreatedBy"])) for row in rows]
     else:
-        said = engine.run("history", "--no-trunc", "--human=false", "--format", "json", image).stdout
+        said = engine.run("history", "--no-trunc", "--human=false", "--format", "{{json .}}", image).stdout
         found = [(int(row["Size"]), str(row["CreatedBy"])) for row in map(json.loads, said.splitlines())]
     return tuple(Layer(size, made_by) for size, made_by in found if size >= SMALL)
