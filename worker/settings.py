@@ -23,7 +23,8 @@ class WorkerSettings(Settings):
     answers have `serve_drain_seconds`. `serve_tool_parser` is vLLM's name of what reads the base's calls of tools;
     empty, it is asked for none. Requests wear `serve_slots` adapters at one time, and of those that they have worn
     `serve_adapter_bytes` are kept in memory; `serve_tokens` of theirs go into one step, and keys and values of
-    `serve_cache_tokens`, of one context at least, are kept. Serving goes before training, which has `train_share_min`
+    `serve_cache_tokens`, of one context at least, are kept; with `serve_graphs` (for GPUs) they are decoded in CUDA
+    graphs by vLLM's own LoRA kernels. Serving goes before training, which has `train_share_min`
     of the engine's time where both want it.
     """
 
@@ -38,6 +39,7 @@ class WorkerSettings(Settings):
     serve_adapter_bytes: int = Field(default=256 << 20, ge=0)
     serve_tokens: int = Field(default=256, ge=1)
     serve_cache_tokens: int = Field(default=16384, ge=0)
+    serve_graphs: bool = False
     train_share_min: float = Field(default=0.0, ge=0, lt=1)
     cohort: int = Field(default=8, ge=1)
     residents: int = Field(default=32, ge=1)

@@ -31,7 +31,7 @@ DISTURBANCES = (
     ("restarts", ("restart",), ()),
     ("upgrades", ("up", "--no-build", "--no-deps", "--force-recreate", "--detach"), ("proxy",)),
 )
-RESULTS = ROOT / "bench/results/containers.json"
+RESULTS = ROOT / "bench/results"
 
 
 def main() -> None:
@@ -40,12 +40,14 @@ def main() -> None:
     parser.add_argument("--engine", help="docker or podman; else the first that answers")
     parser.add_argument("--base", default="demo", choices=("demo", "tiny"), help="the packaged model, or a random one")
     parser.add_argument("--steps", type=int, default=200, help="of the job that is disturbed")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="default bench/results/containers-ENGINE.json")
     arguments = parser.parse_args()
     report: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="onward-base-") as folder:
-            through(find(ROOT / ".onward/images", arguments.engine), arguments, Path(folder), report)
+            engine = find(ROOT / ".onward/images", arguments.engine)
+            arguments.out = arguments.out or RESULTS / f"containers-{'podman' if engine.podman else 'docker'}.json"
+            through(engine, arguments, Path(folder), report)
     except (NoEngine, EngineError, smoke.Broken, OpenAIError, subprocess.TimeoutExpired) as error:
         report["broken"] = str(error)
     if "machine" in report:  # it began: what it came to stays, whatever broke it

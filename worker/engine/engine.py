@@ -27,6 +27,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.llm_engine import LLMEngine
 
+from worker.engine import graphs as cuda_graphs
 from worker.engine import kernels, places, processor, sampling
 from worker.engine.attending import Attending
 from worker.engine.attention import BranchAttention
@@ -45,10 +46,10 @@ class Engine:
 
     `max_rank` bounds what is scored and served; a step of vLLM's scheduler takes `serve_tokens`, out of keys and values
     of `serve_cache` tokens (at least of a context), for adapters in `serve_slots` places. With a `name` vLLM counts
-    what it serves under it. `modules` maps every linear that an adapter may act on, by its transformers name, to
-    (inputs, outputs). `context` is the longest sequence, `vocab` the number of logits, `rows` of how many tokens they
-    are computed at once, `token_bytes` what a token's keys and values take, `places` hold what requests wear;
-    within the contexts of `depth` a forward goes through some of the layers.
+    what it serves under it; with `graphs` it serves by kernels of its own, in CUDA graphs. `modules` maps every linear
+    that an adapter may act on, by its transformers name, to (inputs, outputs). `context` is the longest sequence,
+    `vocab` the number of logits, `rows` of how many tokens they are computed at once, `token_bytes` what a token's keys
+    and values take, `places` hold what requests wear; within the contexts of `depth` a forward has some of the layers.
     Raises ValueError for an unsupported architecture or rank, CannotCompute for a dtype or a quantised format that this
     device does not compute.
     """
@@ -64,6 +65,7 @@ class Engine:
         serve_slots: int,
         serve_cache: int = 0,
         name: str | None = None,
+        graphs: bool = False,
     ) -> None:
         owner.demand()
         self.owner = owner
@@ -79,12 +81,14 @@ class Engine:
             serve_slots=serve_slots,
             serve_cache=serve_cache,
             name=name,
+            graphs=graphs,
         )
         self._runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62
+        self._ahead = cuda_graphs.ahead(self.device)
         self._take_attention()
-        self._lora, self.places = places.install(self._runner, self.pause, owner.demand)
+        self._lora, self.places = places.install(self._runner, self.pause, owner.demand, graphs)
         sampling.install(self._runner)
         self.modules = self.places.modules
         kernels.use(self._runner.model, self.device)
@@ -109,6 +113,7 @@ class Engine:
 
     def pause(self) -> None:
         """Let the owner serve, if there is something to serve; in the middle of a forward or between two."""
+        self._ahead.stretch()
         if not self.owner.gives_way():
             return
         with (

@@ -46,11 +46,10 @@ class Worn:
 
 
 class SlotBank:
-    """Adapters being scored, one per row of a [slots, width] matrix in the model's dtype, on its device.
-
-    A row is the probe's own flat vector, so writing a slot is one copy whatever the rank and modules; modules that a
-    layout lacks are not visited, so nothing is padded or zeroed and nothing of an earlier occupant can be read. The
-    matrix takes at most `limit` bytes: where adapters are wide there are fewer slots, down to one.
+    """Adapters being scored, one per row of a [slots, width] matrix in the model's dtype, on its device. A row is the
+    probe's own flat vector, so writing a slot is one copy whatever the rank and modules; modules that a layout lacks
+    are not visited, so nothing is padded or zeroed and nothing of an earlier occupant can be read. The matrix takes at
+    most `limit` bytes: where adapters are wide there are fewer slots, down to one.
     """
 
     def __init__(self, slots: int, dtype: torch.dtype, device: torch.device, limit: int = 1 << 30) -> None:
@@ -113,6 +112,7 @@ class GroupedLora(PunicaWrapperCPU):  # type: ignore[misc]  # vllm is untyped he
         self.runs: list[tuple[int, int, int]] = []  # (start, stop, place), adapters only
         self.held: list[dict[str, int]] = [{} for _ in range(places)]
         self.worn: Sequence[Worn] | None = None  # None: the engine serves; otherwise it scores
+        self.vllms: Any = None  # the wrapper that serves in place of this one
         self._at = 0  # the forward's first row that what is computed now has
         self._parts: dict[tuple[int, int], list[Worn]] = {}
 
@@ -179,13 +179,16 @@ class ModuleLora:
         x: torch.Tensor,
         lora_a_stacked: tuple[torch.Tensor, ...],
         lora_b_stacked: tuple[torch.Tensor, ...],
-        _scale: float,
+        scale: float,
         output_slices: tuple[int, ...],
-        **_: Any,
+        **others: Any,
     ) -> None:
         """y [tokens, sum of slices] += scaling * x A^T B^T for the tokens of each adapter, in place. What is served has
         its scaling in A already; stacks are [places, 1, rank, inputs] and [places, 1, slice, rank] of each slice."""
         if self._shared.worn is None:
+            if self._shared.vllms is not None:
+                self._shared.vllms.add_lora_linear(y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, **others)
+                return
             for start, stop, place in self._shared.runs:
                 self._serve(y[start:stop], x[start:stop], place, lora_a_stacked, lora_b_stacked)
             return
@@ -213,15 +216,18 @@ class ModuleLora:
             offset += width
 
 
-def install(manager: Any, device: torch.device, pause: Callable[[], None]) -> tuple[GroupedLora, Pairs]:
+def install(manager: Any, device: torch.device, pause: Callable[[], None], vllms: bool) -> tuple[GroupedLora, Pairs]:
     """Replace vLLM's LoRA kernels by the grouped ones in the layers of an adapter `manager` of vLLM's. Returns what all
     layers share, and of every linear that an adapter may act on, by its transformers name, the stacks of what is
     served: A [places, rank, inputs] and B [places, outputs, rank]. `pause` is called after every linear of a forward
-    that scores."""
+    that scores. With `vllms` the grouped ones only score, and what is served goes through vLLM's."""
     if len(manager.punica_wrapper_mapping) != 1:
         raise ValueError("the model has several LoRA wrappers; only text models are scored")
     shared = GroupedLora(manager.max_num_batched_tokens, manager.max_num_seqs, manager.lora_slots, device)
-    manager.punica_wrapper_mapping = dict.fromkeys(manager.punica_wrapper_mapping, shared)
+    if vllms:
+        shared.vllms = next(iter(manager.punica_wrapper_mapping.values()))
+    else:
+        manager.punica_wrapper_mapping = dict.fromkeys(manager.punica_wrapper_mapping, shared)
     stacks: Pairs = {}
     for name, module in manager.modules.items():
         names = tuple(manager.packed_modules.get(name, [name]))

@@ -158,10 +158,12 @@ class Places:
         return self._rooms[key]
 
 
-def install(runner: Any, pause: Callable[[], None], demand: Callable[[], None]) -> tuple[GroupedLora, Places]:
-    """Take LoRA over from vLLM's model `runner`: its kernels, which `pause` while they score, its places, and which
-    tokens wear what lies in them."""
+def install(
+    runner: Any, pause: Callable[[], None], demand: Callable[[], None], vllms: bool
+) -> tuple[GroupedLora, Places]:
+    """Take LoRA over from vLLM's model `runner`: its kernels, which `pause` while they score (with `vllms`
+    vLLM's own serve), its places, and which tokens wear what lies in them."""
     manager = runner.lora_manager._adapter_manager
-    shared, stacks = lora.install(manager, runner.device, pause)
+    shared, stacks = lora.install(manager, runner.device, pause, vllms)
     activation.install(runner)
     return shared, Places(manager, shared, stacks, demand)

@@ -9,6 +9,7 @@ import vllm
 from transformers import AutoConfig
 
 from db.contract.tokens.architectures import linears
+from worker.engine.graphs import arguments
 from worker.engine.prefill import BLOCK
 from worker.engine.quantised import prepare
 from worker.quantisation import quantisation_of
@@ -53,6 +54,7 @@ def start(
     serve_slots: int,
     serve_cache: int,
     name: str | None,
+    graphs: bool,
 ) -> vllm.LLM:
     """The engine; its arguments are those of `worker.engine.engine.Engine`. Raises ValueError for a rank that is not
     supported, CannotCompute for a quantised format that is not."""
@@ -66,7 +68,7 @@ def start(
         disable_log_stats=name is None,  # its counts of what its scheduler serves, in this process's registry
         dtype=dtype,
         max_model_len=of.context,
-        enforce_eager=True,
+        **arguments(graphs),
         enable_prefix_caching=True,  # within a salt, which every request has (`Engine.add_request`)
         block_size=BLOCK,
         kv_cache_memory_bytes=of.token_bytes * max(serve_cache, of.context + 8 * BLOCK),

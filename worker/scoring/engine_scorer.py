@@ -43,7 +43,7 @@ class EngineScorer:
     adapters of the last layers act on, take at most `prompt_bytes`, a quarter of it for the wave in hand. The same
     engine serves beside: `serve_slots` adapters, `serve_tokens` in a step, keys and values of `serve_cache` tokens, at
     least of one context; `train_share_min` of the time is scoring's where both want it. `name` is what vLLM's own
-    metrics call the model (None: they are off).
+    metrics call the model (None: they are off); with `graphs` it serves by its own LoRA kernels in CUDA graphs.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class EngineScorer:
         train_share_min: float = 0.0,
         prompt_bytes: int = 1 << 30,
         name: str | None = None,
+        graphs: bool = False,
     ) -> None:
         self.path, self.dtype, self.max_rank = Path(path), dtype, max_rank
         self._max_tokens = max_tokens
@@ -75,6 +76,7 @@ class EngineScorer:
                     serve_slots=serve_slots,
                     serve_cache=serve_cache,
                     name=name,
+                    graphs=graphs,
                 )
             )
         except Exception:
