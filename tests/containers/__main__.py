@@ -28,7 +28,7 @@ SERVERS = ("postgres:18", "valkey/valkey:9", "prom/prometheus:v3.5.0", "haproxy:
 # Nobody's port is published while who publishes it is made anew, longer than the client's retries last: only an upgrade
 # of the proxy itself does that.
 DISTURBANCES = (
-    ("restarts", ("restart",), ()),
+    ("restarts", ("restart", "--timeout", "90"), ()),  # left out, Podman's Docker API takes it for 0
     ("upgrades", ("up", "--no-build", "--no-deps", "--force-recreate", "--detach"), ("proxy",)),
 )
 RESULTS = ROOT / "bench/results"
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make compose-test", description=__doc__)
     parser.add_argument("--engine", help="docker or podman; else the first that answers")
     parser.add_argument("--base", default="demo", choices=("demo", "tiny"), help="the packaged model, or a random one")
-    parser.add_argument("--steps", type=int, default=200, help="of the job that is disturbed")
+    parser.add_argument("--steps", type=int, default=1500, help="of the job that is disturbed")
     parser.add_argument("--out", type=Path, help="default bench/results/containers-ENGINE.json")
     arguments = parser.parse_args()
     report: dict[str, Any] = {}

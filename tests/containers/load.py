@@ -24,17 +24,24 @@ class Tally:
 
 class Load:
     """One thread a kind of request, one request at a time each, until the end of the `with`; `during(name)` has what
-    follows counted under that name."""
+    follows counted under that name, and `settled` waits for what has begun before."""
 
     def __init__(self, kinds: dict[str, Callable[[], object]], pause: float = 0.05) -> None:
         self._kinds, self._pause = kinds, pause
         self._over, self._name = threading.Event(), "before"
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), {kind: threading.Lock() for kind in kinds}
         self.tallies: dict[str, dict[str, Tally]] = {}
         self._threads = [threading.Thread(target=self._go, args=(kind,), daemon=True) for kind in kinds]
 
     def during(self, name: str) -> None:
         self._name = name
+
+    def settled(self) -> None:
+        """Once no request is under way that began before this: a retry may come half a minute later, and meets what is
+        done then."""
+        for turn in self._turns.values():
+            with turn:
+                pass
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -48,13 +55,14 @@ class Load:
 
     def _go(self, kind: str) -> None:
         while not self._over.wait(self._pause):
-            name, begun, error = self._name, time.monotonic(), ""
-            try:
-                self._kinds[kind]()
-            except openai.APIStatusError as raised:
-                error = f"{raised.status_code} {raised.code or ''}".strip()
-            except openai.OpenAIError as raised:
-                error = type(raised).__name__
+            with self._turns[kind]:
+                name, begun, error = self._name, time.monotonic(), ""
+                try:
+                    self._kinds[kind]()
+                except openai.APIStatusError as raised:
+                    error = f"{raised.status_code} {raised.code or ''}".strip()
+                except openai.OpenAIError as raised:
+                    error = type(raised).__name__
             with self._lock:
                 tally = self.tallies.setdefault(name, {}).setdefault(kind, Tally())
                 tally.requests += 1

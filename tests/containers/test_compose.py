@@ -20,7 +20,7 @@ def test_the_compose_file_runs(tmp_path: Path) -> None:
     except (NoEngine, EngineError) as error:
         pytest.skip(str(error))
     report: dict[str, Any] = {}
-    compose_test.through(engine, argparse.Namespace(base="tiny", steps=600), tmp_path, report)
+    compose_test.through(engine, argparse.Namespace(base="tiny", steps=8000), tmp_path, report)
     assert report["restarts"]["load"]
     assert set(report["containers"]) == {"postgres", "valkey", "api", "proxy", "worker", "prometheus"}
     assert len(report["faults"]) >= 9

@@ -99,12 +99,13 @@ def disturbed(
             _until(lambda name=service: project.health(name) == "healthy", f"{service} to be healthy")
             _until(lambda: _quiet(step), "the API to answer")
             took[service] = round(time.monotonic() - begun, 2)
+            load.settled()
         load.during("after")
         done = smoke.ended(client, job.id)
     if done.status != "succeeded" or sorted(seen) != seen:
         raise Broken(f"{done.id} {done.status} ({done.error}); steps seen {seen}")
-    if at["postgres"] >= steps:
-        raise Broken(f"{steps} steps were over before the database was touched: --steps wants more")
+    if late := [service for service in at if at[service] >= steps]:
+        raise Broken(f"{steps} steps were over before {', '.join(late)} was touched: --steps wants more")
     alone = smoke.ended(client, smoke.submit(client, base, steps).id)
     hashes = [smoke.weights(client, one) for one in (done, alone)]
     if hashes[0] != hashes[1]:

@@ -189,7 +189,8 @@ def test_there_is_time_to_stop(whole: dict[str, Any]) -> None:
 
 def test_volumes(whole: dict[str, Any]) -> None:
     kept = {name: {v["target"] for v in p.get("volumes", []) if v["type"] == "volume"} for name, p in whole.items()}
-    assert kept["postgres"] == {"/var/lib/postgresql"}
+    assert kept["postgres"] == {"/var/lib/postgresql", "/run/postgresql"}
+    assert composed()["volumes"]["sockets"]["driver_opts"]["type"] == "tmpfs", "nothing of it outlives the container"
     assert kept["valkey"] == {"/data"}
     assert kept["worker"] == kept["worker-gpu"] == {"/var/lib/onward"}
     assert kept["prometheus"] == {"/prometheus"}
