@@ -3,7 +3,8 @@ tells such things is worth to a method without a gradient, and to one with.
 
 The demo's template (`Review: ... Rating:`, `... Topic:`) against the text and a line's end alone, the choices the same.
 An invocation is what all prompts end in, so the plain template's has one token and the demo's more: in a line "last
-token" the demo's adapter acts on as few. Losses are of held-out rows that nothing was chosen on.
+token" the demo's adapter acts on as few. MeZO has three times its rate too, for it moves by the slopes' size, which
+prompts change. Losses are of held-out rows that nothing was chosen on.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from bench.study.lines import Line, Template
 SHAPE: Final = {"schedule": "linear", "targets": SMOLLM2["targets"], "repeat": 4}
 METHODS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "mezo 0.15": ("mezo", {"learning_rate": 0.15, "batch_size": 4, **POPULATION, **B, **CLIP}),
+    "mezo 0.45": ("mezo", {"learning_rate": 0.45, "batch_size": 4, **POPULATION, **B, **CLIP}),
     "es 0.3": ("es", {"learning_rate": 0.3, "batch_size": 4, "queries": 16, **B}),
     "first_order 2e-3": ("first_order", {"learning_rate": 2e-3, "batch_size": 8}),
 }
