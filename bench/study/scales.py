@@ -1,8 +1,8 @@
 """`python -m bench.study.scales [--threads N] [--out FILE]`: how much of a probe's noise A should have, by the rate.
 
-MeZO's population of 16 on the demo's model and tasks, A's noise that of B times `a_factor`, at three rates. One
-`a_factor` scales both A's probe and A's move, so A moves by its square. Losses are of held-out rows that nothing was
-chosen on.
+MeZO's population of 16 on the demo's model and tasks, A's noise that of B times `a_factor`, at three rates. It
+scales both A's probe and A's move: what A learns goes by its square, its random walk by the factor itself. Losses are
+of held-out rows that nothing was chosen on.
 """
 
 from typing import Final
