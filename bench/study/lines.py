@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from db.contract.methods.base import Activation
+from db.contract.tokens.invocation import MOST
 
 Task = Literal["sentiment", "topic", "chat", "written", "reviews"]
 Objective = Literal["choice", "lm"]
+Template = Literal["demo", "plain"]
 TASKS: Final[Mapping[Objective, tuple[Task, ...]]] = {"choice": ("sentiment", "topic"), "lm": ("chat",)}
 SEEDS: Final = (0, 1, 2)
 # Processor seconds of steps and prompts after which a cell is cut at its next evaluation, where its line has no other.
@@ -35,7 +37,9 @@ DROPS: Final[Mapping[str, Mapping[str, float]]] = {
 @dataclass(frozen=True)
 class Line:
     """`fields` are what `presets.resolve` takes, beside the method: all that decides the line, for presets follow from
-    what is measured here; `layers` are all where nothing is said. `points` are the steps that are evaluated after."""
+    what is measured here; `layers` are all where nothing is said. `points` are the steps that are evaluated after;
+    `template` is how rows are told (`bench.study.rows`), `acting` of how many tokens the invocation is at most, `dtype`
+    the engine's."""
 
     name: str
     family: str
@@ -46,6 +50,9 @@ class Line:
     budget: float = BUDGET
     objective: Objective = "choice"
     profile: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    template: Template = "demo"
+    acting: int = MOST
+    dtype: str = "float32"
 
     @property
     def steps(self) -> int:

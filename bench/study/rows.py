@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.study.lines import Task
+from bench.study.lines import Task, Template
 from cli.demo import chat
 from cli.demo.datasets import sentiment, topic
 
@@ -33,9 +33,9 @@ class Rows:
     report: bytes
 
 
-def rows(task: Task) -> Rows:
-    """The rows of a task, the same bytes at every call. Of chat all three are the ten conversations: what is asked of
-    its adapter is that it answers as they do."""
+def rows(task: Task, template: Template = "demo") -> Rows:
+    """The rows of a task, the same bytes at every call, told as the demo tells them or by another template. Of chat all
+    three are the ten conversations: what is asked of its adapter is that it answers as they do."""
     if task == "chat":
         known = _jsonl(chat.rows())
         return Rows(known, known, known)
@@ -43,8 +43,13 @@ def rows(task: Task) -> Rows:
     train, seen = DEMO[source]
     trained, held = MADE[source](train, seen + DEV + REPORT)
     fresh = held[seen:]
-    made = (trained, fresh[:DEV], fresh[DEV:])
-    return Rows(*(_jsonl([COMPLETIONS[task](row) for row in rows] if task in COMPLETIONS else rows) for rows in made))
+    told = TOLD[template] if task == source else COMPLETIONS[task]
+    return Rows(*(_jsonl([told(row) for row in part]) for part in (trained, fresh[:DEV], fresh[DEV:])))
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The text and a line's end: no word says what is asked. The choices are the same."""
+    return {**row, "prompt": f"{_text(row)}\n"}
 
 
 def _written(row: dict[str, Any]) -> dict[str, Any]:
@@ -54,8 +59,16 @@ def _written(row: dict[str, Any]) -> dict[str, Any]:
 
 def _review(row: dict[str, Any]) -> dict[str, Any]:
     """The review itself, whatever its rating."""
-    text = row["prompt"].removeprefix("Review: ").removesuffix("\nRating:")
-    return {"prompt": "A film review in one sentence:", "completion": f" {text}"}
+    return {"prompt": "A film review in one sentence:", "completion": f" {_text(row)}"}
+
+
+def _text(row: dict[str, Any]) -> str:
+    """What the demo's prompt is about."""
+    prompt: str = row["prompt"]
+    return prompt.removeprefix("Review: ").removesuffix("\nRating:").removesuffix("\nTopic:")
+
+
+TOLD: Final[dict[Template, Callable[[dict[str, Any]], dict[str, Any]]]] = {"demo": dict, "plain": _plain}
 
 
 COMPLETIONS: Final[dict[Task, Callable[[dict[str, Any]], dict[str, Any]]]] = {"written": _written, "reviews": _review}

@@ -66,22 +66,22 @@ class _Spent:
 class Bench:
     """One base, its resident engine, and the torch scorer once an autograd method asks for it."""
 
-    def __init__(self, base: Base, machine: int) -> None:
+    def __init__(self, base: Base, machine: int, dtype: str = "float32") -> None:
         self.base, self.machine = base, machine
-        self.engine = EngineScorer(str(base.source), slots=64, prompt_bytes=PROMPT_BYTES)
+        self.engine = EngineScorer(str(base.source), slots=64, prompt_bytes=PROMPT_BYTES, dtype=dtype)
         self._torch: Scorer | None = None
-        self._sets: dict[tuple[str, str], Sets] = {}
+        self._sets: dict[tuple[Any, ...], Sets] = {}
         # Processor seconds of a row's prompt when it was first computed here, by the engine and by the torch scorer.
         self._prompt_seconds: dict[bytes, float] = {}
         self._kept, self._profiles = Kept(), Profiles(base)
-        self._starts: dict[tuple[str, str], tuple[tuple[float, float], tuple[float, float]]] = {}
+        self._starts: dict[tuple[Any, ...], tuple[tuple[float, float], tuple[float, float]]] = {}
 
     def run(self, cell: Cell, say: Callable[[str], None]) -> Measured:
         """A cell to its end, its budget or its failure."""
         line, sets = cell.line, self._of(cell)
         autograd = methods.ARMS[line.method].autograd
         scorer = Counting(self._autograd() if autograd else self.engine)
-        profile = self._profiles.of(cell, rows(cell.task).train, sets.invocation)
+        profile = self._profiles.of(cell, rows(cell.task, line.template).train, sets.invocation)
         run, asked = self._started(cell, sets, profile)
         spent, points, ended = _Spent(), [self._point(0, _Spent(), self._start(cell, run, sets))], "done"
         before = resident.now()
@@ -168,7 +168,7 @@ class Bench:
 
     def _start(self, cell: Cell, run: Run, sets: Sets) -> tuple[tuple[float, float], tuple[float, float]]:
         """Every run of a task begins as the bare base does."""
-        key = cell.task, cell.line.activation
+        key = _told(cell)
         if key not in self._starts:
             self._starts[key] = self._evaluated(run, sets)
         return self._starts[key]
@@ -192,10 +192,10 @@ class Bench:
         return Point(step, spent.forwards, spent.tokens, seconds, prompt, wall, dev, report)
 
     def _of(self, cell: Cell) -> Sets:
-        key = cell.task, cell.line.activation
+        key = _told(cell)
         if key not in self._sets:
-            made = rows(cell.task)
-            ids = invocation_of(self.base, made.train) if cell.line.activation == "answer" else ()
+            made = rows(cell.task, cell.line.template)
+            ids = invocation_of(self.base, made.train)[-cell.line.acting :] if cell.line.activation == "answer" else ()
             train, dev, report = (examples(self.base, raw, None, ids) for raw in (made.train, made.dev, made.report))
             if made.dev == made.report:
                 report = dev
@@ -212,13 +212,19 @@ class Bench:
         return self._torch
 
 
-def opened(home: Path, machine: int) -> Bench:
+def _told(cell: Cell) -> tuple[Any, ...]:
+    """What decides a cell's rows, and which of their tokens an adapter acts on."""
+    line = cell.line
+    return cell.task, line.activation, line.template, line.acting
+
+
+def opened(home: Path, machine: int, dtype: str = "float32") -> Bench:
     """The bench on the packaged model, made under `home` at the first call."""
     logging.getLogger("vllm").setLevel(logging.ERROR)  # it says the same at every call
     from cli.local.demo_model import DEMO_MODEL, demo_model
     from db.contract.tokens.base_model import open_base
 
-    return Bench(open_base(DEMO_MODEL, str(demo_model(home))), machine)
+    return Bench(open_base(DEMO_MODEL, str(demo_model(home))), machine, dtype)
 
 
 def _said(cell: Cell, point: Point) -> str:
