@@ -198,6 +198,7 @@ LINES: Final[tuple[Line, ...]] = (
     _first_order("first order 2e-3 of 24, repeat 4", 2e-3, 4, 8, 16, 24, repeat=4),
     *_every(),
     *_profiled(),
+    _sixteen("mezo 0.45 of 24", "mezo", 0.45, **POPULATION, **B, **CLIP),
     _sixteen("mezo 0.15 of 24, A 0.1", "mezo", 0.15, **{**POPULATION, **B, **CLIP, "a_factor": 0.1}),
     _sixteen("eggroll own 0.01 of 24", "eggroll", 1e-2, queries=16, members="own", **WINDOW),
     _sixteen("hizoo 0.1 of 48", "hizoo", 0.1, (16, 32, 48), batch_size=8, **B, **CLIP),

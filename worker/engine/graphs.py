@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import torch
+from vllm.platforms import current_platform
+
+from worker.types import CannotCompute
 
 # Stretches of a forward between two pauses that may be launched and not done: enough to keep a device busy, and what a
 # request waits for beside the one under way.
@@ -30,6 +33,14 @@ def arguments(graphs: bool) -> dict[str, Any]:
     if not graphs:
         return {"enforce_eager": True}
     return {"enforce_eager": False, "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}}
+
+
+def want() -> None:
+    """Raises CannotCompute where vLLM captures no graphs. Its LoRA kernels for CPUs also give a token without an
+    adapter that of the last place."""
+    if not current_platform.is_cuda_alike():
+        where = current_platform.device_name
+        raise CannotCompute(f"ONWARD_SERVE_GRAPHS is for GPUs: vLLM captures no graphs on this platform ({where}).")
 
 
 class Ahead:

@@ -17,7 +17,7 @@ from worker.scoring.canary import trial as canary_trial
 from worker.scoring.metered import MeteredScorer, OwnerMeter
 from worker.scoring.scorer import Scorer
 from worker.settings import WorkerSettings
-from worker.types import CannotCompute, Module
+from worker.types import Module
 
 SLACK = 0.1  # of a decode step: by how much more what rides along may lengthen it
 
@@ -43,12 +43,13 @@ def open_scorer(settings: WorkerSettings, base: Base) -> tuple[MeteredScorer, di
 
 def _with_engine(settings: WorkerSettings, base: Base, weights: str, about: dict[str, Any]) -> MeteredScorer:
     """On vLLM; adds to `about`."""
+    from worker.engine.graphs import want
     from worker.engine.roofline import peak_flops
     from worker.scoring.engine_scorer import EngineScorer
     from worker.scoring.self_check import self_check
 
     if settings.serve_graphs:
-        want_graphs()
+        want()
     engine = EngineScorer(
         weights,
         slots=settings.slots,
@@ -99,13 +100,3 @@ def _with_canary(scorer: Scorer, settings: WorkerSettings, base: Base, weights: 
         metrics.canary_nats.labels(base.name).set(nats)
 
     return Canary(scorer, canary_trial(modules, base.context, base.vocab), settings.canary_seconds, seen, limit)
-
-
-def want_graphs() -> None:
-    """Raises CannotCompute where vLLM captures none. Its LoRA kernels for CPUs also give a token without an adapter
-    that of the last place."""
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cuda_alike():
-        where = current_platform.device_name
-        raise CannotCompute(f"ONWARD_SERVE_GRAPHS is for GPUs: vLLM captures no graphs on this platform ({where}).")

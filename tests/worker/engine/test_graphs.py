@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from tests.waiting import HANG
-from worker.engine.graphs import Ahead, arguments
-from worker.scoring.open import want_graphs
+from worker.engine.graphs import Ahead, arguments, want
 from worker.types import CannotCompute
 
 
@@ -46,10 +45,10 @@ def test_without_graphs_nothing_is_captured() -> None:
 
 def test_a_worker_without_a_gpu_refuses_them() -> None:
     if torch.cuda.is_available():
-        want_graphs()
+        want()
         return
     with pytest.raises(CannotCompute, match="ONWARD_SERVE_GRAPHS is for GPUs"):
-        want_graphs()
+        want()
 
 
 class Device:
