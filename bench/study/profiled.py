@@ -54,6 +54,6 @@ class Profiles:
         wanted = make.Wanted(**{"rank": 8, "rows": ROWS, **where, **asked}, invocation=acting, plan=plan)
         before = time.process_time()
         found = make.make(wanted, self._base, (rows,))
-        seconds = round(time.process_time() - before, 1)
+        seconds = round(time.process_time() - before, 3)
         told = {**cell.line.profile, "rows": wanted.rows, "seconds": seconds, "said": list(found.said)}
         return Profile(found.data, {**told, "sha256": read(found.data).of.sha256})
