@@ -148,6 +148,8 @@ WHOLE: Final = (
     _long("all, pair 5e-3 of 40", "mezo", 5e-3, (20, 40), batch_size=8, **PAIR),
     _long("all, fzoo 0.15 of 16", "fzoo", 0.15, (8, 16), queries=7, **B),
     _long("all, lezo 0.15 of 16", "lezo", 0.15, (8, 16), estimator="population", queries=8, **B, **CLIP),
+    _long("all, lozo 0.001 of 16", "lozo", 1e-3, (8, 16), estimator="population", queries=8, **WINDOW),
+    _long("all, lozo 0.0004 of 16", "lozo", 4e-4, (8, 16), estimator="population", queries=8, **WINDOW),
     _long("all, sign 0.1 of 16", "sign", 0.1, (8, 16), queries=4, **B),
 )
 

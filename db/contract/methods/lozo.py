@@ -14,7 +14,6 @@ WINDOW_RANK = 2
 # First match wins, after what the study measured. SmolLM2: bench/results/lozo_refresh.json, on one layer only; three
 # rates were tried. Unknown models: not measured.
 PRESETS = (
-    Line("smollm2*", "choice", "all", Preset(steps=600, settings={"eps": 1e-3, "learning_rate": 3e-4})),
     Line("*", "*", "all", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 1e-4})),
     Line("*", "*", "answer", Preset(steps=1000, settings={"eps": 1e-3, "learning_rate": 2e-4})),
 )
