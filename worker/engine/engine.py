@@ -73,16 +73,9 @@ class Engine:
         of = sizes(path, self.dtype)
         self.context, self.vocab, self.width, self.token_bytes = of.context, of.vocab, of.width, of.token_bytes
         self._llm = start(
-            path,
-            of,
-            dtype=dtype,
-            max_rank=max_rank,
-            serve_tokens=serve_tokens,
-            serve_slots=serve_slots,
-            serve_cache=serve_cache,
-            name=name,
-            graphs=graphs,
-        )
+            path, of, dtype=dtype, max_rank=max_rank, serve_tokens=serve_tokens, serve_slots=serve_slots,
+            serve_cache=serve_cache, name=name, graphs=graphs,
+        )  # fmt: skip
         self._runner = self._llm.llm_engine.model_executor.driver_worker.worker.model_runner
         self.device: torch.device = self._runner.device
         self.together = TOGETHER if self.device.type == "cpu" else 1 << 62

@@ -68,17 +68,10 @@ class EngineScorer:
         try:
             self.engine = self.owner.run(
                 lambda: Engine(
-                    path,
-                    self.owner,
-                    dtype=dtype,
-                    max_rank=max_rank,
-                    serve_tokens=serve_tokens,
-                    serve_slots=serve_slots,
-                    serve_cache=serve_cache,
-                    name=name,
-                    graphs=graphs,
+                    path, self.owner, dtype=dtype, max_rank=max_rank, serve_tokens=serve_tokens,
+                    serve_slots=serve_slots, serve_cache=serve_cache, name=name, graphs=graphs,
                 )
-            )
+            )  # fmt: skip
         except Exception:
             self.owner.close()
             raise
