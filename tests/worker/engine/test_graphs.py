@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from db.contract.tokens.base_model import open_base
+from tests.bases import tiny
 from tests.waiting import HANG
 from worker.engine.graphs import Ahead, arguments, want
+from worker.scoring.open import open_scorer
+from worker.settings import WorkerSettings
 from worker.types import CannotCompute
 
 
@@ -43,12 +47,17 @@ def test_without_graphs_nothing_is_captured() -> None:
     assert arguments(True)["enforce_eager"] is False
 
 
-def test_a_worker_without_a_gpu_refuses_them() -> None:
+def test_a_worker_without_a_gpu_refuses_them_before_its_engine_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if torch.cuda.is_available():
         want()
         return
+    settings = WorkerSettings(model="tiny", serve_graphs=True)
+    base = open_base("tiny", str(tiny("llama", tmp_path)))
+    monkeypatch.setattr("worker.engine.engine.start", lambda *_, **__: pytest.fail("the engine was started"))
     with pytest.raises(CannotCompute, match="ONWARD_SERVE_GRAPHS is for GPUs"):
-        want()
+        open_scorer(settings, base)
 
 
 class Device:
